@@ -1,0 +1,214 @@
+//! Ops that move, pick and compare elements.
+
+use burn::tensor::{IndexingUpdateOp, Slice};
+use burn_ir::{BaseOperationIr, BoolOperationIr, IntOperationIr, SliceAssignOpIr, TensorIr};
+
+use super::{Lowering, dtype, number, shape};
+use crate::error::Result;
+use crate::graph::{Binary, Comparison, Constant, NodeId, Op, Shape, Unary, Values};
+
+impl Lowering<'_> {
+    pub(super) fn base(&mut self, op: &BaseOperationIr) -> Result<()> {
+        use BaseOperationIr as Base;
+        match op {
+            Base::Reshape(op) => {
+                let node = self.node(&op.input)?;
+                self.bind_reshaped(&op.out, node)
+            }
+            Base::SwapDims(op) => {
+                let mut axes: Vec<usize> = (0..op.input.shape.num_dims()).collect();
+                axes.swap(op.dim1, op.dim2);
+                self.set(&op.out, Op::Permute(axes), &[&op.input])
+            }
+            Base::Permute(op) => self.set(&op.out, Op::Permute(op.axes.clone()), &[&op.input]),
+            Base::Expand(op) => self.expand(&op.input, &op.out),
+            Base::Slice(op) => {
+                let node = self.node(&op.tensor)?;
+                let node = self.slice(node, &op.ranges)?;
+                self.bind(&op.out, node)
+            }
+            Base::SliceAssign(op) => self.slice_assign(op),
+            Base::Flip(op) => {
+                let mut node = self.node(&op.input)?;
+                for &axis in &op.axes {
+                    let of = self.graph[node].shape.clone();
+                    let index = (0..of.0[axis] as i64).rev().collect();
+                    let index = self.constant_index(axis, &of, index)?;
+                    node = self.push(Op::Gather(axis), &[node, index])?;
+                }
+                self.bind(&op.out, node)
+            }
+            Base::RepeatDim(op) => self.repeat(&op.tensor, op.dim, op.times, &op.out),
+            Base::Cat(op) => {
+                let tensors: Vec<&TensorIr> = op.tensors.iter().collect();
+                self.set(&op.out, Op::Concatenate(op.dim), &tensors)
+            }
+            Base::Cast(op) => self.cast(&op.input, &op.out),
+            Base::Ones(op) => self.full(&op.out, 1.0),
+            Base::Zeros(op) => self.full(&op.out, 0.0),
+            _ => self.indexed_or_compared(op),
+        }
+    }
+
+    fn indexed_or_compared(&mut self, op: &BaseOperationIr) -> Result<()> {
+        use BaseOperationIr as Base;
+        match op {
+            Base::Select(op) => {
+                let index = self.node(&op.indices)?;
+                let mut dims = vec![1; op.out.shape.num_dims()];
+                dims[op.dim] = op.indices.shape[0];
+                let index = self.reshape(index, Shape(dims))?;
+                let index = self.push(Op::Expand(shape(&op.out.shape)), &[index])?;
+                let tensor = self.node(&op.tensor)?;
+                let node = self.push(Op::Gather(op.dim), &[tensor, index])?;
+                self.bind(&op.out, node)
+            }
+            Base::Gather(op) => self.set(&op.out, Op::Gather(op.dim), &[&op.tensor, &op.indices]),
+            Base::Scatter(op) if matches!(op.update, IndexingUpdateOp::Add) => {
+                let size = op.tensor.shape[op.dim];
+                let scatter = Op::ScatterAdd { axis: op.dim, size };
+                let added = self.apply(scatter, &[&op.indices, &op.value])?;
+                let tensor = self.node(&op.tensor)?;
+                let node = self.push(Op::Binary(Binary::Add), &[tensor, added])?;
+                self.bind(&op.out, node)
+            }
+            Base::MaskWhere(op) => self.set(&op.out, Op::Where, &[&op.mask, &op.value, &op.tensor]),
+            Base::MaskFill(op) => {
+                self.set(&op.out, Op::Fill(number(op.value)), &[&op.mask, &op.tensor])
+            }
+            Base::Equal(op) => {
+                self.set(&op.out, Op::Compare(Comparison::Equal), &[&op.lhs, &op.rhs])
+            }
+            Base::NotEqual(op) => {
+                self.set(&op.out, Op::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
+            }
+            Base::EqualElem(op) => {
+                let compare = Op::CompareScalar(Comparison::Equal, number(op.rhs));
+                self.set(&op.out, compare, &[&op.lhs])
+            }
+            Base::NotEqualElem(op) => {
+                let compare = Op::CompareScalar(Comparison::NotEqual, number(op.rhs));
+                self.set(&op.out, compare, &[&op.lhs])
+            }
+            _ => self.unknown(op),
+        }
+    }
+
+    pub(super) fn int(&mut self, op: &IntOperationIr) -> Result<()> {
+        match op {
+            IntOperationIr::IntoFloat(op) => self.cast(&op.input, &op.out),
+            _ => self.unknown(op),
+        }
+    }
+
+    pub(super) fn bool(&mut self, op: &BoolOperationIr) -> Result<()> {
+        match op {
+            BoolOperationIr::IntoFloat(op) | BoolOperationIr::IntoInt(op) => {
+                self.cast(&op.input, &op.out)
+            }
+            BoolOperationIr::Not(op) => self.set(&op.out, Op::Unary(Unary::Not), &[&op.input]),
+            BoolOperationIr::And(op) => {
+                self.set(&op.out, Op::Binary(Binary::And), &[&op.lhs, &op.rhs])
+            }
+            BoolOperationIr::Or(op) => {
+                self.set(&op.out, Op::Binary(Binary::Or), &[&op.lhs, &op.rhs])
+            }
+            BoolOperationIr::Xor(op) => {
+                self.set(&op.out, Op::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
+            }
+        }
+    }
+
+    /// A conversion between element types; nothing happens where the graph has one type for both.
+    pub(super) fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<()> {
+        let node = self.node(input)?;
+        let to = dtype(out.dtype)?;
+        let node =
+            if self.graph[node].dtype == to { node } else { self.push(Op::Cast(to), &[node])? };
+        self.bind(out, node)
+    }
+
+    /// Burn aligns shapes at the last dimension; the graph keeps ranks equal.
+    fn expand(&mut self, input: &TensorIr, out: &TensorIr) -> Result<()> {
+        let mut dims = vec![1; out.shape.num_dims() - input.shape.num_dims()];
+        dims.extend(input.shape.to_vec());
+        let node = self.node(input)?;
+        let node = self.reshape(node, Shape(dims))?;
+        let node = self.push(Op::Expand(shape(&out.shape)), &[node])?;
+        self.bind(out, node)
+    }
+
+    /// `[.., d, ..]` repeated along `dim`, by way of `[.., times, d, ..]`.
+    fn repeat(&mut self, x: &TensorIr, dim: usize, times: usize, out: &TensorIr) -> Result<()> {
+        let mut dims = x.shape.to_vec();
+        dims.insert(dim, 1);
+        let node = self.node(x)?;
+        let node = self.reshape(node, Shape(dims.clone()))?;
+        dims[dim] = times;
+        let node = self.push(Op::Expand(Shape(dims)), &[node])?;
+        self.bind_reshaped(out, node)
+    }
+
+    /// One number in the shape of `out`.
+    pub(super) fn full(&mut self, out: &TensorIr, value: f64) -> Result<()> {
+        let values = match dtype(out.dtype)? {
+            crate::graph::DType::F32 => Values::F32(vec![value as f32]),
+            crate::graph::DType::Int => Values::Int(vec![value as i64]),
+            crate::graph::DType::Bool => Values::Bool(vec![value != 0.0]),
+        };
+        let one = Shape(vec![1; out.shape.num_dims()]);
+        let node = self.graph.push_constant(Constant { shape: one, values });
+        let node = self.push(Op::Expand(shape(&out.shape)), &[node])?;
+        self.bind(out, node)
+    }
+
+    fn slice(&mut self, mut node: NodeId, ranges: &[Slice]) -> Result<NodeId> {
+        for (axis, slice) in ranges.iter().enumerate() {
+            let of = self.graph[node].shape.clone();
+            let size = of.0[axis];
+            let range = slice.to_range(size);
+            if slice.step == 1 {
+                if range != (0..size) {
+                    let op = Op::Slice { axis, start: range.start, end: range.end };
+                    node = self.push(op, &[node])?;
+                }
+                continue;
+            }
+            let ascending = range.map(|index| index as i64);
+            let step = slice.step.unsigned_abs();
+            let index: Vec<i64> = if slice.step > 0 {
+                ascending.step_by(step).collect()
+            } else {
+                ascending.rev().step_by(step).collect()
+            };
+            let mut to = of;
+            to.0[axis] = index.len();
+            let index = self.constant_index(axis, &to, index)?;
+            node = self.push(Op::Gather(axis), &[node, index])?;
+        }
+        Ok(node)
+    }
+
+    /// The tensor with a range replaced: `Where(inside, padded value, tensor)`.
+    fn slice_assign(&mut self, op: &SliceAssignOpIr) -> Result<()> {
+        if op.ranges.iter().any(|slice| slice.step != 1) {
+            return self.unknown(&BaseOperationIr::SliceAssign(op.clone()));
+        }
+        let tensor = self.node(&op.tensor)?;
+        let mut value = self.node(&op.value)?;
+        let dims = shape(&op.tensor.shape);
+        let inside = Constant {
+            shape: self.graph[value].shape.clone(),
+            values: Values::Bool(vec![true; self.graph[value].shape.elements()]),
+        };
+        let mut inside = self.graph.push_constant(inside);
+        for (axis, slice) in op.ranges.iter().enumerate() {
+            let range = slice.to_range(dims.0[axis]);
+            let pad = Op::Pad { axis, before: range.start, after: dims.0[axis] - range.end };
+            value = self.push(pad.clone(), &[value])?;
+            inside = self.push(pad, &[inside])?;
+        }
+        let node = self.push(Op::Where, &[inside, value, tensor])?;
+        self.bind(&op.out, node)
+    }
+}

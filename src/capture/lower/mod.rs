@@ -1,0 +1,244 @@
+//! Burn's recorded ops to graph ops, one function per family of Burn's.
+
+mod activation;
+mod base;
+mod module;
+mod numeric;
+
+use std::collections::{HashMap, HashSet};
+
+use burn::tensor::{DType as BurnDType, TensorData};
+use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorId, TensorIr};
+
+use crate::error::{Error, Result};
+use crate::graph::{Constant, DType, Graph, NodeId, Op, Shape, Values};
+use crate::nn::{BOUNDARY, DROPOUT};
+
+/// Where the values of a captured tensor come from.
+pub(super) struct Leaves<'a> {
+    /// Tensors of the batch, in order.
+    pub inputs: &'a [TensorId],
+    /// Position among the graph's parameters, by tensor.
+    pub parameters: &'a HashMap<TensorId, usize>,
+    /// Module path and shape of every parameter, in order.
+    pub paths: &'a [(String, Shape)],
+    /// Values of everything that was not computed.
+    pub values: &'a std::collections::BTreeMap<TensorId, TensorData>,
+}
+
+/// Lowers recorded `operations` to a graph that ends in `loss`.
+pub(super) fn lower(leaves: Leaves, operations: &[OperationIr], loss: TensorId) -> Result<Graph> {
+    let mut lowering = Lowering::new(leaves)?;
+    for operation in operations {
+        lowering.operation(operation)?;
+    }
+    let Some(&loss) = lowering.nodes.get(&loss) else {
+        return Err(Error::model("the loss does not depend on the model")
+            .hint("return the tensor that the model's forward computed"));
+    };
+    lowering.graph.loss = Some(loss);
+    Ok(lowering.graph)
+}
+
+/// A graph under construction.
+struct Lowering<'a> {
+    graph: Graph,
+    nodes: HashMap<TensorId, NodeId>,
+    leaves: Leaves<'a>,
+    /// Nodes that depend on parameters and on no input, leaves aside, and are used already.
+    used_views: HashSet<NodeId>,
+    /// Nodes that depend on parameters alone.
+    views: HashSet<NodeId>,
+    dropout_layers: u32,
+    /// Module of the last parameter that was used, to say where in the model an op stands.
+    module: String,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(leaves: Leaves<'a>) -> Result<Self> {
+        let mut lowering = Self {
+            graph: Graph::default(),
+            nodes: HashMap::new(),
+            used_views: HashSet::new(),
+            views: HashSet::new(),
+            dropout_layers: 0,
+            module: String::new(),
+            leaves,
+        };
+        for id in lowering.leaves.inputs {
+            let data = &lowering.leaves.values[id];
+            let dtype = dtype(data.dtype())?;
+            let node = lowering.graph.push_input(shape(data.shape()), dtype);
+            lowering.nodes.insert(*id, node);
+        }
+        for (path, shape) in lowering.leaves.paths {
+            lowering.graph.push_parameter(path.clone(), shape.clone());
+        }
+        Ok(lowering)
+    }
+
+    fn operation(&mut self, operation: &OperationIr) -> Result<()> {
+        match operation {
+            OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
+            OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) => {
+                self.base(op)
+            }
+            OperationIr::NumericFloat(_, op) | OperationIr::NumericInt(_, op) => self.numeric(op),
+            OperationIr::Float(_, op) => self.float(op),
+            OperationIr::Int(op) => self.int(op),
+            OperationIr::Bool(op) => self.bool(op),
+            OperationIr::Activation(op) => self.activation(op),
+            OperationIr::Module(op) => self.module(op),
+            OperationIr::Custom(op) => self.custom(op),
+            OperationIr::Distributed(op) => self.unknown(op),
+        }
+    }
+
+    fn custom(&mut self, op: &CustomOpIr) -> Result<()> {
+        match (op.id.as_str(), op.inputs.as_slice(), op.outputs.as_slice()) {
+            (DROPOUT, [x], [out]) => {
+                let probability = number(op.scalars[0]);
+                let layer = self.dropout_layers;
+                self.dropout_layers += 1;
+                self.set(out, Op::Dropout { layer, probability }, &[x])
+            }
+            (BOUNDARY, [x], [out]) => {
+                let node = self.node(x)?;
+                self.graph.boundaries.push(node);
+                self.nodes.insert(out.id, node);
+                Ok(())
+            }
+            _ => self.unknown(op),
+        }
+    }
+
+    /// The error for an op that has no counterpart in the graph.
+    fn unknown<T>(&self, op: &impl std::fmt::Debug) -> Result<T> {
+        let text = format!("{op:?}");
+        let end = text.find(['{', ' ']).unwrap_or(text.len());
+        let name = text[..end].trim_end_matches('(').replace('(', ".");
+        let module = if self.module.is_empty() { "(input)" } else { &self.module };
+        Err(Error::model("the graph has no such op; it was recorded in or right after this module")
+            .in_module(module)
+            .in_op(name)
+            .hint("express it with matmul, elementwise, reduction, softmax or indexing ops"))
+    }
+
+    /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
+    fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
+        if let Some(&parameter) = self.leaves.parameters.get(&tensor.id) {
+            let path = &self.leaves.paths[parameter].0;
+            self.module = path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
+            return Ok(self.graph.parameters[parameter].node);
+        }
+        if let Some(&node) = self.nodes.get(&tensor.id) {
+            return self.fresh_view(node);
+        }
+        let Some(data) = self.leaves.values.get(&tensor.id) else {
+            return Err(Error::model(format!("tensor {} was never computed", tensor.id)));
+        };
+        let node = self.graph.push_constant(constant(data)?);
+        self.nodes.insert(tensor.id, node);
+        Ok(node)
+    }
+
+    /// `node`, or its copy when it is a view of parameters that another op uses already: views
+    /// of parameters are computed where they are used, so that none crosses between stages.
+    fn fresh_view(&mut self, node: NodeId) -> Result<NodeId> {
+        if !self.views.contains(&node) || self.used_views.insert(node) {
+            return Ok(node);
+        }
+        let (op, inputs) = (self.graph[node].op.clone(), self.graph[node].inputs.clone());
+        let inputs: Vec<NodeId> =
+            inputs.into_iter().map(|input| self.fresh_view(input)).collect::<Result<_>>()?;
+        self.push(op, &inputs)
+    }
+
+    /// Appends `op` on nodes.
+    fn push(&mut self, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+        let of_parameters = |node: &NodeId| {
+            matches!(self.graph[*node].op, Op::Parameter(_)) || self.views.contains(node)
+        };
+        let view = inputs.iter().any(of_parameters)
+            && inputs
+                .iter()
+                .all(|node| of_parameters(node) || matches!(self.graph[*node].op, Op::Constant(_)));
+        let node =
+            self.graph.push(op, inputs).map_err(|error| error.in_module(self.module.clone()))?;
+        if view {
+            self.views.insert(node);
+        }
+        Ok(node)
+    }
+
+    /// Appends `op` on tensors.
+    fn apply(&mut self, op: Op, inputs: &[&TensorIr]) -> Result<NodeId> {
+        let inputs: Vec<NodeId> =
+            inputs.iter().map(|input| self.node(input)).collect::<Result<_>>()?;
+        self.push(op, &inputs)
+    }
+
+    /// Appends `op` on tensors as the value of `out`.
+    fn set(&mut self, out: &TensorIr, op: Op, inputs: &[&TensorIr]) -> Result<()> {
+        let node = self.apply(op, inputs)?;
+        self.bind(out, node)
+    }
+
+    /// Says that `node` is the value of `out`.
+    fn bind(&mut self, out: &TensorIr, node: NodeId) -> Result<()> {
+        let (expected, found) = (shape(&out.shape), &self.graph[node].shape);
+        assert_eq!(&expected, found, "{} was lowered to another shape", self.graph[node].op);
+        self.nodes.insert(out.id, node);
+        Ok(())
+    }
+
+    /// `node` in the shape of `out`, as the value of `out`.
+    fn bind_reshaped(&mut self, out: &TensorIr, node: NodeId) -> Result<()> {
+        let node = self.reshape(node, shape(&out.shape))?;
+        self.bind(out, node)
+    }
+
+    fn reshape(&mut self, node: NodeId, shape: Shape) -> Result<NodeId> {
+        if self.graph[node].shape == shape {
+            return Ok(node);
+        }
+        self.push(Op::Reshape(shape), &[node])
+    }
+
+    /// Indices along `axis`, repeated to address a tensor of `shape`.
+    fn constant_index(&mut self, axis: usize, shape: &Shape, index: Vec<i64>) -> Result<NodeId> {
+        let mut dims = vec![1; shape.rank()];
+        dims[axis] = index.len();
+        let constant = Constant { shape: Shape(dims), values: Values::Int(index) };
+        let index = self.graph.push_constant(constant);
+        self.push(Op::Expand(shape.clone()), &[index])
+    }
+}
+
+/// Burn's element type as the graph's.
+fn dtype(dtype: BurnDType) -> Result<DType> {
+    match dtype {
+        BurnDType::F32 => Ok(DType::F32),
+        BurnDType::Bool(_) => Ok(DType::Bool),
+        _ if dtype.is_int() || dtype.is_uint() => Ok(DType::Int),
+        _ => Err(Error::model(format!("{dtype:?} tensors cannot be trained"))
+            .hint("keep the model and its batch in f32, integers and booleans")),
+    }
+}
+
+fn shape(shape: &burn::tensor::Shape) -> Shape {
+    Shape(shape.to_vec())
+}
+
+fn number(scalar: ScalarIr) -> f64 {
+    scalar.elem()
+}
+
+fn constant(data: &TensorData) -> Result<Constant> {
+    let values = match dtype(data.dtype())? {
+        DType::F32 => Values::F32(data.iter::<f32>().collect()),
+        DType::Int => Values::Int(data.iter::<i64>().collect()),
+        DType::Bool => Values::Bool(data.iter::<bool>().collect()),
+    };
+    Ok(Constant { shape: shape(data.shape()), values })
+}

@@ -1,0 +1,132 @@
+//! A Burn module to a [`Graph`], and trained parameters back to the module.
+//!
+//! Architecture invariant: Burn's recorded ops and parameter ids stop here.
+
+mod lower;
+mod parameters;
+mod verify;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor};
+use burn_capture::CapturedGraph;
+use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn_ir::TensorId;
+
+pub(crate) use parameters::{load, read};
+pub(crate) use verify::{EagerLoss, eager_loss, verify_loss};
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, verify as verify_graph};
+use lower::{Leaves, lower};
+
+/// Records `loss` of `model` on a microbatch like `example`, and gives it as a [`Graph`].
+///
+/// No kernel runs. The same input gives the same graph, byte for byte.
+///
+/// # Errors
+///
+/// When the model has no parameters, the forward pass panics, an op is not known to the graph
+/// (the error names it and its module), or the loss is not one float.
+pub fn capture<M, B, L>(model: &M, loss: &L, example: &B) -> Result<Graph>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let device = Device::capture();
+    let mut recorded = Recorded::default();
+    let record = || {
+        device.capture_scope(|scope| {
+            let model = model.clone().to_device(&device);
+            recorded.parameters = parameters::recorded(&model);
+            let tensors: Vec<DispatchTensor> =
+                example.clone().into_tensors().into_iter().map(|x| move_to(x, &device)).collect();
+            recorded.inputs = tensors.iter().map(tensor_id).collect();
+            let loss = loss(&model, B::from_tensors(&mut tensors.into_iter()));
+            recorded.loss = Some(tensor_id(&loss.into_dispatch()));
+            scope.complete(recorded.inputs.iter().copied(), recorded.loss)
+        })
+    };
+    let captured = catch_unwind(AssertUnwindSafe(record))
+        .map_err(|panic| {
+            Error::model(format!("the model panicked while it was captured: {}", message(&*panic)))
+                .hint("run the same loss eagerly on one microbatch first")
+        })?
+        .map_err(|error| Error::model(format!("capture failed: {error}")))?;
+    let graph = recorded.lower(&captured)?;
+    verify_graph(&graph)?;
+    Ok(graph)
+}
+
+/// Ids that the recording fixed.
+#[derive(Default)]
+struct Recorded {
+    parameters: Vec<parameters::Recorded>,
+    inputs: Vec<TensorId>,
+    loss: Option<TensorId>,
+}
+
+impl Recorded {
+    fn lower(&self, captured: &CapturedGraph) -> Result<Graph> {
+        if self.parameters.is_empty() {
+            return Err(Error::model("the module has no parameters")
+                .hint("train a module that holds at least one Param<Tensor<D>>"));
+        }
+        let mut positions = HashMap::new();
+        let mut ids = Vec::new();
+        let mut paths = Vec::new();
+        for parameter in &self.parameters {
+            // A parameter that the module holds twice is one parameter: the first names it.
+            let position = ids.iter().position(|id| *id == parameter.id).unwrap_or_else(|| {
+                ids.push(parameter.id);
+                paths.push((parameter.path.clone(), parameter.shape.clone()));
+                ids.len() - 1
+            });
+            positions.insert(parameter.tensor, position);
+        }
+        let leaves = Leaves {
+            inputs: &self.inputs,
+            parameters: &positions,
+            paths: &paths,
+            values: &captured.values,
+        };
+        let loss = self.loss.expect("the scope completed, so the loss was recorded");
+        lower(leaves, &captured.graph.operations, loss)
+    }
+}
+
+/// What a caught panic said.
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into());
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn tensor_id(tensor: &DispatchTensor) -> TensorId {
+    match &tensor.kind {
+        DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => tensor.id(),
+        DispatchTensorKind::Capture(BackendTensor::Int(tensor)) => tensor.id(),
+        DispatchTensorKind::Capture(BackendTensor::Bool(tensor)) => tensor.id(),
+        _ => panic!("the tensor left the capture device"),
+    }
+}
+
+/// `tensor`, whatever its rank and kind, on another device.
+pub(crate) fn move_to(tensor: DispatchTensor, device: &Device) -> DispatchTensor {
+    let dtype = burn_backend::TensorMetadata::dtype(&tensor);
+    // The dimension in the type is not looked at: moving is the same for every rank.
+    if dtype.is_float() {
+        Tensor::<1>::from_dispatch(tensor).to_device(device).into_dispatch()
+    } else if dtype.is_bool() {
+        Tensor::<1, Bool>::from_dispatch(tensor).to_device(device).into_dispatch()
+    } else {
+        Tensor::<1, Int>::from_dispatch(tensor).to_device(device).into_dispatch()
+    }
+}

@@ -1,0 +1,106 @@
+//! The parameters of a module: found, read and written in the module's own order.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Tensor, TensorData};
+use burn_capture::CaptureBackend;
+use burn_ir::TensorId;
+
+use crate::error::{Error, Result};
+use crate::graph::Shape;
+
+/// A parameter on the capture device.
+pub(super) struct Recorded {
+    pub id: ParamId,
+    pub tensor: TensorId,
+    pub path: String,
+    pub shape: Shape,
+}
+
+/// The float parameters of a module that lives on a capture device.
+pub(super) fn recorded<M: Module>(model: &M) -> Vec<Recorded> {
+    struct Visitor {
+        path: Vec<String>,
+        found: Vec<Recorded>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let shape = Shape(tensor.shape().to_vec());
+            if let Ok(tensor) = tensor.try_into_primitive::<CaptureBackend>() {
+                let path = self.path.join(".");
+                self.found.push(Recorded { id: param.id, tensor: tensor.id(), path, shape });
+            }
+        }
+    }
+    let mut visitor = Visitor { path: Vec::new(), found: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.found
+}
+
+/// Values of the module's parameters, each once, in the module's own order.
+pub(crate) fn read<M: Module>(model: &M) -> Vec<TensorData> {
+    struct Visitor {
+        seen: Vec<ParamId>,
+        values: Vec<TensorData>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !self.seen.contains(&param.id) {
+                self.seen.push(param.id);
+                self.values.push(param.val().into_data());
+            }
+        }
+    }
+    let mut visitor = Visitor { seen: Vec::new(), values: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.values
+}
+
+/// The module with `values`, in the order of [`read`], in place of its parameters.
+///
+/// # Errors
+///
+/// When `values` are not as many, or not of the shapes, as the module has.
+pub(crate) fn load<M: Module>(model: M, values: Vec<TensorData>) -> Result<M> {
+    struct Mapper {
+        values: std::vec::IntoIter<TensorData>,
+        taken: HashMap<ParamId, TensorData>,
+        mismatch: Option<String>,
+    }
+    impl ModuleMapper for Mapper {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let next = self.taken.get(&param.id).cloned().or_else(|| self.values.next());
+            match next {
+                Some(data) if *data.shape() == param.shape() => {
+                    self.taken.insert(param.id, data.clone());
+                    param.map(|old| Tensor::from_data(data, &old.device()))
+                }
+                other => {
+                    let found =
+                        other.map_or("nothing".into(), |data| format!("{:?}", data.shape()));
+                    let expected = format!("{:?}", param.shape());
+                    self.mismatch.get_or_insert(format!("expected {expected}, got {found}"));
+                    param
+                }
+            }
+        }
+    }
+    let mut mapper = Mapper { values: values.into_iter(), taken: HashMap::new(), mismatch: None };
+    let model = model.map(&mut mapper);
+    match mapper.mismatch {
+        Some(mismatch) => {
+            Err(Error::model(format!("parameters do not fit the module: {mismatch}")))
+        }
+        None => Ok(model),
+    }
+}

@@ -1,0 +1,329 @@
+//! What can be written after `zerobubble`, and what is assumed where nothing is.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use zerobubble::error::{Error, Result};
+use zerobubble::plan::Schedule;
+
+/// A parsed command line.
+pub struct Cli {
+    /// Print one JSON object on stdout and nothing else.
+    pub json: bool,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Why there is no [`Cli`].
+pub enum UsageError {
+    /// Help or the version was asked for: this is it.
+    Asked(String),
+    /// The arguments make no sense: this says why.
+    Wrong(String),
+}
+
+/// A portable pipeline-parallel trainer for Burn models.
+///
+/// Without a command it trains the example GPT, as `train` does without options.
+#[derive(Parser)]
+#[command(name = "zerobubble", version)]
+struct Arguments {
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// List what can be trained on
+    Devices,
+    /// Train the example GPT through a pipeline
+    Train(TrainArgs),
+    /// Draw a timetable without any model
+    Plan(PlanArgs),
+    /// Measure the figures that the README quotes, side by side
+    Bench(BenchArgs),
+}
+
+/// Options of `train`.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Devices of the pipeline: a comma list of cpu, each with an optional xK for K of them
+    #[arg(long, value_name = "SPEC", default_value = "auto")]
+    pub devices: String,
+    // The help is made of the names, so that a new schedule cannot be missing there.
+    #[arg(long, value_name = "NAME", default_value_t = Schedule::ZbH1, help = schedule_help())]
+    pub schedule: Schedule,
+    /// Parts that a step's batch is cut into
+    #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
+    pub microbatches: u32,
+    /// Sequences in a microbatch
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = count::<usize>(65_536))]
+    pub microbatch_size: usize,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<u32>(u32::MAX))]
+    pub steps: u32,
+    /// Seed of the weights, the batches and the sample
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Transformer blocks
+    #[arg(long, value_name = "L", default_value_t = 4, value_parser = count::<usize>(1024))]
+    pub layers: usize,
+    /// Width of the residual stream
+    #[arg(long, value_name = "D", default_value_t = 128, value_parser = count::<usize>(65_536))]
+    pub width: usize,
+    /// Attention heads in each block
+    #[arg(long, value_name = "H", default_value_t = 4, value_parser = count::<usize>(65_536))]
+    pub heads: usize,
+    /// Characters that the model sees at once
+    #[arg(long, value_name = "T", default_value_t = 64, value_parser = count::<usize>(65_536))]
+    pub context: usize,
+    /// Learning rate of AdamW
+    #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
+    pub learning_rate: f64,
+    /// Refuse a plan with which a device would hold more than this
+    #[arg(long, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub memory_limit_per_device: Option<u64>,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Text file or folder to train on [default: this repository's own sources]"
+    )]
+    pub text: Option<PathBuf>,
+    /// What makes the stages equally slow: counted flops, or block times measured on the device
+    #[arg(
+        long,
+        value_enum,
+        value_name = "flops|measured",
+        default_value_t = BalanceBy::Flops,
+        hide_possible_values = true
+    )]
+    pub balance: BalanceBy,
+}
+
+/// Where the costs of blocks come from when the model is cut into stages.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BalanceBy {
+    /// Count floating point operations.
+    Flops,
+    /// Run every block on its device and take the time.
+    Measured,
+}
+
+/// Options of `plan`.
+#[derive(Args)]
+pub struct PlanArgs {
+    // The help is made of the names, so that a new schedule cannot be missing there.
+    #[arg(long, value_name = "NAME", default_value_t = Schedule::ZbH1, help = schedule_help())]
+    pub schedule: Schedule,
+    /// Devices, each with one stage
+    #[arg(long, value_name = "P", default_value_t = 4, value_parser = count::<u32>(1024))]
+    pub stages: u32,
+    /// Parts that a step's batch is cut into
+    #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
+    pub microbatches: u32,
+    /// Time from one device to the next, in the unit of --cost
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = time)]
+    pub transfer: f64,
+    /// Microbatches that every device may stash
+    #[arg(long, value_name = "L", value_parser = stash_limit)]
+    pub memory_limit: Option<f64>,
+    /// Time of F, B and W per microbatch; or a triple per device with ';' between
+    #[arg(long, value_name = "F,B,W", default_value = "1,1,1")]
+    pub cost: DeviceTimes,
+    /// How to print the plan; --json is short for json
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Rounds; in each of them every contender runs one step, in turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count::<u32>(10_000))]
+    pub steps: u32,
+}
+
+/// Times of F, B and W: one triple for all devices, or one for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceTimes(Vec<[f64; 3]>);
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> std::result::Result<Self, UsageError> {
+        let parsed = Arguments::try_parse_from(arguments)?;
+        let command = match parsed.command {
+            Some(command) => command,
+            None => Command::Train(Defaults::try_parse_from(["zerobubble"])?.train),
+        };
+        Ok(Self { json: parsed.json, command })
+    }
+}
+
+/// Gives the options of `train` their defaults.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+impl From<clap::Error> for UsageError {
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Self::Asked(text);
+        }
+        // An error is one line here: what is wrong and the tip, without the usage that follows.
+        let problem = text.split("\nUsage:").next().unwrap_or_default();
+        let problem = problem.split("\nFor more information").next().unwrap_or_default();
+        let problem = problem.trim().trim_start_matches("error: ").replace("\n\n  tip:", ";");
+        let hint = if problem.contains("(try:") { "" } else { " (try: --help)" };
+        Self::Wrong(problem + hint)
+    }
+}
+
+impl PlanArgs {
+    /// Whether the plan is wanted as JSON, given the flag that all commands have.
+    pub fn wants_json(&self, json: bool) -> Result<bool> {
+        match self.format {
+            Some(Format::Text) if json => {
+                Err(Error::config("--format text and --json contradict each other")
+                    .hint("one of them"))
+            }
+            format => Ok(json || format == Some(Format::Json)),
+        }
+    }
+}
+
+impl DeviceTimes {
+    /// The times of each of `devices` devices.
+    pub fn of(&self, devices: u32) -> Result<Vec<[f64; 3]>> {
+        match self.0[..] {
+            [all] => Ok(vec![all; devices as usize]),
+            _ if self.0.len() == devices as usize => Ok(self.0.clone()),
+            _ => Err(Error::config(format!(
+                "--cost has {} triples for {devices} devices",
+                self.0.len()
+            ))
+            .hint("one triple F,B,W for all devices, or one for each")),
+        }
+    }
+}
+
+impl FromStr for DeviceTimes {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let triple = |triple: &str| {
+            let times = triple.split(',').map(time).collect::<std::result::Result<Vec<_>, _>>()?;
+            let count = times.len();
+            times.try_into().map_err(|_| format!("'{triple}' has {count} times, F,B,W are three"))
+        };
+        text.split(';').map(triple).collect::<std::result::Result<_, _>>().map(Self)
+    }
+}
+
+fn schedule_help() -> String {
+    let names = Schedule::ALL.map(|schedule| schedule.to_string());
+    format!("Order of the work on the devices: {}", names.join(", "))
+}
+
+/// From 1 to `limit`: limits are far above any use, and keep products of counts in range.
+fn count<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
+    limit: u32,
+) -> impl TypedValueParser<Value = T>
+where
+    <T as TryFrom<u64>>::Error: Send + Sync + 'static + std::error::Error,
+{
+    RangedU64ValueParser::<T>::new().range(1..=u64::from(limit))
+}
+
+fn time(text: &str) -> std::result::Result<f64, String> {
+    number(text, |time| time >= 0.0, "a time, 0 or more")
+}
+
+fn stash_limit(text: &str) -> std::result::Result<f64, String> {
+    number(text, |limit| limit > 0.0, "a number of microbatches above 0")
+}
+
+fn learning_rate(text: &str) -> std::result::Result<f64, String> {
+    number(text, |rate| rate > 0.0, "a learning rate above 0")
+}
+
+fn number(
+    text: &str,
+    usable: impl Fn(f64) -> bool,
+    what: &str,
+) -> std::result::Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() && usable(number) => Ok(number),
+        _ => Err(format!("'{text}' is not {what}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn read(line: &str) -> std::result::Result<Cli, UsageError> {
+        Cli::read(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_train_with_its_defaults() {
+        for line in ["zerobubble --json", "zerobubble train --json", "zerobubble --json train"] {
+            let Ok(Cli { json: true, command: Command::Train(args) }) = read(line) else {
+                panic!("'{line}' is not train")
+            };
+            assert_eq!((args.devices.as_str(), args.schedule), ("auto", Schedule::ZbH1));
+            assert_eq!((args.text, args.memory_limit_per_device), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_usage_error_is_its_first_paragraph() {
+        let rows = [
+            ("zerobubble fly", "unrecognized subcommand 'fly' (try: --help)"),
+            (
+                "zerobubble plan --stage 4",
+                "unexpected argument '--stage' found; a similar argument exists: '--stages' \
+                 (try: --help)",
+            ),
+        ];
+        for (line, expected) in rows {
+            let Err(UsageError::Wrong(problem)) = read(line) else { panic!("'{line}' is right") };
+            assert_eq!(problem, expected);
+        }
+    }
+
+    #[test]
+    fn times_are_for_all_devices_or_for_each() {
+        let times = |text: &str, devices| text.parse::<DeviceTimes>().unwrap().of(devices);
+        assert_eq!(times("1, 2,0.5", 2).unwrap(), [[1.0, 2.0, 0.5]; 2]);
+        assert_eq!(times("1,1,1;2,3,4", 2).unwrap()[1], [2.0, 3.0, 4.0]);
+        assert!(times("1,1,1;2,3,4", 3).is_err());
+    }
+}

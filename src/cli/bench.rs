@@ -1,0 +1,166 @@
+//! `zerobubble bench`: the figures that the README quotes, side by side in one run.
+//!
+//! The contenders take turns, one step each, so that whatever slows the machine down for a while
+//! slows all of them.
+
+use std::fmt;
+use std::time::Instant;
+
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
+use burn::tensor::Device;
+use serde::Serialize;
+use zerobubble::error::{Error, Result};
+use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::plan::Schedule;
+use zerobubble::runtime;
+use zerobubble::train::text::{Corpus, Windows};
+use zerobubble::train::{AdamW, Trainer};
+
+use super::args::BenchArgs;
+use super::evaluate::{self, Batch};
+
+const MICROBATCHES: u32 = 8;
+const MICROBATCH_SIZE: usize = 2;
+const CONTEXT: usize = 128;
+const VOCABULARY: usize = 96;
+const LAYERS: usize = 8;
+const WIDTH: usize = 256;
+const HEADS: usize = 4;
+const LEARNING_RATE: f64 = 1e-3;
+const SEED: u64 = 0;
+
+/// Devices, microbatches and steps with which the runtime's own cost is measured.
+const OVERHEAD: (u32, u32, u32) = (4, 32, 100);
+
+/// The figures, each with the unit in its name.
+#[derive(Serialize)]
+pub struct Figures {
+    tokens_per_second: Speeds,
+    /// How often one device fits in what Burn's eager training takes for a step.
+    one_device_to_burn_eager: f64,
+    /// How often two devices fit in what one takes for a step.
+    two_devices_to_one: f64,
+    overhead_microseconds_per_action: f64,
+    rounds: u32,
+}
+
+/// Medians over the rounds.
+#[derive(Serialize)]
+struct Speeds {
+    burn_eager: f64,
+    one_device: f64,
+    two_devices: f64,
+}
+
+/// One way to train: takes a step on a batch.
+type Contender = Box<dyn FnMut(Windows) -> Result<()>>;
+
+/// Measures all figures.
+pub fn run(args: &BenchArgs) -> Result<Figures> {
+    let text: String = ('\u{20}'..).take(VOCABULARY).cycle().take(100_000).collect();
+    let mut sampler = Corpus::of_text("the bench's text", &text)?.sampler(CONTEXT, SEED)?;
+    let mut contenders = [burn_eager(), pipeline("cpu")?, pipeline("cpux2")?];
+    let mut seconds: [Vec<f64>; 3] = Default::default();
+    // What round 0 takes is not counted: it allocates and warms up.
+    for round in 0..=args.steps {
+        let batch = sampler.next_batch(MICROBATCH_SIZE * MICROBATCHES as usize);
+        for (contender, seconds) in contenders.iter_mut().zip(&mut seconds) {
+            let start = Instant::now();
+            contender(batch.clone())?;
+            if round > 0 {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let tokens = (MICROBATCH_SIZE * MICROBATCHES as usize * CONTEXT) as f64;
+    let [burn_eager, one_device, two_devices] = seconds.map(|seconds| tokens / median(seconds));
+    let (devices, microbatches, steps) = OVERHEAD;
+    let overhead = runtime::overhead(devices, microbatches, steps)?;
+    Ok(Figures {
+        one_device_to_burn_eager: one_device / burn_eager,
+        two_devices_to_one: two_devices / one_device,
+        tokens_per_second: Speeds { burn_eager, one_device, two_devices },
+        overhead_microseconds_per_action: 1e6 * overhead.as_secs_f64(),
+        rounds: args.steps,
+    })
+}
+
+/// Burn's own training as its users write it: autodiff on one Flex thread.
+fn burn_eager() -> Contender {
+    let device = Device::flex().autodiff();
+    let mut model = Some(model(&device));
+    let mut optimizer = AdamWConfig::new().init();
+    let mut accumulator = GradientsAccumulator::new();
+    Box::new(move |windows| {
+        let current = model.take().ok_or_else(|| Error::run("the step before this one failed"))?;
+        for part in 0..MICROBATCHES as usize {
+            let rows = part * MICROBATCH_SIZE..(part + 1) * MICROBATCH_SIZE;
+            let (tokens, targets) = evaluate::batch(windows.rows(rows), &device);
+            let loss = current.loss(tokens, targets) / f64::from(MICROBATCHES);
+            let gradients = GradientsParams::from_grads(loss.backward(), &current);
+            accumulator.accumulate(&current, gradients);
+        }
+        model = Some(optimizer.step(LEARNING_RATE, current, accumulator.grads()));
+        Ok(())
+    })
+}
+
+fn pipeline(devices: &str) -> Result<Contender> {
+    let device = Device::flex();
+    let example = Windows {
+        rows: MICROBATCH_SIZE,
+        context: CONTEXT,
+        tokens: vec![0; MICROBATCH_SIZE * CONTEXT],
+        targets: vec![0; MICROBATCH_SIZE * CONTEXT],
+    };
+    let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
+    let mut trainer = Trainer::of(model(&device), loss)
+        .devices(devices)?
+        .schedule(Schedule::ZbH1)
+        .microbatches(MICROBATCHES)
+        .optimizer(AdamW::default())
+        .learning_rate(LEARNING_RATE)
+        .seed(SEED)
+        .build(&evaluate::batch(example, &device))?;
+    Ok(Box::new(move |windows| trainer.step(evaluate::batch(windows, &device)).map(drop)))
+}
+
+fn model(device: &Device) -> Gpt {
+    device.seed(SEED);
+    GptConfig::new(VOCABULARY, CONTEXT, LAYERS, WIDTH, HEADS).init(device)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        (values[middle - 1] + values[middle]) / 2.0
+    } else {
+        values[middle]
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Speeds { burn_eager, one_device, two_devices } = self.tokens_per_second;
+        writeln!(
+            f,
+            "GPT d={WIDTH}, {LAYERS} layers, {HEADS} heads, context {CONTEXT}, vocabulary \
+             {VOCABULARY}, {MICROBATCHES} microbatches of {MICROBATCH_SIZE}, f32, AdamW; \
+             median of {} rounds",
+            self.rounds
+        )?;
+        writeln!(f, "Burn eager, one thread  {burn_eager:8.0} tokens/s")?;
+        let ratio = self.one_device_to_burn_eager;
+        writeln!(f, "one device              {one_device:8.0} tokens/s  {ratio:.2}x Burn eager")?;
+        let ratio = self.two_devices_to_one;
+        writeln!(f, "two devices             {two_devices:8.0} tokens/s  {ratio:.2}x one device")?;
+        let (devices, microbatches, _) = OVERHEAD;
+        writeln!(
+            f,
+            "runtime's own cost      {:8.2} microseconds per action, {devices} devices, \
+             {microbatches} microbatches",
+            self.overhead_microseconds_per_action
+        )
+    }
+}

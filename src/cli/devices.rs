@@ -1,0 +1,84 @@
+//! `zerobubble devices`: what can be trained on.
+
+use std::fmt;
+use std::fs;
+use std::thread;
+
+use serde::Serialize;
+use zerobubble::error::{Error, Result};
+
+use super::drawing::bytes;
+
+/// What can be trained on.
+#[derive(Serialize)]
+pub struct Devices {
+    devices: Vec<Device>,
+}
+
+#[derive(Serialize)]
+struct Device {
+    id: String,
+    name: String,
+    backend: &'static str,
+    driver: &'static str,
+    kind: &'static str,
+    /// In bytes, where the system tells. CPU devices share it.
+    memory: Option<u64>,
+}
+
+/// Lists one CPU device per core that this process may use.
+pub fn run() -> Result<Devices> {
+    let cores = thread::available_parallelism()
+        .map_err(|error| Error::run(format!("the number of CPU cores is unknown: {error}")))?;
+    let (name, memory) = (processor(), memory());
+    let device = |core| Device {
+        id: format!("cpu:{core}"),
+        name: name.clone(),
+        backend: "flex",
+        driver: "burn-flex",
+        kind: "cpu",
+        memory,
+    };
+    Ok(Devices { devices: (0..cores.get()).map(device).collect() })
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = ["id", "name", "backend", "driver", "kind", "memory"].map(str::to_owned);
+        let mut rows = vec![header];
+        rows.extend(self.devices.iter().map(|device| {
+            let memory = device.memory.map_or("unknown".to_owned(), bytes);
+            let words = [device.backend, device.driver, device.kind].map(str::to_owned);
+            let [backend, driver, kind] = words;
+            [device.id.clone(), device.name.clone(), backend, driver, kind, memory]
+        }));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The processor's name, where the system tells, or else its architecture.
+fn processor() -> String {
+    let named = system_value("/proc/cpuinfo", "model name");
+    named.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
+}
+
+/// The machine's memory in bytes, where the system tells.
+fn memory() -> Option<u64> {
+    let total = system_value("/proc/meminfo", "MemTotal")?;
+    let kibibytes: u64 = total.strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The first value of `key` in a file of `key: value` lines.
+fn system_value(file: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let mut values = pairs.filter(|(found, _)| found.trim() == key).map(|(_, value)| value.trim());
+    values.next().filter(|value| !value.is_empty()).map(str::to_owned)
+}

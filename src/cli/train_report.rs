@@ -1,0 +1,176 @@
+//! What a training run found, for people and for scripts.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::Serialize;
+use zerobubble::plan::Simulation;
+use zerobubble::trace::{bubble, draw};
+use zerobubble::train::StepReport;
+
+use super::drawing::{WIDTH_LIMIT, bytes, percent};
+
+/// The median of this many steps, the last ones, stands for all of them.
+const RECENT_STEPS: usize = 101;
+
+/// The results of a run.
+#[derive(Serialize)]
+pub struct TrainReport {
+    /// Ids of the devices, in the order of their stages.
+    pub devices: Vec<String>,
+    /// The schedule's name.
+    pub schedule: String,
+    /// One line for each stage.
+    pub stages: Vec<String>,
+    /// How many numbers were trained.
+    pub parameters: u64,
+    /// One for each step.
+    pub losses: Vec<f64>,
+    /// Over all steps.
+    pub tokens_per_second: f64,
+    /// One for each step.
+    pub step_seconds: Vec<f64>,
+    /// Idle shares of the devices' time.
+    pub bubble: Bubbles,
+    /// One for each device.
+    pub peak_bytes: Vec<PeakBytes>,
+    /// Of all parameters' bits.
+    pub weights_hash: String,
+    /// Loss on the text that was not trained on.
+    pub held_out: HeldOut,
+    /// Drawings of one step.
+    #[serde(skip)]
+    pub timetables: Timetables,
+    /// Text by the trained model.
+    #[serde(skip)]
+    pub sample: String,
+}
+
+/// Both bubbles, measured and predicted, as fractions.
+#[derive(Serialize)]
+pub struct Bubbles {
+    step: f64,
+    span: f64,
+    predicted_step: f64,
+    predicted_span: f64,
+}
+
+/// The most that a device held at once.
+#[derive(Serialize)]
+pub struct PeakBytes {
+    predicted: u64,
+    measured: u64,
+}
+
+/// Loss in nats per character, before the first step and after the last.
+#[derive(Serialize)]
+pub struct HeldOut {
+    /// Of the model as it was initialised.
+    pub before: f64,
+    /// Of the trained model.
+    pub after: f64,
+}
+
+/// The same step as it was planned and as it was measured.
+pub struct Timetables {
+    planned: String,
+    measured: String,
+}
+
+/// What the steps of a run reported.
+#[derive(Default)]
+pub struct Steps {
+    /// One for each step.
+    pub losses: Vec<f64>,
+    /// One for each step.
+    pub seconds: Vec<f64>,
+    /// The most that each device ever held.
+    peak_bytes: Vec<u64>,
+    /// Timelines are large: only the last ones are kept.
+    recent: VecDeque<StepReport>,
+}
+
+impl Steps {
+    /// Takes the report of the next step.
+    pub fn add(&mut self, report: StepReport) {
+        self.losses.push(report.loss);
+        self.seconds.push(report.seconds);
+        self.peak_bytes.resize(report.peak_bytes.len(), 0);
+        for (peak, bytes) in self.peak_bytes.iter_mut().zip(&report.peak_bytes) {
+            *peak = (*peak).max(*bytes);
+        }
+        if self.recent.len() == RECENT_STEPS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(report);
+    }
+
+    /// Of the last steps the one that took the median time.
+    ///
+    /// # Panics
+    ///
+    /// Panics when there was no step.
+    pub fn median(&self) -> &StepReport {
+        let mut by_time: Vec<&StepReport> = self.recent.iter().collect();
+        by_time.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        by_time[by_time.len() / 2]
+    }
+
+    /// The speed of the whole run in tokens, at so many per step.
+    pub fn per_second(&self, tokens_per_step: usize) -> f64 {
+        (self.seconds.len() * tokens_per_step) as f64 / self.seconds.iter().sum::<f64>()
+    }
+}
+
+/// The bubbles of a step beside the predicted ones.
+pub fn bubbles(prediction: &Simulation, step: &StepReport) -> Bubbles {
+    let measured = bubble(&step.timeline);
+    Bubbles {
+        step: measured.step,
+        span: measured.span,
+        predicted_step: prediction.bubble.step,
+        predicted_span: prediction.bubble.span,
+    }
+}
+
+/// Every device's peak beside the predicted one.
+pub fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
+    let pairs = prediction.memory.iter().zip(&steps.peak_bytes);
+    let peak = |(predicted, measured): (&zerobubble::plan::DeviceMemory, &u64)| PeakBytes {
+        predicted: predicted.peak_bytes(),
+        measured: *measured,
+    };
+    pairs.map(peak).collect()
+}
+
+/// The planned and the measured step, drawn equally wide.
+pub fn timetables(prediction: &Simulation, step: &StepReport) -> Timetables {
+    Timetables {
+        planned: draw(&prediction.timeline, WIDTH_LIMIT),
+        measured: draw(&step.timeline, WIDTH_LIMIT),
+    }
+}
+
+impl fmt::Display for TrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HeldOut { before, after } = self.held_out;
+        writeln!(f, "held-out loss  {before:.4} before, {after:.4} after, in nats per character")?;
+        writeln!(f, "speed          {:.0} tokens/s\n", self.tokens_per_second)?;
+        writeln!(f, "one step as planned\n{}", self.timetables.planned)?;
+        writeln!(f, "one step as measured\n{}", self.timetables.measured)?;
+        let row = |name: &str, planned: String, measured: String| {
+            format!("{name:16}  {planned:>10}  {measured:>10}\n")
+        };
+        let bubble = &self.bubble;
+        let mut table = row("", "predicted".to_owned(), "measured".to_owned());
+        table += &row("step bubble", percent(bubble.predicted_step), percent(bubble.step));
+        table += &row("span bubble", percent(bubble.predicted_span), percent(bubble.span));
+        for (device, peak) in self.peak_bytes.iter().enumerate() {
+            let name = format!("peak of device {device}");
+            table += &row(&name, bytes(peak.predicted), bytes(peak.measured));
+        }
+        writeln!(f, "{table}")?;
+        writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;
+        writeln!(f, "weights hash   {}", self.weights_hash)
+    }
+}

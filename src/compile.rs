@@ -1,0 +1,247 @@
+//! The blocks of one stage to a [`Program`]: one list of commands per kind of work, with every
+//! value's last use, every in-place write and every byte decided.
+//!
+//! A program is plain data and knows no device; engines play it.
+
+mod liveness;
+
+use std::ops::Range;
+
+use crate::graph::{Graph, NodeId, Op, ParameterId};
+use crate::plan::{StageBytes, Work};
+use crate::split::{BlockId, Role, Split};
+use liveness::Liveness;
+
+/// What an engine does for one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// Constants that the stage uses, in an order in which they can be computed.
+    pub constants: Vec<NodeId>,
+    /// Parameters that the stage uses.
+    pub parameters: Vec<ParameterId>,
+    /// Sums of gradients over a step's microbatches.
+    pub accumulators: Vec<Accumulator>,
+    /// Activations that arrive before F; empty on the first stage.
+    pub activations_in: Vec<NodeId>,
+    /// Activations that F hands to the next stage.
+    pub activations_out: Vec<NodeId>,
+    /// Gradients that arrive before B; empty on the last stage.
+    pub gradients_in: Vec<NodeId>,
+    /// Gradients that B hands to the stage before.
+    pub gradients_out: Vec<NodeId>,
+    /// Commands of F.
+    pub forward: Vec<Command>,
+    /// Commands of B.
+    pub backward_input: Vec<Command>,
+    /// Commands of W.
+    pub backward_weight: Vec<Command>,
+    /// The loss, where the stage computes it in F.
+    pub loss: Option<NodeId>,
+    /// Values that the stage hands over, or tells, and reads again later.
+    pub kept: Vec<NodeId>,
+    /// What the stage keeps in memory; parameters and optimizer state are not in `fixed` yet.
+    pub bytes: StageBytes,
+}
+
+/// The sum of a parameter's gradients from one block. A parameter that two blocks use has two,
+/// added in block order at the update, so that the sum is the same wherever the blocks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Accumulator {
+    /// The parameter.
+    pub parameter: ParameterId,
+    /// The block whose uses are summed.
+    pub block: BlockId,
+}
+
+/// One thing to do, and what is not needed after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// What to do.
+    pub task: Task,
+    /// Values that nothing reads after it.
+    pub free: Vec<NodeId>,
+}
+
+/// What a [`Command`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Computes a node, into the memory of the operand at `in_place` if there is one.
+    Compute {
+        /// The node.
+        node: NodeId,
+        /// Position of the operand whose memory becomes the output's.
+        in_place: Option<usize>,
+    },
+    /// Computes a node and adds it to an accumulator without keeping it.
+    Accumulate {
+        /// The node; its elements are the parameter's, in order.
+        node: NodeId,
+        /// Position in [`Program::accumulators`].
+        accumulator: usize,
+    },
+    /// Adds a value that is there to an accumulator.
+    Add {
+        /// The value; its elements are the parameter's, in order.
+        node: NodeId,
+        /// Position in [`Program::accumulators`].
+        accumulator: usize,
+    },
+}
+
+impl Program {
+    /// The commands of one kind of work; a fused backward is B directly followed by W.
+    pub fn commands(&self, work: Work) -> impl Iterator<Item = &Command> {
+        let (first, second): (&[Command], &[Command]) = match work {
+            Work::F => (&self.forward, &[]),
+            Work::B => (&self.backward_input, &[]),
+            Work::W => (&self.backward_weight, &[]),
+            Work::BW => (&self.backward_input, &self.backward_weight),
+        };
+        first.iter().chain(second)
+    }
+}
+
+/// Compiles the stage that is made of `blocks`.
+pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
+    let graph = &split.joint.graph;
+    let parts = &split.blocks[blocks.clone()];
+    assert!(!parts.is_empty(), "a stage has at least one block");
+    let merged = |list: fn(&crate::split::Block) -> &Vec<NodeId>| {
+        let mut nodes: Vec<NodeId> = parts.iter().flat_map(list).copied().collect();
+        // Backward nodes of a later block come first in the graph: its order is theirs.
+        nodes.sort_unstable();
+        nodes
+    };
+    let works = [
+        merged(|block| &block.forward),
+        merged(|block| &block.backward_input),
+        merged(|block| &block.backward_weight),
+    ];
+    let before = blocks.start.checked_sub(1).map(|block| &split.blocks[block]);
+    let after = split.blocks.get(blocks.end);
+    let mut program = Program {
+        constants: constants(split, &works),
+        parameters: parts.iter().flat_map(|block| block.parameters.iter().copied()).collect(),
+        accumulators: Vec::new(),
+        activations_in: before.map_or(Vec::new(), |block| block.activations_out.clone()),
+        activations_out: parts[parts.len() - 1].activations_out.clone(),
+        gradients_in: after.map_or(Vec::new(), |block| block.gradients_out.clone()),
+        gradients_out: parts[0].gradients_out.clone(),
+        forward: Vec::new(),
+        backward_input: Vec::new(),
+        backward_weight: Vec::new(),
+        loss: split.joint.graph.loss.filter(|loss| works[0].contains(loss)),
+        kept: Vec::new(),
+        bytes: StageBytes::default(),
+    };
+    program.parameters.sort_unstable();
+    program.parameters.dedup();
+    let contributions = contributions(split, &blocks, &mut program.accumulators);
+    let mut tasks = works.map(|nodes| {
+        let compute = |node| Task::Compute { node, in_place: None };
+        nodes.into_iter().map(compute).collect::<Vec<_>>()
+    });
+    add_accumulation(split, &contributions, &mut tasks[2]);
+    let liveness = Liveness::new(split, &program, &tasks);
+    let [forward, backward_input, backward_weight] = tasks;
+    program.forward = liveness.commands(0, forward);
+    program.backward_input = liveness.commands(1, backward_input);
+    program.backward_weight = liveness.commands(2, backward_weight);
+    program.kept = liveness.kept(&program);
+    program.bytes = liveness.bytes(&program);
+    debug_assert!(program.forward.iter().all(|command| is_computed(graph, &command.task)));
+    program
+}
+
+fn is_computed(graph: &Graph, task: &Task) -> bool {
+    matches!(task, Task::Compute { node, .. } if !graph[*node].op.is_leaf())
+}
+
+/// Constants that the works need, operands first.
+fn constants(split: &Split, works: &[Vec<NodeId>; 3]) -> Vec<NodeId> {
+    let graph = &split.joint.graph;
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut open: Vec<NodeId> =
+        works.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied()).collect();
+    while let Some(id) = open.pop() {
+        if split.roles[id.index()] == Role::Constant && !needed[id.index()] {
+            needed[id.index()] = true;
+            open.extend(&graph[id].inputs);
+        }
+    }
+    graph.ids().filter(|id| needed[id.index()]).collect()
+}
+
+/// The gradients that the stage's blocks add to accumulators, in the order in which they are
+/// computed.
+fn contributions(
+    split: &Split,
+    blocks: &Range<usize>,
+    accumulators: &mut Vec<Accumulator>,
+) -> Vec<(NodeId, usize)> {
+    let mut found = Vec::new();
+    for contribution in &split.joint.contributions {
+        let block = split.block(contribution.user).expect("a user of a parameter is in a block");
+        if blocks.contains(&block.index()) {
+            let accumulator = Accumulator { parameter: contribution.parameter, block };
+            found.push((contribution.gradient, accumulator));
+            accumulators.push(accumulator);
+        }
+    }
+    accumulators.sort_unstable();
+    accumulators.dedup();
+    let position = |accumulator| {
+        accumulators.binary_search(&accumulator).expect("every accumulator was listed")
+    };
+    found.into_iter().map(|(gradient, accumulator)| (gradient, position(accumulator))).collect()
+}
+
+/// Puts every addition to an accumulator behind the computation of what is added, as one command
+/// where the op can write into the sum.
+fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mut Vec<Task>) {
+    let graph = &split.joint.graph;
+    let mut uses = vec![0u32; graph.nodes.len()];
+    for (task, input) in tasks.iter().flat_map(|task| {
+        let Task::Compute { node, .. } = task else { unreachable!("nothing is added yet") };
+        graph[*node].inputs.iter().map(move |input| (task, input))
+    }) {
+        let _ = task;
+        uses[input.index()] += 1;
+    }
+    for &(gradient, _) in contributions {
+        uses[gradient.index()] += 1;
+    }
+    for &(gradient, accumulator) in contributions {
+        // A reshape keeps the order of the elements, so the sum can take them from before it.
+        let mut source = gradient;
+        let mut through = Vec::new();
+        while matches!(graph[source].op, Op::Reshape(_)) && uses[source.index()] == 1 {
+            through.push(source);
+            source = graph[source].inputs[0];
+        }
+        let place = |id: NodeId, tasks: &[Task]| {
+            tasks.iter().position(|task| matches!(task, Task::Compute { node, .. } if *node == id))
+        };
+        let fused = uses[source.index()] == 1 && writes_into_sum(&graph[source].op);
+        match place(source, tasks).filter(|_| fused) {
+            Some(at) => {
+                tasks[at] = Task::Accumulate { node: source, accumulator };
+                tasks.retain(
+                    |task| !matches!(task, Task::Compute { node, .. } if through.contains(node)),
+                );
+            }
+            None => {
+                let at = place(gradient, tasks).map_or(0, |at| at + 1);
+                tasks.insert(at, Task::Add { node: gradient, accumulator });
+            }
+        }
+    }
+}
+
+/// Ops whose kernels can add to their output instead of replacing it.
+fn writes_into_sum(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Matmul | Op::Sum(_) | Op::EmbeddingGradient { .. } | Op::LayerNormGradientGamma(_)
+    )
+}

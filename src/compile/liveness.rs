@@ -1,0 +1,253 @@
+//! When every value is needed for the last time, and what memory that makes.
+
+use std::collections::HashMap;
+
+use super::{Command, Program, Task};
+use crate::graph::{Binary, Graph, NodeId, Op, Storage, Unary, storages};
+use crate::plan::StageBytes;
+use crate::split::{Role, Split};
+
+/// Uses of every value of a stage, over F, B and W of one microbatch.
+pub(super) struct Liveness<'a> {
+    split: &'a Split,
+    storages: Vec<Storage>,
+    /// Work (0 F, 1 B, 2 W) and position of the last command that reads a value.
+    last_read: HashMap<NodeId, (usize, usize)>,
+    /// Storages that another device may still read.
+    shared: Vec<NodeId>,
+    received: Vec<NodeId>,
+}
+
+impl<'a> Liveness<'a> {
+    pub(super) fn new(split: &'a Split, program: &Program, tasks: &[Vec<Task>; 3]) -> Self {
+        let graph = &split.joint.graph;
+        let received: Vec<NodeId> =
+            program.activations_in.iter().chain(&program.gradients_in).copied().collect();
+        let storages = storages(graph, |id| split.copied[id.index()] || received.contains(&id));
+        let sent = program.activations_out.iter().chain(&program.gradients_out);
+        let shared = received.iter().chain(sent).map(|id| storages[id.index()].owner).collect();
+        let mut liveness = Self { split, storages, last_read: HashMap::new(), shared, received };
+        for (work, tasks) in tasks.iter().enumerate() {
+            for (at, task) in tasks.iter().enumerate() {
+                for id in liveness.reads(task) {
+                    liveness.last_read.insert(id, (work, at));
+                }
+            }
+            // What is handed over, or told, is read after the last command of its work.
+            for id in told(program, work) {
+                let read = liveness.last_read.entry(id).or_insert((work, 0));
+                *read = (*read).max((work, tasks.len()));
+            }
+        }
+        liveness
+    }
+
+    /// Values of the microbatch that a task reads.
+    fn reads(&self, task: &Task) -> Vec<NodeId> {
+        let graph = &self.split.joint.graph;
+        let inputs = match *task {
+            Task::Compute { node, .. } | Task::Accumulate { node, .. } => {
+                graph[node].inputs.clone()
+            }
+            Task::Add { node, .. } => vec![node],
+        };
+        inputs.into_iter().filter(|&id| self.is_local(id)).collect()
+    }
+
+    /// Whether a value is kept with its microbatch, as opposed to leaves and constants.
+    fn is_local(&self, id: NodeId) -> bool {
+        !self.graph()[id].op.is_leaf() && self.split.roles[id.index()] != Role::Constant
+    }
+
+    fn graph(&self) -> &'a Graph {
+        &self.split.joint.graph
+    }
+
+    fn owner(&self, id: NodeId) -> NodeId {
+        self.storages[id.index()].owner
+    }
+
+    /// The tasks of one work with last uses and in-place writes.
+    pub(super) fn commands(&self, work: usize, tasks: Vec<Task>) -> Vec<Command> {
+        let mut live: HashMap<NodeId, u32> = HashMap::new();
+        let mut commands = Vec::with_capacity(tasks.len());
+        for (at, mut task) in tasks.into_iter().enumerate() {
+            let mut free: Vec<NodeId> = self.reads(&task);
+            free.sort_unstable();
+            free.dedup();
+            free.retain(|id| self.last_read.get(id) == Some(&(work, at)));
+            if let Task::Compute { node, in_place } = &mut task {
+                *in_place = self.in_place(*node, &free, &live);
+                *live.entry(self.owner(*node)).or_default() += 1;
+                // A value that nothing reads is computed for the sake of its name only.
+                if !self.last_read.contains_key(node) {
+                    free.push(*node);
+                }
+            }
+            for id in &free {
+                live.entry(self.owner(*id)).and_modify(|count| *count -= 1);
+            }
+            commands.push(Command { task, free });
+        }
+        commands
+    }
+
+    /// The operand whose memory `node` may take: dense, of the same shape, read for the last
+    /// time, made in this work, not viewed by another value and not in another device's hands.
+    fn in_place(
+        &self,
+        node: NodeId,
+        free: &[NodeId],
+        live: &HashMap<NodeId, u32>,
+    ) -> Option<usize> {
+        let graph = self.graph();
+        let candidates = in_place_operands(&graph[node].op);
+        candidates.iter().copied().find(|&position| {
+            let operand = graph[node].inputs[position];
+            let Storage { owner, dense } = self.storages[operand.index()];
+            let once = graph[node].inputs.iter().filter(|&&input| input == operand).count() == 1;
+            let shared_with_operand = graph[node]
+                .inputs
+                .iter()
+                .any(|&input| input != operand && self.storages[input.index()].owner == owner);
+            once && !shared_with_operand
+                && free.contains(&operand)
+                && dense
+                && graph[operand].shape == graph[node].shape
+                && graph[operand].dtype == graph[node].dtype
+                && live.get(&owner) == Some(&1)
+                && self.is_local(owner)
+                && !self.shared.contains(&owner)
+                && !self.shared.contains(&node)
+        })
+    }
+
+    /// Bytes of the stash and of every work beyond it.
+    pub(super) fn bytes(&self, program: &Program) -> StageBytes {
+        let mut held = Held { liveness: self, values: HashMap::new(), bytes: 0, peak: 0 };
+        program.activations_in.iter().for_each(|&id| held.add(id));
+        let peak_f = held.run(&program.forward, &told(program, 0), 0, self);
+        let (for_b, for_w) = held.stash();
+        program.gradients_in.iter().for_each(|&id| held.add(id));
+        let peak_b = held.run(&program.backward_input, &told(program, 1), 1, self);
+        let after_b = held.bytes;
+        let peak_w = held.run(&program.backward_weight, &[], 2, self);
+        assert_eq!(held.bytes, 0, "values outlive their microbatch: {:?}", held.values.keys());
+        let backward_for_w = after_b - for_w;
+        StageBytes {
+            fixed: 0,
+            forward_for_b: for_b,
+            forward_for_w: for_w,
+            backward_for_w,
+            working_f: peak_f.saturating_sub(for_b + for_w),
+            working_b: peak_b.saturating_sub(for_b + for_w + backward_for_w),
+            working_w: peak_w.saturating_sub(for_w + backward_for_w),
+        }
+    }
+
+    /// Values that are handed over and read again in a later work.
+    pub(super) fn kept(&self, program: &Program) -> Vec<NodeId> {
+        let again =
+            |work| told(program, work).into_iter().filter(move |&id| self.read_after(id, work));
+        again(0).chain(again(1)).collect()
+    }
+
+    fn read_after(&self, id: NodeId, work: usize) -> bool {
+        self.last_read.get(&id).is_some_and(|&(last, _)| last > work)
+    }
+}
+
+/// Values that leave the stage at the end of a work (0 F, 1 B, 2 W).
+fn told(program: &Program, work: usize) -> Vec<NodeId> {
+    match work {
+        0 => program.activations_out.iter().copied().chain(program.loss).collect(),
+        1 => program.gradients_out.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// Operands that an op may overwrite with its output, the best first.
+fn in_place_operands(op: &Op) -> &'static [usize] {
+    match op {
+        Op::Binary(Binary::Add | Binary::Multiply) => &[0, 1],
+        Op::Binary(Binary::Subtract | Binary::Divide) => &[0],
+        Op::Scalar(..) | Op::Dropout { .. } => &[0],
+        Op::Unary(unary) if *unary != Unary::Not => &[0],
+        Op::Fill(_) => &[1],
+        _ => &[],
+    }
+}
+
+/// The values that one microbatch holds on a device, by the memory that they share.
+struct Held<'a> {
+    liveness: &'a Liveness<'a>,
+    /// Values per storage.
+    values: HashMap<NodeId, Vec<NodeId>>,
+    bytes: u64,
+    peak: u64,
+}
+
+impl Held<'_> {
+    fn add(&mut self, id: NodeId) {
+        let owner = self.liveness.owner(id);
+        let graph = self.liveness.graph();
+        if !self.liveness.is_local(owner) {
+            return;
+        }
+        let values = self.values.entry(owner).or_default();
+        if values.is_empty() {
+            self.bytes += graph[owner].bytes();
+        }
+        values.push(id);
+        self.peak = self.peak.max(self.bytes);
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let owner = self.liveness.owner(id);
+        let Some(values) = self.values.get_mut(&owner) else { return };
+        values.retain(|&value| value != id);
+        if values.is_empty() {
+            self.values.remove(&owner);
+            self.bytes -= self.liveness.graph()[owner].bytes();
+        }
+    }
+
+    /// Plays commands and gives their peak.
+    fn run(&mut self, commands: &[Command], sent: &[NodeId], work: usize, of: &Liveness) -> u64 {
+        self.peak = self.bytes;
+        for command in commands {
+            match command.task {
+                Task::Compute { node, in_place: Some(position) } => {
+                    // One storage changes its name.
+                    self.remove(of.graph()[node].inputs[position]);
+                    self.add(node);
+                }
+                Task::Compute { node, in_place: None } => self.add(node),
+                Task::Accumulate { .. } | Task::Add { .. } => {}
+            }
+            command.free.iter().for_each(|&id| self.remove(id));
+        }
+        for &id in sent.iter().filter(|&&id| !of.read_after(id, work)) {
+            self.remove(id);
+        }
+        let unread: Vec<NodeId> =
+            of.received.iter().copied().filter(|id| !of.last_read.contains_key(id)).collect();
+        unread.into_iter().for_each(|id| self.remove(id));
+        self.peak
+    }
+
+    /// Bytes held for B alone, and bytes held for W.
+    fn stash(&self) -> (u64, u64) {
+        let of = self.liveness;
+        let (mut for_b, mut for_w) = (0, 0);
+        for (owner, values) in &self.values {
+            let bytes = of.graph()[*owner].bytes();
+            if values.iter().any(|&id| of.read_after(id, 1)) {
+                for_w += bytes;
+            } else {
+                for_b += bytes;
+            }
+        }
+        (for_b, for_w)
+    }
+}

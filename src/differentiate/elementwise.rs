@@ -1,0 +1,142 @@
+//! Gradient rules of elementwise ops. `x`, `y` are operands, `o` the output, `g` its gradient.
+
+use super::rules::from_output;
+use super::{Builder, Result};
+use crate::graph::{Binary, Comparison, NodeId, Op, Scalar, Unary};
+
+pub(super) fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Result<NodeId> {
+    let x = b.graph[o].inputs[0];
+    let times = |b: &mut Builder, factor: NodeId| b.binary(Binary::Multiply, g, factor);
+    match unary {
+        Unary::Neg => b.push(Op::Unary(Unary::Neg), &[g]),
+        Unary::Abs => {
+            let sign = b.push(Op::Unary(Unary::Sign), &[x])?;
+            times(b, sign)
+        }
+        Unary::Sign => b.scalar(Scalar::Multiply, g, 0.0),
+        Unary::Exp => times(b, o),
+        Unary::Log => b.binary(Binary::Divide, g, x),
+        Unary::Sqrt => {
+            // d sqrt(x) = 1 / (2 o)
+            let twice = b.scalar(Scalar::Multiply, o, 2.0)?;
+            b.binary(Binary::Divide, g, twice)
+        }
+        Unary::Reciprocal => {
+            // d (1/x) = -o^2
+            let square = b.binary(Binary::Multiply, o, o)?;
+            let factor = b.push(Op::Unary(Unary::Neg), &[square])?;
+            times(b, factor)
+        }
+        Unary::Sin => {
+            let cos = b.push(Op::Unary(Unary::Cos), &[x])?;
+            times(b, cos)
+        }
+        Unary::Cos => {
+            let sin = b.push(Op::Unary(Unary::Sin), &[x])?;
+            let factor = b.push(Op::Unary(Unary::Neg), &[sin])?;
+            times(b, factor)
+        }
+        Unary::Erf => {
+            // d erf(x) = 2 / sqrt(pi) * exp(-x^2)
+            let square = b.binary(Binary::Multiply, x, x)?;
+            let power = b.push(Op::Unary(Unary::Neg), &[square])?;
+            let bell = b.push(Op::Unary(Unary::Exp), &[power])?;
+            let factor = b.scalar(Scalar::Multiply, bell, std::f64::consts::FRAC_2_SQRT_PI)?;
+            times(b, factor)
+        }
+        Unary::Tanh | Unary::Sigmoid | Unary::Relu | Unary::Gelu => {
+            let of = if from_output(unary) { o } else { x };
+            b.push(Op::UnaryGradient(unary), &[of, g])
+        }
+        Unary::Not => unreachable!("a Bool has no gradient"),
+    }
+}
+
+pub(super) fn scalar(
+    b: &mut Builder,
+    scalar: Scalar,
+    value: f64,
+    o: NodeId,
+    g: NodeId,
+) -> Result<NodeId> {
+    let x = b.graph[o].inputs[0];
+    // At the limit itself the gradient passes.
+    let outside = match scalar {
+        Scalar::Add => return Ok(g),
+        Scalar::Multiply => return b.scalar(Scalar::Multiply, g, value),
+        Scalar::Power => {
+            // d x^n = n x^(n-1)
+            let power = b.scalar(Scalar::Power, x, value - 1.0)?;
+            let factor = b.scalar(Scalar::Multiply, power, value)?;
+            return b.binary(Binary::Multiply, g, factor);
+        }
+        Scalar::AtLeast => Comparison::Less,
+        Scalar::AtMost => Comparison::Greater,
+    };
+    let outside = b.push(Op::CompareScalar(outside, value), &[x])?;
+    b.push(Op::Fill(0.0), &[outside, g])
+}
+
+pub(super) fn binary(
+    b: &mut Builder,
+    binary: Binary,
+    o: NodeId,
+    g: NodeId,
+    wanted: &[bool],
+) -> Result<Vec<Option<NodeId>>> {
+    let (x, y) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
+    let mut gradients = vec![None, None];
+    if wanted[0] {
+        let full = match binary {
+            Binary::Add | Binary::Subtract => g,
+            Binary::Multiply => b.binary(Binary::Multiply, g, y)?,
+            Binary::Divide => b.binary(Binary::Divide, g, y)?,
+            Binary::And | Binary::Or => unreachable!("a Bool has no gradient"),
+        };
+        gradients[0] = Some(b.sum_to(full, &b.shape(x))?);
+    }
+    if wanted[1] {
+        let full = match binary {
+            Binary::Add => g,
+            Binary::Subtract => b.push(Op::Unary(Unary::Neg), &[g])?,
+            Binary::Multiply => b.binary(Binary::Multiply, g, x)?,
+            Binary::Divide => {
+                // d (x/y) for y = -o / y
+                let ratio = b.binary(Binary::Divide, o, y)?;
+                let product = b.binary(Binary::Multiply, g, ratio)?;
+                b.push(Op::Unary(Unary::Neg), &[product])?
+            }
+            Binary::And | Binary::Or => unreachable!("a Bool has no gradient"),
+        };
+        gradients[1] = Some(b.sum_to(full, &b.shape(y))?);
+    }
+    Ok(gradients)
+}
+
+/// [`Op::Where`]: each side gets the gradient of the elements that came from it.
+pub(super) fn select(
+    b: &mut Builder,
+    o: NodeId,
+    g: NodeId,
+    wanted: &[bool],
+) -> Result<Vec<Option<NodeId>>> {
+    let [mask, y, z] = b.graph[o].inputs[..] else { unreachable!("where has three operands") };
+    let mut gradients = vec![None; 3];
+    if wanted[1] {
+        let not = b.push(Op::Unary(Unary::Not), &[mask])?;
+        let kept = b.push(Op::Fill(0.0), &[not, g])?;
+        gradients[1] = Some(b.sum_to(kept, &b.shape(y))?);
+    }
+    if wanted[2] {
+        let kept = b.push(Op::Fill(0.0), &[mask, g])?;
+        gradients[2] = Some(b.sum_to(kept, &b.shape(z))?);
+    }
+    Ok(gradients)
+}
+
+/// [`Op::Fill`]: what was filled in has no gradient.
+pub(super) fn fill(b: &mut Builder, o: NodeId, g: NodeId) -> Result<Vec<Option<NodeId>>> {
+    let (mask, x) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
+    let kept = b.push(Op::Fill(0.0), &[mask, g])?;
+    Ok(vec![None, Some(b.sum_to(kept, &b.shape(x))?)])
+}

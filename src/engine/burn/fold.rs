@@ -1,0 +1,34 @@
+//! Constants are computed once, on the host, when a stage is loaded.
+
+use std::collections::HashMap;
+
+use burn::tensor::Device;
+use burn_dispatch::{DispatchDevice, DispatchTensor};
+use burn_flex::FlexDevice;
+
+use super::evaluate;
+use crate::graph::{Graph, NodeId, Op};
+use crate::random::DropoutKey;
+
+/// Values of `constants`, which come in an order in which they can be computed. Those that only
+/// other constants read are left out.
+pub(crate) fn fold(graph: &Graph, constants: &[NodeId]) -> Vec<(NodeId, DispatchTensor)> {
+    let device = DispatchDevice::Flex(FlexDevice);
+    debug_assert_eq!(Device::from(device.clone()), Device::flex());
+    let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
+    let mut values: HashMap<NodeId, DispatchTensor> = HashMap::new();
+    for &id in constants {
+        let node = &graph[id];
+        let value = match node.op {
+            Op::Constant(constant) => {
+                evaluate::constant(&graph.constants[constant.0 as usize], &device)
+            }
+            _ => {
+                let operands = node.inputs.iter().map(|input| values[input].clone()).collect();
+                evaluate::evaluate(node, operands, key)
+            }
+        };
+        values.insert(id, value);
+    }
+    constants.iter().map(|&id| (id, values[&id].clone())).collect()
+}

@@ -1,0 +1,386 @@
+//! The engine on any Burn device: a stage's commands on tensors of Burn's dispatch layer, with
+//! this crate's kernels where the device is Flex.
+
+mod evaluate;
+mod flex;
+mod memory;
+mod optimizer;
+
+use std::collections::HashMap;
+
+use burn::tensor::Device;
+use burn_backend::TensorMetadata;
+use burn_backend::ops::FloatTensorOps;
+use burn_dispatch::{Dispatch, DispatchTensor};
+
+use super::{Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
+use crate::capture::move_to;
+use crate::compile::{Accumulator, Program, Task};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Graph, NodeId, Op, ParameterId};
+use crate::plan::{Action, MicrobatchId, StageId, Work};
+use crate::random::DropoutKey;
+use memory::Meter;
+use optimizer::State;
+
+pub(crate) use fold::fold;
+
+mod fold;
+
+/// Plays stages on one Burn device.
+#[derive(Debug)]
+pub struct BurnEngine {
+    device: Device,
+    setup: EngineSetup,
+    stages: HashMap<StageId, Stage>,
+    parameters: HashMap<ParameterId, DispatchTensor>,
+    constants: HashMap<NodeId, DispatchTensor>,
+    optimizer: HashMap<ParameterId, State>,
+    accumulators: HashMap<Accumulator, DispatchTensor>,
+    inputs: Vec<Vec<DispatchTensor>>,
+    step: u64,
+    meter: Meter,
+}
+
+/// What a stage holds between actions, by microbatch.
+#[derive(Debug)]
+struct Stage {
+    position: usize,
+    stash: Vec<HashMap<NodeId, DispatchTensor>>,
+}
+
+impl BurnEngine {
+    /// Loads the stages of `setup` on `device`.
+    pub fn new(device: Device, setup: EngineSetup) -> Self {
+        let mut engine = Self {
+            stages: HashMap::new(),
+            parameters: HashMap::new(),
+            constants: HashMap::new(),
+            optimizer: HashMap::new(),
+            accumulators: HashMap::new(),
+            inputs: Vec::new(),
+            step: 0,
+            meter: Meter::default(),
+            device,
+            setup,
+        };
+        engine.load();
+        engine
+    }
+
+    fn load(&mut self) {
+        let graph = &self.setup.split.joint.graph;
+        for (position, StageSetup { stage, program, owned, .. }) in
+            self.setup.stages.iter().enumerate()
+        {
+            let stash = vec![HashMap::new(); self.setup.microbatches as usize];
+            self.stages.insert(*stage, Stage { position, stash });
+            for &parameter in &program.parameters {
+                let value = &self.setup.values[parameter.index()];
+                self.parameters.entry(parameter).or_insert_with(|| {
+                    let value = flex::dense_copy(value).unwrap_or_else(|| value.clone());
+                    move_to(value, &self.device)
+                });
+            }
+            for &accumulator in &program.accumulators {
+                let zeros = zeros_like(&self.parameters[&accumulator.parameter]);
+                self.accumulators.insert(accumulator, zeros);
+            }
+            for parameter in owned {
+                let state = State::new(&self.setup.optimizer, &self.parameters[parameter]);
+                self.optimizer.insert(*parameter, state);
+            }
+            for (id, value) in fold(graph, &program.constants) {
+                self.constants.insert(id, move_to(value, &self.device));
+            }
+        }
+        let fixed = self
+            .parameters
+            .values()
+            .chain(self.accumulators.values())
+            .chain(self.constants.values())
+            .chain(self.optimizer.values().flat_map(State::tensors));
+        fixed.for_each(|tensor| self.meter.hold(tensor));
+    }
+
+    fn play(&mut self, action: Action, program: &Program, stash: &mut Stash) -> Result<()> {
+        let split = self.setup.split.clone();
+        let graph = &split.joint.graph;
+        let microbatch = action.microbatch;
+        let key = DropoutKey {
+            seed: self.setup.seed,
+            step: self.step,
+            microbatch: microbatch.0,
+            layer: 0,
+        };
+        for command in program.commands(action.work) {
+            match command.task {
+                Task::Compute { node: id, in_place } => {
+                    let mut operands = self.operands(graph, id, stash, in_place, microbatch);
+                    let node = &graph[id];
+                    let value = flex::evaluate(node, &mut operands, in_place, key)
+                        .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
+                    let value = if split.copied[id.index()] { dense(value) } else { value };
+                    self.meter.hold(&value);
+                    stash.insert(id, value);
+                }
+                Task::Accumulate { node: id, accumulator } => {
+                    let operands = self.operands(graph, id, stash, None, microbatch);
+                    let sum = program.accumulators[accumulator];
+                    let sum = self.accumulators.get_mut(&sum).expect("accumulators are loaded");
+                    if !flex::accumulate(&graph[id], &operands, sum, key) {
+                        add(evaluate::evaluate(&graph[id], operands, key), sum);
+                    }
+                }
+                Task::Add { node, accumulator } => {
+                    let value = self.operand(graph, node, stash, microbatch);
+                    let sum = program.accumulators[accumulator];
+                    let sum = self.accumulators.get_mut(&sum).expect("accumulators are loaded");
+                    add(value, sum);
+                }
+            }
+            for id in &command.free {
+                if let Some(value) = stash.remove(id) {
+                    self.meter.release(&value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Operands of `id`; the one to be overwritten leaves the stash.
+    fn operands(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        stash: &mut Stash,
+        in_place: Option<usize>,
+        microbatch: MicrobatchId,
+    ) -> Vec<DispatchTensor> {
+        let inputs = graph[id].inputs.iter().enumerate();
+        inputs
+            .map(|(position, &input)| {
+                if in_place == Some(position) {
+                    let value = stash.remove(&input).expect("an operand in place is a local value");
+                    self.meter.release(&value);
+                    value
+                } else {
+                    self.operand(graph, input, stash, microbatch)
+                }
+            })
+            .collect()
+    }
+
+    fn operand(
+        &self,
+        graph: &Graph,
+        id: NodeId,
+        stash: &Stash,
+        microbatch: MicrobatchId,
+    ) -> DispatchTensor {
+        match graph[id].op {
+            Op::Input(input) => self.inputs[microbatch.index()][input.0 as usize].clone(),
+            Op::Parameter(parameter) => self.parameters[&parameter].clone(),
+            _ => stash.get(&id).or_else(|| self.constants.get(&id)).cloned().unwrap_or_else(|| {
+                panic!("{id} {} is read before it is there", graph[id]);
+            }),
+        }
+    }
+
+    /// Takes the values to hand over; those that the stage still needs are kept as well.
+    fn take(&mut self, ids: &[NodeId], stash: &mut Stash, kept: &[NodeId]) -> Parcel {
+        ids.iter()
+            .map(|id| {
+                let value = stash[id].clone();
+                if !kept.contains(id) {
+                    stash.remove(id);
+                    self.meter.release(&value);
+                }
+                value
+            })
+            .collect()
+    }
+}
+
+type Stash = HashMap<NodeId, DispatchTensor>;
+
+impl Engine for BurnEngine {
+    fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
+        self.step = step;
+        let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
+        self.inputs =
+            inputs.iter().map(|tensors| tensors.iter().map(on_device).collect()).collect();
+        Ok(())
+    }
+
+    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome> {
+        let stage = self.stages.get_mut(&action.stage).expect("the plan gave this stage here");
+        let position = stage.position;
+        let mut stash = std::mem::take(&mut stage.stash[action.microbatch.index()]);
+        // The program is lent to `play` while the rest of the engine is changed.
+        let setup = std::mem::take(&mut self.setup.stages);
+        let program = &setup[position].program;
+        let (expected, sent): (&[NodeId], &[NodeId]) = match action.work {
+            Work::F => (&program.activations_in, &program.activations_out),
+            Work::B | Work::BW => (&program.gradients_in, &program.gradients_out),
+            Work::W => (&[], &[]),
+        };
+        assert_eq!(arrived.len(), expected.len(), "{action} got another stage's parcel");
+        for (&id, value) in expected.iter().zip(arrived) {
+            let value = move_to(value, &self.device);
+            self.meter.hold(&value);
+            stash.insert(id, value);
+        }
+        let played = self.play(action, program, &mut stash);
+        let result = played.and_then(|()| {
+            let parcel = self.take(sent, &mut stash, &program.kept);
+            if action.work == Work::F {
+                check_finite(&parcel, action)?;
+            }
+            let told = program.loss.filter(|_| action.work == Work::F);
+            let told: Vec<NodeId> = told.into_iter().collect();
+            let loss = self.take(&told, &mut stash, &program.kept).pop();
+            let loss = loss.map(|loss| scalar(&loss, action)).transpose()?;
+            Ok(Outcome { parcel, loss })
+        });
+        if !matches!(action.work, Work::F | Work::B) {
+            for value in stash.values() {
+                self.meter.release(value);
+            }
+            stash.clear();
+        }
+        self.setup.stages = setup;
+        let stage = self.stages.get_mut(&action.stage).expect("the stage was there before");
+        stage.stash[action.microbatch.index()] = stash;
+        result
+    }
+
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        let foreign =
+            |accumulator: &Accumulator| !self.optimizer.contains_key(&accumulator.parameter);
+        let mut shared: Vec<Accumulator> =
+            self.accumulators.keys().copied().filter(foreign).collect();
+        shared.sort_unstable();
+        Ok(shared
+            .into_iter()
+            .map(|accumulator| {
+                let sum = self.accumulators.get_mut(&accumulator).expect("listed a line above");
+                let zeros = zeros_like(sum);
+                (accumulator, std::mem::replace(sum, zeros))
+            })
+            .collect())
+    }
+
+    fn update(
+        &mut self,
+        learning_rate: f64,
+        shared: &[(Accumulator, DispatchTensor)],
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let mut owned: Vec<ParameterId> = self.optimizer.keys().copied().collect();
+        owned.sort_unstable();
+        for parameter in owned {
+            let mut sums: Vec<Accumulator> = self
+                .accumulators
+                .keys()
+                .chain(shared.iter().map(|(accumulator, _)| accumulator))
+                .copied()
+                .filter(|accumulator| accumulator.parameter == parameter)
+                .collect();
+            // Blocks are added in their order, whichever devices they are on.
+            sums.sort_unstable();
+            let Some((&first, rest)) = sums.split_first() else { continue };
+            let mut gradient = match self.accumulators.get_mut(&first) {
+                Some(sum) => std::mem::replace(sum, flex::from_vec(&[0], Vec::new())),
+                None => unreachable!("the owner's block is the first that uses the parameter"),
+            };
+            for accumulator in rest {
+                let other = self.accumulators.get(accumulator).or_else(|| {
+                    shared.iter().find(|(of, _)| of == accumulator).map(|(_, sum)| sum)
+                });
+                let other = other.expect("listed a few lines above").clone();
+                add(move_to(other, &self.device), &mut gradient);
+            }
+            let state = self.optimizer.get_mut(&parameter).expect("owned parameters have state");
+            let value = self.parameters.get_mut(&parameter).expect("owned parameters are loaded");
+            state.update(&self.setup.optimizer, learning_rate, value, &gradient);
+            self.accumulators.insert(first, gradient);
+        }
+        for sum in self.accumulators.values_mut() {
+            clear(sum);
+        }
+        let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
+        Ok(shared.map(|&id| (id, copy(&self.parameters[&id]))).collect())
+    }
+
+    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        for (parameter, value) in values {
+            if let Some(held) = self.parameters.get_mut(parameter)
+                && !self.optimizer.contains_key(parameter)
+            {
+                *held = move_to(value.clone(), &self.device);
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let owned = self.optimizer.keys();
+        Ok(owned.map(|&id| (id, copy(&self.parameters[&id]))).collect())
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.meter.peak
+    }
+}
+
+/// A value that no later write reaches.
+fn copy(tensor: &DispatchTensor) -> DispatchTensor {
+    flex::dense_copy(tensor).unwrap_or_else(|| tensor.clone())
+}
+
+fn dense(value: DispatchTensor) -> DispatchTensor {
+    if flex::is_dense(&value) { value } else { flex::dense_copy(&value).unwrap_or(value) }
+}
+
+fn zeros_like(tensor: &DispatchTensor) -> DispatchTensor {
+    let dtype = burn_backend::FloatDType::F32;
+    <Dispatch as FloatTensorOps<Dispatch>>::float_zeros(tensor.shape(), &tensor.device(), dtype)
+}
+
+fn clear(sum: &mut DispatchTensor) {
+    match flex::slice_mut(sum) {
+        Some(elements) => elements.fill(0.0),
+        None => *sum = zeros_like(sum),
+    }
+}
+
+/// Adds `value`, whose elements are the sum's in order, to `sum`.
+fn add(value: DispatchTensor, sum: &mut DispatchTensor) {
+    if !flex::add(&value, sum) {
+        type D = Dispatch;
+        let value = <D as FloatTensorOps<D>>::float_reshape(value, sum.shape());
+        *sum = <D as FloatTensorOps<D>>::float_add(sum.clone(), value);
+    }
+}
+
+/// The first stage whose output is not finite is where a NaN loss comes from.
+fn check_finite(parcel: &Parcel, action: Action) -> Result<()> {
+    let finite = parcel.iter().filter_map(flex::slice).all(flex::all_finite);
+    if finite {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotFinite, "an activation is NaN or infinite")
+        .in_action(action)
+        .hint("a smaller learning rate, or inputs without NaN"))
+}
+
+fn scalar(loss: &DispatchTensor, action: Action) -> Result<f32> {
+    let data = burn::tensor::Tensor::<1>::from_dispatch(loss.clone()).into_data();
+    let loss = data.iter::<f32>().next().expect("the loss has one element");
+    if loss.is_finite() {
+        return Ok(loss);
+    }
+    Err(Error::new(ErrorKind::NotFinite, format!("the loss is {loss}"))
+        .in_action(action)
+        .hint("a smaller learning rate, or inputs without NaN"))
+}

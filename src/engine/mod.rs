@@ -1,0 +1,114 @@
+//! Engines play a stage's [`Program`](crate::compile::Program) on a device.
+
+mod burn;
+mod devices;
+pub mod kernels;
+mod null;
+
+use std::sync::Arc;
+
+use burn_dispatch::DispatchTensor;
+
+pub use self::burn::BurnEngine;
+pub use devices::{NamedDevice, devices};
+pub use null::NullEngine;
+
+use crate::compile::{Accumulator, Program};
+use crate::error::Result;
+use crate::graph::ParameterId;
+use crate::plan::{Action, StageId};
+use crate::split::Split;
+use crate::train::Optimizer;
+
+/// A device that computes actions, used by one thread.
+///
+/// Values that pass between engines are Burn tensors on any device; an engine that does not
+/// compute on Burn's devices hands over tensors of Burn's host device, Flex.
+pub trait Engine: Send {
+    /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId).
+    fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
+
+    /// Computes `action` from what the neighbouring stage sent, if it sends.
+    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome>;
+
+    /// Gradients of parameters that another device updates, at the end of a step.
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>>;
+
+    /// Updates the parameters that this device owns, with the gradients that other devices summed
+    /// for them, clears all gradients, and gives those parameters that other devices use too.
+    fn update(
+        &mut self,
+        learning_rate: f64,
+        shared: &[(Accumulator, DispatchTensor)],
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+
+    /// Takes new values of parameters that another device updates.
+    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()>;
+
+    /// Values of the parameters that this device owns.
+    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+
+    /// Most bytes held at once since the engine was made.
+    fn peak_bytes(&self) -> u64;
+}
+
+/// Inputs of a step, by microbatch and input.
+pub type StepInputs = Arc<Vec<Vec<DispatchTensor>>>;
+
+/// Activations or gradients on their way from one stage to the next, in the program's order.
+pub type Parcel = Vec<DispatchTensor>;
+
+/// What an action yields besides its stash.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// For the neighbouring stage, where the action sends.
+    pub parcel: Parcel,
+    /// Loss of the microbatch, from the last stage's F.
+    pub loss: Option<f32>,
+}
+
+/// Data of any rank and kind as a tensor of Burn's host device.
+pub(crate) fn host_tensor(data: burn_backend::TensorData) -> DispatchTensor {
+    use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+    use burn_dispatch::{Dispatch, DispatchDevice};
+
+    let device = DispatchDevice::Flex(burn_flex::FlexDevice);
+    let dtype = data.dtype();
+    if dtype.is_float() {
+        <Dispatch as FloatTensorOps<Dispatch>>::float_from_data(data, &device)
+    } else if dtype.is_bool() {
+        <Dispatch as BoolTensorOps<Dispatch>>::bool_from_data(data, &device)
+    } else {
+        <Dispatch as IntTensorOps<Dispatch>>::int_from_data(data, &device)
+    }
+}
+
+/// Everything an engine is made from: a device's stages and what they start with.
+#[derive(Debug)]
+pub struct EngineSetup {
+    /// The split model.
+    pub split: Arc<Split>,
+    /// The stages of the device.
+    pub stages: Vec<StageSetup>,
+    /// Initial values of all parameters, by [`ParameterId`].
+    pub values: Arc<Vec<DispatchTensor>>,
+    /// Microbatches of a step.
+    pub microbatches: u32,
+    /// Seed of dropout.
+    pub seed: u64,
+    /// How parameters are updated.
+    pub optimizer: Optimizer,
+}
+
+/// One stage of a device.
+#[derive(Debug)]
+pub struct StageSetup {
+    /// Which stage.
+    pub stage: StageId,
+    /// What it computes.
+    pub program: Program,
+    /// Parameters that this stage updates: those that no earlier stage uses.
+    pub owned: Vec<ParameterId>,
+    /// Owned parameters that other devices use too.
+    pub shared: Vec<ParameterId>,
+}

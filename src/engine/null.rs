@@ -1,0 +1,47 @@
+//! An engine that computes nothing: what remains is the runtime's own cost.
+
+use burn_dispatch::DispatchTensor;
+
+use super::{Engine, Outcome, Parcel, StepInputs};
+use crate::compile::Accumulator;
+use crate::error::Result;
+use crate::graph::ParameterId;
+use crate::plan::Action;
+
+/// Accepts every action and yields empty parcels.
+#[derive(Debug, Default)]
+pub struct NullEngine;
+
+impl Engine for NullEngine {
+    fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self, _action: Action, _arrived: Parcel) -> Result<Outcome> {
+        Ok(Outcome::default())
+    }
+
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn update(
+        &mut self,
+        _learning_rate: f64,
+        _shared: &[(Accumulator, DispatchTensor)],
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn set_parameters(&mut self, _values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
+}

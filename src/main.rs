@@ -1,0 +1,84 @@
+//! The command line: arguments in, text or one JSON object out.
+
+mod cli {
+    pub mod args;
+    pub mod bench;
+    pub mod devices;
+    pub mod drawing;
+    pub mod evaluate;
+    pub mod plan;
+    pub mod train;
+    pub mod train_report;
+}
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use zerobubble::error::{Error, ErrorKind, Result};
+
+use cli::args::{Cli, Command, UsageError};
+use cli::train::Job;
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(UsageError::Asked(help)) => return exit(print(&help)),
+        Err(UsageError::Wrong(problem)) => return fail(&problem, WRONG_USAGE),
+    };
+    exit(run(&cli))
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Devices => show(&cli::devices::run()?, cli.json),
+        Command::Train(args) => {
+            // Training takes minutes: say beforehand what is trained.
+            let start = |job: &Job| if cli.json { Ok(()) } else { print(&job.to_string()) };
+            show(&cli::train::run(args, start)?, cli.json)
+        }
+        Command::Plan(args) => show(&cli::plan::run(args)?, args.wants_json(cli.json)?),
+        Command::Bench(args) => show(&cli::bench::run(args)?, cli.json),
+    }
+}
+
+/// Prints what a command found, for people or for scripts.
+fn show(output: &(impl Display + Serialize), json: bool) -> Result<()> {
+    if json {
+        let object = serde_json::to_string(output)
+            .map_err(|error| Error::run(format!("the output is not JSON: {error}")))?;
+        print(&(object + "\n"))
+    } else {
+        print(&output.to_string())
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads, as `head` does, has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Error::new(ErrorKind::Io, format!("stdout: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn exit(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Settings that cannot be used together are wrong usage just as unknown ones are.
+        Err(error) if error.kind == ErrorKind::Config => fail(&error.to_string(), WRONG_USAGE),
+        Err(error) => fail(&error.to_string(), FAILED),
+    }
+}
+
+/// One line on stderr, whatever a path or a message contains.
+fn fail(problem: &str, code: u8) -> ExitCode {
+    let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    writeln!(io::stderr(), "error: {line}").ok();
+    ExitCode::from(code)
+}

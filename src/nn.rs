@@ -1,0 +1,121 @@
+//! Layers and markers that a captured training run needs and Burn does not have.
+//!
+//! Burn's own `Dropout` does nothing on a capture device; [`Dropout`] records itself there and
+//! works eagerly as well, from the same reproducible random numbers.
+
+use std::cell::Cell;
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Distribution, Tensor, TensorData};
+use burn_capture::CaptureBackend;
+use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
+use burn_router::RouterClient;
+
+use crate::random::{DropoutKey, dropout_mask};
+
+/// Name under which [`Dropout`] is recorded; its scalar is the probability of dropping.
+pub(crate) const DROPOUT: &str = "zerobubble.dropout";
+/// Name under which [`boundary`] is recorded.
+pub(crate) const BOUNDARY: &str = "zerobubble.boundary";
+
+/// Configuration of [`Dropout`].
+#[derive(Config, Debug)]
+pub struct DropoutConfig {
+    /// Probability that an element is set to zero during training, in `[0, 1)`.
+    pub probability: f64,
+}
+
+/// Sets elements to zero at random while training and scales the rest by `1 / (1 - probability)`
+/// (Srivastava et al. 2014, "Dropout", section 10, inverted form).
+///
+/// Captured, it draws from the counter-based generator keyed by (seed, step, microbatch, layer).
+/// Run eagerly on an autodiff device it draws from Burn's generator, or, inside
+/// [`with_dropout_key`], from the same numbers as the captured run. Otherwise it is the identity.
+#[derive(Module, Debug)]
+pub struct Dropout {
+    probability: f64,
+}
+
+impl DropoutConfig {
+    /// The layer.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the probability is not in `[0, 1)`.
+    pub fn init(&self) -> Dropout {
+        let probability = self.probability;
+        assert!((0.0..1.0).contains(&probability), "dropout {probability} is not in [0, 1)");
+        Dropout { probability }
+    }
+}
+
+impl Dropout {
+    /// Drops elements of `input`, of any shape.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        if self.probability == 0.0 {
+            return input;
+        }
+        let device = input.device();
+        if !device.is_autodiff() {
+            return record(input, DROPOUT, &[self.probability]);
+        }
+        let keep = 1.0 - self.probability;
+        let mask = match next_dropout_key() {
+            Some(key) => {
+                let mut mask = vec![0.0; input.shape().num_elements()];
+                dropout_mask(key, self.probability as f32, &mut mask);
+                Tensor::from_data(TensorData::new(mask, input.shape()), &device)
+            }
+            None => input.random_like(Distribution::Bernoulli(keep)) / keep,
+        };
+        input * mask
+    }
+}
+
+/// Marks a place where the model may be cut into stages. The identity, in value and gradient.
+///
+/// When a model has marks, stages are cut at marks only.
+pub fn boundary<const D: usize>(input: Tensor<D>) -> Tensor<D> {
+    record(input, BOUNDARY, &[])
+}
+
+/// Runs `body` with every [`Dropout`] inside drawing from the numbers that a captured run uses
+/// for this seed, step (from 0) and microbatch.
+pub fn with_dropout_key<T>(seed: u64, step: u64, microbatch: u32, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<DropoutKey>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NEXT_KEY.set(self.0);
+        }
+    }
+    let _restore = Restore(NEXT_KEY.replace(Some(DropoutKey { seed, step, microbatch, layer: 0 })));
+    body()
+}
+
+thread_local! {
+    static NEXT_KEY: Cell<Option<DropoutKey>> = const { Cell::new(None) };
+}
+
+fn next_dropout_key() -> Option<DropoutKey> {
+    let key = NEXT_KEY.get()?;
+    NEXT_KEY.set(Some(DropoutKey { layer: key.layer + 1, ..key }));
+    Some(key)
+}
+
+/// Records `input -> output` of the same shape as the custom op `name`; the identity on a device
+/// that computes.
+fn record<const D: usize>(input: Tensor<D>, name: &'static str, scalars: &[f64]) -> Tensor<D> {
+    let Ok(captured) = input.clone().try_into_primitive::<CaptureBackend>() else {
+        return input;
+    };
+    let client = captured.client.clone();
+    let input = captured.into_ir();
+    let out = TensorIr::uninit(client.create_empty_handle(), input.shape.clone(), input.dtype);
+    let op = CustomOpIr {
+        scalars: scalars.iter().map(|&value| ScalarIr::Float(value)).collect(),
+        ..CustomOpIr::new(name, &[input], &[out])
+    };
+    let output = client.register(OperationIr::Custom(op)).remove(0);
+    Tensor::from_primitive::<CaptureBackend>(output)
+}

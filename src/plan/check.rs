@@ -1,0 +1,315 @@
+//! Plan -> CheckedPlan: every action exactly once, on its device, in a legal order that ends.
+//!
+//! The order within a stage is strict: microbatches ascend for F, for B and for W alike. So
+//! parameter gradients accumulate in one order under every schedule, and the parcels of a link
+//! are taken in the order they are sent, whatever the timing.
+
+use super::Plan;
+use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};
+use super::placement::Link;
+use super::progress::{self, Step};
+use crate::error::{Error, Result};
+
+/// Proves that `plan` can run: complete, in order, on the right devices, free of deadlock.
+pub fn check(plan: Plan) -> Result<CheckedPlan> {
+    check_sizes(&plan)?;
+    let fused = check_lanes(&plan)?;
+    let order = progress::run(&plan, &[])?;
+    assert_eq!(order.len(), plan.lanes.iter().map(Vec::len).sum::<usize>());
+    Ok(CheckedPlan { plan, fused, order })
+}
+
+/// A plan that [`check`] has proved, with what each action waits for.
+#[derive(Debug, Clone)]
+pub struct CheckedPlan {
+    plan: Plan,
+    /// Whether stage s runs BW on microbatch k, at `s * microbatches + k`.
+    fused: Vec<bool>,
+    /// All actions, each after everything it waits for.
+    order: Vec<Step>,
+}
+
+/// What must have happened before an action starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inputs {
+    /// The action of the same stage whose stash it needs: F for B and BW, B for W.
+    pub stash: Option<Action>,
+    /// The action of the neighbouring stage whose parcel it takes.
+    pub parcel: Option<Action>,
+}
+
+impl CheckedPlan {
+    /// The plan itself.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What `action` waits for.
+    pub fn inputs(&self, action: Action) -> Inputs {
+        let on_stage = |work| Action { work, ..action };
+        let stash = match action.work {
+            Work::F => None,
+            Work::B | Work::BW => Some(on_stage(Work::F)),
+            Work::W => Some(on_stage(Work::B)),
+        };
+        let parcel = self.plan.placement.inbound(action).map(|link| {
+            if link.is_forward() {
+                Action { stage: link.from, ..action }
+            } else {
+                self.backward(link.from, action.microbatch)
+            }
+        });
+        Inputs { stash, parcel }
+    }
+
+    /// The action that produces the gradient of the stage's input: B, or BW where it is fused.
+    pub fn backward(&self, stage: StageId, microbatch: MicrobatchId) -> Action {
+        assert!(microbatch.0 < self.plan.microbatches, "no microbatch {microbatch}");
+        let slot = stage.index() * self.plan.microbatches as usize + microbatch.index();
+        Action::new(stage, if self.fused[slot] { Work::BW } else { Work::B }, microbatch)
+    }
+
+    /// The link from another device that `action` receives from at its start.
+    pub fn receives(&self, action: Action) -> Option<Link> {
+        self.plan.placement.inbound(action).filter(|link| self.plan.placement.crosses(*link))
+    }
+
+    /// The link to another device that `action` sends on at its end.
+    pub fn sends(&self, action: Action) -> Option<Link> {
+        self.plan.placement.outbound(action).filter(|link| self.plan.placement.crosses(*link))
+    }
+
+    /// All actions with their devices, each after everything it waits for.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (Step, Action)> + '_ {
+        self.order.iter().map(|step| (*step, self.plan.lanes[step.device.index()][step.position]))
+    }
+}
+
+fn check_sizes(plan: &Plan) -> Result<()> {
+    let (lanes, devices) = (plan.lanes.len(), plan.placement.device_count());
+    if plan.microbatches == 0 || devices == 0 {
+        return Err(Error::plan(format!(
+            "{} stages and {} microbatches: a plan needs at least one of each",
+            plan.placement.stage_count(),
+            plan.microbatches
+        )));
+    }
+    if lanes != devices {
+        return Err(Error::plan(format!(
+            "the placement names {devices} devices, but there are {lanes} lanes"
+        ))
+        .hint("one lane per device"));
+    }
+    let idle = (0..lanes as u32).map(DeviceId).find(|d| !plan.placement.stages.contains(d));
+    match idle {
+        Some(device) => Err(Error::plan(format!("device {device} holds no stage"))
+            .hint("number the devices of the placement from 0 without gaps")),
+        None => Ok(()),
+    }
+}
+
+/// How far a stage has come in its lane: the next microbatch of each kind of work.
+#[derive(Clone, Copy, Default)]
+struct Next {
+    forward: u32,
+    backward: u32,
+    weight: u32,
+}
+
+/// Walks every lane once. Since microbatches ascend, three counters per stage say it all.
+fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
+    let mut next = vec![Next::default(); plan.placement.stage_count()];
+    let mut fused: Vec<Vec<bool>> = vec![Vec::new(); plan.placement.stage_count()];
+    for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
+        for &action in lane {
+            check_site(plan, device, action)?;
+            let stage = action.stage.index();
+            check_turn(lane, &fused[stage], next[stage], action)?;
+            let next = &mut next[stage];
+            match action.work {
+                Work::F => next.forward += 1,
+                Work::B => next.backward += 1,
+                Work::W => next.weight += 1,
+                Work::BW => (next.backward, next.weight) = (next.backward + 1, next.weight + 1),
+            }
+            if matches!(action.work, Work::B | Work::BW) {
+                fused[stage].push(action.work == Work::BW);
+            }
+        }
+    }
+    for (stage, next) in (0u32..).map(StageId).zip(next) {
+        let kinds = [(Work::F, next.forward), (Work::B, next.backward), (Work::W, next.weight)];
+        if let Some((work, k)) = kinds.into_iter().find(|(_, k)| *k < plan.microbatches) {
+            return Err(missing(Action::new(stage, work, MicrobatchId(k))));
+        }
+    }
+    Ok(fused.concat())
+}
+
+fn check_site(plan: &Plan, device: DeviceId, action: Action) -> Result<()> {
+    let stages = plan.placement.stage_count();
+    if action.stage.index() >= stages {
+        return Err(Error::plan(format!("the placement has only {stages} stages"))
+            .in_action(action)
+            .hint(format!("stages 0 to {}", stages - 1)));
+    }
+    if action.microbatch.0 >= plan.microbatches {
+        return Err(Error::plan(format!("the step has only {} microbatches", plan.microbatches))
+            .in_action(action)
+            .hint(format!("microbatches 0 to {}", plan.microbatches - 1)));
+    }
+    let home = plan.placement.device(action.stage);
+    if home != device {
+        return Err(Error::plan(format!("it is in the lane of device {device}"))
+            .in_action(action)
+            .hint(format!("stage {} is placed on device {home}", action.stage)));
+    }
+    Ok(())
+}
+
+/// Whether it is `action`'s turn, given how far its stage has come.
+fn check_turn(lane: &[Action], fused: &[bool], next: Next, action: Action) -> Result<()> {
+    let k = action.microbatch.0;
+    // What must be the next microbatch, by the kind of work that it counts for.
+    let turns: &[(Work, u32)] = match action.work {
+        Work::F => &[(Work::F, next.forward)],
+        Work::B => &[(Work::B, next.backward)],
+        Work::W => &[(Work::W, next.weight)],
+        Work::BW => &[(Work::B, next.backward), (Work::W, next.weight)],
+    };
+    for &(work, turn) in turns {
+        let expected = Action::new(action.stage, work, MicrobatchId(turn));
+        if k < turn {
+            let by =
+                if work != Work::F && fused[action.microbatch.index()] { " (as BW)" } else { "" };
+            return Err(
+                Error::plan(format!("duplicate: this work is already done{by}")).in_action(action)
+            );
+        }
+        if k > turn {
+            let fuse = Action { work: Work::BW, ..expected };
+            if !lane.contains(&expected) && (work == Work::F || !lane.contains(&fuse)) {
+                return Err(missing(expected));
+            }
+            return Err(Error::plan(format!("it comes before {expected}"))
+                .in_action(action)
+                .hint("within a stage microbatches ascend for F, for B and for W"));
+        }
+    }
+    let (need, done) = match action.work {
+        Work::F => return Ok(()),
+        Work::B | Work::BW => (Work::F, next.forward),
+        Work::W => (Work::B, next.backward),
+    };
+    if k < done {
+        return Ok(());
+    }
+    let need = Action { work: need, ..action };
+    if !lane.contains(&need) {
+        return Err(missing(need));
+    }
+    Err(Error::plan(format!("it comes before {need}, whose result it needs")).in_action(action))
+}
+
+fn missing(action: Action) -> Error {
+    let needs = match action.work {
+        Work::F => "every stage runs F",
+        Work::B | Work::W | Work::BW => "every stage runs B and W, or BW,",
+    };
+    Error::plan(format!("action {action} is missing"))
+        .hint(format!("{needs} once for every microbatch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks a 1F1B plan of 2 devices and 2 microbatches in which `from` is replaced by `to`.
+    fn rejects(from: &str, to: &str, error: &str) {
+        let text = "schedule test\nmicrobatches 2\nplacement 0 1\n\
+            device 0: 0F0 0F1 0BW0 0B1 0W1\ndevice 1: 1F0 1BW0 1F1 1BW1\n";
+        check(text.parse().unwrap()).expect("the plan is legal before it is changed");
+        assert!(text.contains(from), "{from} is not in the plan");
+        let plan = text.replacen(from, to, 1).parse().unwrap();
+        assert_eq!(check(plan).expect_err("illegal").to_string(), error);
+    }
+
+    #[test]
+    fn an_illegal_plan_is_an_error_that_names_the_action() {
+        let once = "(try: every stage runs F once for every microbatch)";
+        let backward = "(try: every stage runs B and W, or BW, once for every microbatch)";
+        let ascend = "(try: within a stage microbatches ascend for F, for B and for W)";
+        rejects("0F1 ", "", &format!("action 0F1 is missing {once}"));
+        rejects("1F1 1BW1", "", &format!("action 1F1 is missing {once}"));
+        rejects("1F0 ", "", &format!("action 1F0 is missing {once}"));
+        rejects("0W1", "", &format!("action 0W1 is missing {backward}"));
+        rejects("0BW0 0B1", "0B1 0BW0", &format!("action 0B1: it comes before 0B0 {ascend}"));
+        rejects("0BW0 0B1", "0B0 0BW1 0W0", &format!("action 0BW1: it comes before 0W0 {ascend}"));
+        rejects("0B1 0W1", "0W1 0B1", "action 0W1: it comes before 0B1, whose result it needs");
+        rejects("1F0 1BW0", "1BW0 1F0", "action 1BW0: it comes before 1F0, whose result it needs");
+        rejects("0F1", "0F0 0F1", "action 0F0: duplicate: this work is already done");
+        rejects("0BW0", "0BW0 0W0", "action 0W0: duplicate: this work is already done (as BW)");
+        rejects(
+            "0F1",
+            "1F1",
+            "action 1F1: it is in the lane of device 0 (try: stage 1 is placed on device 1)",
+        );
+        rejects("0F1", "2F1", "action 2F1: the placement has only 2 stages (try: stages 0 to 1)");
+        rejects(
+            "0F1",
+            "0F2",
+            "action 0F2: the step has only 2 microbatches (try: microbatches 0 to 1)",
+        );
+    }
+
+    #[test]
+    fn a_plan_of_the_wrong_size_is_an_error() {
+        rejects(
+            "microbatches 2",
+            "microbatches 0",
+            "2 stages and 0 microbatches: a plan needs at least one of each",
+        );
+        rejects(
+            "microbatches 2",
+            "microbatches 4000000000",
+            "action 0F2 is missing (try: every stage runs F once for every microbatch)",
+        );
+        rejects(
+            "placement 0 1",
+            "placement 0 1 2",
+            "the placement names 3 devices, but there are 2 lanes (try: one lane per device)",
+        );
+        rejects(
+            "placement 0 1",
+            "placement 1 1",
+            "device 0 holds no stage \
+             (try: number the devices of the placement from 0 without gaps)",
+        );
+    }
+
+    #[test]
+    fn a_deadlock_names_what_every_lane_waits_for_on_one_line() {
+        rejects(
+            "0F1 0BW0 0B1 0W1\ndevice 1: 1F0 1BW0 1F1",
+            "0BW0 0F1 0B1 0W1\ndevice 1: 1F0 1F1 1BW0",
+            "deadlock: device 0 waits at 0BW0 for 1BW0, device 1 waits at 1F1 for 0F1 \
+             (try: move one of these actions later in its lane)",
+        );
+    }
+
+    #[test]
+    fn inputs_are_the_stash_and_the_parcel() {
+        let text = "schedule test\nmicrobatches 1\nplacement 0 1\n\
+            device 0: 0F0 0B0 0W0\ndevice 1: 1F0 1BW0\n";
+        let plan = check(text.parse().unwrap()).unwrap();
+        let inputs = |action: &str| {
+            let Inputs { stash, parcel } = plan.inputs(action.parse().unwrap());
+            [stash, parcel].map(|action| action.map_or("-".into(), |action| action.to_string()))
+        };
+        assert_eq!(inputs("0F0"), ["-", "-"]);
+        assert_eq!(inputs("1F0"), ["-", "0F0"]);
+        assert_eq!(inputs("1BW0"), ["1F0", "-"]);
+        assert_eq!(inputs("0B0"), ["0F0", "1BW0"]);
+        assert_eq!(inputs("0W0"), ["0B0", "-"]);
+    }
+}

@@ -1,0 +1,46 @@
+//! Plans: which device runs which action in which order, proved before anything runs.
+//!
+//! ```text
+//! place      blocks             -> Cut              blocks of every stage
+//! generate   a schedule's name  -> Plan             one lane of actions per device
+//! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
+//! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
+//! ```
+//!
+//! Nothing here knows a model, a device, a clock or a file.
+
+mod action;
+mod bounds;
+mod check;
+mod place;
+mod placement;
+mod progress;
+mod schedule;
+mod simulate;
+mod text;
+
+pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
+pub use bounds::{Channel, bounds};
+pub use check::{CheckedPlan, Inputs, check};
+pub use place::{BlockCost, Cut, PlaceOptions, place};
+pub use placement::{Link, Placement};
+pub use progress::progress;
+pub use schedule::{Schedule, generate};
+pub use simulate::{
+    BoundaryCost, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit, simulate,
+};
+
+/// Which device runs which action in which order. Prints as text and parses back.
+///
+/// A plan is only a proposal: [`check`] proves that it is complete and ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where the plan comes from, such as `zb-h1`: one line of text.
+    pub schedule: String,
+    /// How many microbatches a step has.
+    pub microbatches: u32,
+    /// Which device holds which stage.
+    pub placement: Placement,
+    /// Every device's actions in order; the index is the [`DeviceId`].
+    pub lanes: Vec<Vec<Action>>,
+}

@@ -1,0 +1,321 @@
+//! Blocks -> stages: a contiguous partition that minimises the slowest stage.
+//!
+//! Exact, by dynamic programming over prefixes: the linear partition problem (Skiena, "The
+//! Algorithm Design Manual", section on partitioning), O(stages x blocks^2).
+
+use std::ops::Range;
+
+use super::action::StageId;
+use crate::error::{Error, Result};
+
+/// What one block costs per microbatch, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BlockCost {
+    /// Time of F.
+    pub forward: f64,
+    /// Time of B.
+    pub backward_input: f64,
+    /// Time of W.
+    pub backward_weight: f64,
+    /// Memory on its device.
+    pub bytes: u64,
+}
+
+/// What a partition must keep to. The default is free.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlaceOptions {
+    /// Where the user allows a cut: k is between block k - 1 and block k. Empty allows all.
+    pub marks: Vec<usize>,
+    /// Bytes that every stage may hold; the index is the [`StageId`]. Empty limits none.
+    pub memory_limits: Vec<u64>,
+}
+
+/// A contiguous partition of blocks into stages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cut {
+    /// The blocks of every stage; the index is the [`StageId`].
+    pub stages: Vec<Range<usize>>,
+    /// Time of the slowest stage: its blocks' cost over its speed.
+    pub slowest: f64,
+    /// Bytes that cross from stage to stage, summed over the cuts.
+    pub crossing_bytes: u64,
+}
+
+/// Cuts `blocks` into one stage per entry of `speeds`, so that the slowest stage is as fast as can
+/// be, and among such cuts the fewest bytes cross.
+///
+/// `crossing_bytes[k]` is what crosses between block k and block k + 1. A speed of 2 halves the
+/// time of a stage. Every stage gets a block.
+pub fn place(
+    blocks: &[BlockCost],
+    crossing_bytes: &[u64],
+    speeds: &[f64],
+    options: &PlaceOptions,
+) -> Result<Cut> {
+    check_input(blocks, crossing_bytes, speeds, options)?;
+    let allowed = allowed_cuts(blocks.len(), speeds.len(), &options.marks)?;
+    // Prefix sums: blocks a..b take times[b] - times[a].
+    let mut times = vec![0.0; blocks.len() + 1];
+    let mut bytes = vec![0u128; blocks.len() + 1];
+    for (i, block) in blocks.iter().enumerate() {
+        let time = block.forward + block.backward_input + block.backward_weight;
+        times[i + 1] = times[i] + time;
+        bytes[i + 1] = bytes[i] + u128::from(block.bytes);
+    }
+    let time =
+        |stage: usize, part: &Range<usize>| (times[part.end] - times[part.start]) / speeds[stage];
+    let excess = |stage: usize, part: &Range<usize>| {
+        let held = bytes[part.end] - bytes[part.start];
+        options.memory_limits.get(stage).map_or(0, |limit| held.saturating_sub(u128::from(*limit)))
+    };
+    let (worst, stages) =
+        best(&allowed, speeds.len(), 0, |s, part| Some(excess(s, part)), u128::max)
+            .expect("the allowed cuts are enough for the stages");
+    if worst > 0 {
+        return Err(does_not_fit(&stages, &bytes, &options.memory_limits));
+    }
+    let fits = |stage: usize, part: &Range<usize>| excess(stage, part) == 0;
+    let fitting = |stage: usize, part: &Range<usize>| fits(stage, part).then(|| time(stage, part));
+    let (slowest, _) =
+        best(&allowed, speeds.len(), 0.0, fitting, f64::max).expect("some cut fits in memory");
+    let crossing = |part: &Range<usize>| part.start.checked_sub(1).map_or(0, |k| crossing_bytes[k]);
+    let fast = |stage: usize, part: &Range<usize>| {
+        (fits(stage, part) && time(stage, part) <= slowest).then(|| crossing(part))
+    };
+    let (crossing_bytes, stages) = best(&allowed, speeds.len(), 0, fast, u64::saturating_add)
+        .expect("the cut that set the slowest stage is as fast");
+    Ok(Cut { stages, slowest, crossing_bytes })
+}
+
+fn check_input(
+    blocks: &[BlockCost],
+    crossing_bytes: &[u64],
+    speeds: &[f64],
+    options: &PlaceOptions,
+) -> Result<()> {
+    let (n, p) = (blocks.len(), speeds.len());
+    if p == 0 || n < p {
+        return Err(Error::config(format!("{n} blocks cannot fill {p} stages"))
+            .hint(format!("between 1 and {n} stages, or a model of more blocks")));
+    }
+    if crossing_bytes.len() + 1 != n {
+        let found = crossing_bytes.len();
+        return Err(Error::config(format!("{found} crossings between {n} blocks")));
+    }
+    if !options.memory_limits.is_empty() && options.memory_limits.len() != p {
+        let found = options.memory_limits.len();
+        return Err(Error::config(format!("{found} memory limits for {p} stages")));
+    }
+    let usable = |time: f64| time.is_finite() && time >= 0.0;
+    for (k, block) in blocks.iter().enumerate() {
+        let times = [block.forward, block.backward_input, block.backward_weight];
+        if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+            return Err(Error::config(format!("block {k}: {time} is not a time")));
+        }
+    }
+    let total: f64 = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight).sum();
+    if !total.is_finite() {
+        return Err(Error::config("the blocks' times add up to no finite number"));
+    }
+    match speeds.iter().position(|speed| !usable(*speed) || *speed == 0.0) {
+        Some(stage) => Err(Error::config(format!("{} is not a speed", speeds[stage]))
+            .in_stage(StageId(stage as u32))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a stage may end before block k, at k. The end of the last block is always one.
+fn allowed_cuts(blocks: usize, stages: usize, marks: &[usize]) -> Result<Vec<bool>> {
+    if let Some(mark) = marks.iter().find(|mark| !(1..blocks).contains(*mark)) {
+        return Err(Error::config(format!(
+            "boundary {mark} is not between two of {blocks} blocks"
+        ))
+        .hint(format!("1 to {}", blocks - 1)));
+    }
+    let mut allowed = vec![marks.is_empty(); blocks + 1];
+    marks.iter().for_each(|mark| allowed[*mark] = true);
+    let parts = 1 + (1..blocks).filter(|k| allowed[*k]).count();
+    if parts < stages {
+        return Err(Error::config(format!(
+            "the marked boundaries cut the model in {parts}, too few for {stages} stages"
+        ))
+        .hint(format!("{parts} stages, or more boundaries, or none to cut anywhere")));
+    }
+    allowed[blocks] = true;
+    Ok(allowed)
+}
+
+/// The partition with the least value, if any is possible: `weigh` values a stage, or forbids it,
+/// and `combine` joins the values of all stages. Of equals it takes the shortest last stages.
+fn best<V: Copy + PartialOrd>(
+    allowed: &[bool],
+    stages: usize,
+    zero: V,
+    weigh: impl Fn(usize, &Range<usize>) -> Option<V>,
+    combine: impl Fn(V, V) -> V,
+) -> Option<(V, Vec<Range<usize>>)> {
+    let blocks = allowed.len() - 1;
+    assert!((1..=blocks).contains(&stages), "{stages} stages of {blocks} blocks");
+    // least[end]: the least value of the stages so far, when they hold exactly blocks 0..end.
+    let mut least = vec![None; blocks + 1];
+    least[0] = Some(zero);
+    let mut starts = vec![vec![0; blocks + 1]; stages];
+    for (stage, start_of) in starts.iter_mut().enumerate() {
+        let mut with_stage: Vec<Option<V>> = vec![None; blocks + 1];
+        for end in (stage + 1..=blocks).filter(|end| allowed[*end]) {
+            for start in (stage..end).rev() {
+                let Some(before) = least[start] else { continue };
+                let Some(value) = weigh(stage, &(start..end)) else { continue };
+                let value = combine(before, value);
+                if with_stage[end].is_none_or(|best| value < best) {
+                    (with_stage[end], start_of[end]) = (Some(value), start);
+                }
+            }
+        }
+        least = with_stage;
+    }
+    let value = least[blocks]?;
+    let mut end = blocks;
+    let mut parts: Vec<Range<usize>> = starts
+        .iter()
+        .rev()
+        .map(|start_of| {
+            let part = start_of[end]..end;
+            end = part.start;
+            part
+        })
+        .collect();
+    parts.reverse();
+    assert_eq!(end, 0, "stages leave blocks out: {parts:?}");
+    Some((value, parts))
+}
+
+/// `stages` is the partition that exceeds its limits the least; so no partition fits.
+fn does_not_fit(stages: &[Range<usize>], bytes: &[u128], limits: &[u64]) -> Error {
+    let held = |part: &Range<usize>| bytes[part.end] - bytes[part.start];
+    let (stage, (part, limit)) = (0u32..)
+        .map(StageId)
+        .zip(stages.iter().zip(limits))
+        .max_by_key(|(_, (part, limit))| held(part).saturating_sub(u128::from(**limit)))
+        .expect("there is a stage");
+    let need = held(part);
+    let last = part.end - 1;
+    Error::plan(format!(
+        "blocks {} to {last} need {need} bytes, the limit is {limit}, and no other cut fits better",
+        part.start
+    ))
+    .in_stage(stage)
+    .hint(format!("a limit of {need} bytes, more devices, or a smaller microbatch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn blocks(costs: &[(u32, u64)]) -> Vec<BlockCost> {
+        let block = |(time, bytes): &(u32, u64)| BlockCost {
+            forward: f64::from(*time),
+            bytes: *bytes,
+            ..BlockCost::default()
+        };
+        costs.iter().map(block).collect()
+    }
+
+    /// Tries every way to cut; the least (slowest, crossing bytes) that keeps to the options.
+    fn brute_force(
+        blocks: &[BlockCost],
+        crossing: &[u64],
+        speeds: &[f64],
+        options: &PlaceOptions,
+    ) -> Option<(f64, u64)> {
+        let n = blocks.len();
+        let value = |set: u32| {
+            let cuts: Vec<usize> = (1..n).filter(|k| set >> k & 1 == 1).collect();
+            let marked = |k: &usize| options.marks.is_empty() || options.marks.contains(k);
+            if cuts.len() + 1 != speeds.len() || !cuts.iter().all(marked) {
+                return None;
+            }
+            let ends = cuts.iter().copied().chain([n]);
+            let mut slowest = 0.0f64;
+            for (stage, (start, end)) in [0].iter().chain(&cuts).copied().zip(ends).enumerate() {
+                let part = &blocks[start..end];
+                let held: u64 = part.iter().map(|block| block.bytes).sum();
+                if options.memory_limits.get(stage).is_some_and(|limit| held > *limit) {
+                    return None;
+                }
+                let time: f64 = part.iter().map(|block| block.forward).sum();
+                slowest = slowest.max(time / speeds[stage]);
+            }
+            Some((slowest, cuts.iter().map(|k| crossing[k - 1]).sum::<u64>()))
+        };
+        (0..1u32 << n).step_by(2).filter_map(value).min_by(|a, b| a.partial_cmp(b).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_is_better(
+            costs in prop::collection::vec((0u32..20, 0u64..20), 1..10),
+            crossing in prop::collection::vec(0u64..5, 9),
+            // Powers of two, so that sums of whole numbers over them are exact.
+            speeds in prop::collection::vec(prop::sample::select(vec![0.5, 1.0, 2.0]), 1..5),
+            marks in prop::collection::btree_set(1usize..9, 0..8),
+            limits in prop::option::of(prop::collection::vec(10u64..80, 5)),
+        ) {
+            prop_assume!(speeds.len() <= costs.len());
+            let blocks = blocks(&costs);
+            let crossing = &crossing[1..costs.len()];
+            let marks: Vec<usize> = marks.into_iter().filter(|k| *k < costs.len()).collect();
+            let memory_limits = limits.map(|l| l[..speeds.len()].to_vec()).unwrap_or_default();
+            let options = PlaceOptions { marks, memory_limits };
+            let cut = place(&blocks, crossing, &speeds, &options).ok();
+            let found = cut.as_ref().map(|cut| (cut.slowest, cut.crossing_bytes));
+            prop_assert_eq!(found, brute_force(&blocks, crossing, &speeds, &options));
+            if let Some(Cut { stages, .. }) = cut {
+                let covered: Vec<usize> = stages.iter().cloned().flatten().collect();
+                prop_assert_eq!(covered, (0..blocks.len()).collect::<Vec<_>>());
+                prop_assert!(stages.iter().all(|part| !part.is_empty()));
+            }
+        }
+    }
+
+    #[test]
+    fn marked_boundaries_are_the_cuts() {
+        let blocks = blocks(&[(1, 0), (1, 0), (1, 0), (9, 0)]);
+        let options = PlaceOptions { marks: vec![1, 2], ..PlaceOptions::default() };
+        let cut = place(&blocks, &[0; 3], &[1.0; 3], &options).unwrap();
+        assert_eq!(cut.stages, [0..1, 1..2, 2..4]);
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_an_error_that_says_what_to_try() {
+        let rejects = |stages: usize, marks: &[usize], limits: &[u64], error: &str| {
+            let blocks = blocks(&[(1, 10), (1, 50), (1, 20)]);
+            let options = PlaceOptions { marks: marks.into(), memory_limits: limits.into() };
+            let result = place(&blocks, &[0; 2], &vec![1.0; stages], &options);
+            assert_eq!(result.expect_err(error).to_string(), error);
+        };
+        rejects(
+            4,
+            &[],
+            &[],
+            "3 blocks cannot fill 4 stages (try: between 1 and 3 stages, or a model \
+             of more blocks)",
+        );
+        rejects(
+            3,
+            &[1],
+            &[],
+            "the marked boundaries cut the model in 2, too few for 3 stages \
+             (try: 2 stages, or more boundaries, or none to cut anywhere)",
+        );
+        rejects(2, &[3], &[], "boundary 3 is not between two of 3 blocks (try: 1 to 2)");
+        rejects(
+            2,
+            &[],
+            &[40, 60],
+            "stage 1: blocks 1 to 2 need 70 bytes, the limit is 60, and no other cut fits better \
+             (try: a limit of 70 bytes, more devices, or a smaller microbatch)",
+        );
+    }
+}

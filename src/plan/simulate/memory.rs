@@ -1,0 +1,227 @@
+//! The peak bytes of every device.
+//!
+//! A device runs one action at a time, so what it holds depends on its lane alone, not on timing;
+//! what is under way to it is bounded by its channels.
+
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::plan::action::{Action, DeviceId, Work};
+use crate::plan::bounds::Channel;
+
+use super::costs::{Costs, StageBytes};
+
+/// A device's memory when it holds the most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DeviceMemory {
+    /// Parameters, gradients and optimizer state of its stages.
+    pub fixed_bytes: u64,
+    /// Room for the parcels on their way to it: capacity times bytes of every link that ends here.
+    pub channel_bytes: u64,
+    /// Stash and working memory at the peak.
+    pub peak_stash_bytes: u64,
+    /// The action that runs at the peak.
+    pub peak_at: Action,
+    /// Peak stash in microbatches of the device.
+    ///
+    /// A microbatch counts from the start of F to the end of W or BW, however little of it is left
+    /// after B; on a device with v chunks each chunk's part counts 1/v.
+    pub peak_stash: f64,
+}
+
+impl DeviceMemory {
+    /// All that the device must hold at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.fixed_bytes.saturating_add(self.channel_bytes).saturating_add(self.peak_stash_bytes)
+    }
+}
+
+/// Whether every device holds its peak within its limit, in bytes; the index is the device.
+pub fn fit(memory: &[DeviceMemory], limits: &[u64]) -> Result<()> {
+    if memory.len() != limits.len() {
+        return Err(Error::config(format!(
+            "{} memory limits for {} devices",
+            limits.len(),
+            memory.len()
+        )));
+    }
+    for (device, (memory, &limit)) in (0u32..).map(DeviceId).zip(memory.iter().zip(limits)) {
+        let need = memory.peak_bytes();
+        if need > limit {
+            let standing = memory.fixed_bytes.saturating_add(memory.channel_bytes);
+            let other = if standing < limit {
+                format!("a schedule that stashes less than {} microbatches", memory.peak_stash)
+            } else {
+                format!("more devices ({standing} bytes are needed before any microbatch)")
+            };
+            return Err(Error::plan(format!("device {device} needs {need} bytes, has {limit}"))
+                .in_action(memory.peak_at)
+                .hint(format!("a limit of {need} bytes, a smaller microbatch, or {other}")));
+        }
+    }
+    Ok(())
+}
+
+/// The peak of every device of a checked plan.
+pub(super) fn peaks(plan: &Plan, costs: &Costs, channels: &[Channel]) -> Vec<DeviceMemory> {
+    (0..plan.lanes.len() as u32)
+        .map(|device| peak(plan, costs, channels, DeviceId(device)))
+        .collect()
+}
+
+fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> DeviceMemory {
+    let lane = &plan.lanes[device.index()];
+    let mut memory = DeviceMemory {
+        fixed_bytes: plan
+            .placement
+            .stages_of(device)
+            .map(|stage| costs.stages[stage.index()].bytes.fixed)
+            .fold(0, u64::saturating_add),
+        channel_bytes: channel_bytes(plan, costs, channels, device),
+        peak_stash_bytes: 0,
+        peak_at: lane[0],
+        peak_stash: 0.0,
+    };
+    let (mut stash, mut parts, mut most_parts) = (0u64, 0u32, 0u32);
+    for &action in lane {
+        let bytes = &costs.stages[action.stage.index()].bytes;
+        parts += u32::from(action.work == Work::F);
+        most_parts = most_parts.max(parts);
+        parts -= u32::from(matches!(action.work, Work::W | Work::BW));
+        // A fused backward is B directly followed by W: it holds what they hold.
+        let works: &[Work] = match &action.work {
+            Work::BW => &[Work::B, Work::W],
+            work => std::slice::from_ref(work),
+        };
+        for change in works.iter().map(|work| change(*work, bytes)) {
+            stash = stash.saturating_add(change.acquired);
+            let peak = stash.saturating_add(change.working);
+            if peak > memory.peak_stash_bytes {
+                (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
+            }
+            stash = stash.saturating_sub(change.released);
+        }
+    }
+    memory.peak_stash = f64::from(most_parts) / plan.placement.stages_of(device).count() as f64;
+    memory
+}
+
+/// What F, B or W does to its device's memory.
+struct Change {
+    acquired: u64,
+    working: u64,
+    released: u64,
+}
+
+fn change(work: Work, bytes: &StageBytes) -> Change {
+    match work {
+        Work::F => Change {
+            acquired: bytes.forward_for_b.saturating_add(bytes.forward_for_w),
+            working: bytes.working_f,
+            released: 0,
+        },
+        Work::B => Change {
+            acquired: bytes.backward_for_w,
+            working: bytes.working_b,
+            released: bytes.forward_for_b,
+        },
+        Work::W => Change {
+            acquired: 0,
+            working: bytes.working_w,
+            released: bytes.forward_for_w.saturating_add(bytes.backward_for_w),
+        },
+        Work::BW => unreachable!("a fused backward is walked as B, then W"),
+    }
+}
+
+fn channel_bytes(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> u64 {
+    let to_here =
+        channels.iter().filter(|channel| plan.placement.device(channel.link.to) == device);
+    to_here
+        .map(|channel| {
+            let boundary = &costs.boundaries[channel.link.boundary()];
+            let parcel = if channel.link.is_forward() {
+                boundary.activation_bytes
+            } else {
+                boundary.gradient_bytes
+            };
+            parcel.saturating_mul(u64::from(channel.capacity))
+        })
+        .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::simulate::{BoundaryCost, StageCost};
+    use crate::plan::{check, simulate};
+
+    /// Bytes as decimal digits, so that a sum shows its parts.
+    fn memory(lane: &str) -> DeviceMemory {
+        let bytes = StageBytes {
+            fixed: 1_000_000,
+            forward_for_b: 1,
+            forward_for_w: 10,
+            backward_for_w: 100,
+            working_f: 1_000,
+            working_b: 2_000,
+            working_w: 3_000,
+        };
+        let text = format!("schedule test\nmicrobatches 2\nplacement 0\ndevice 0: {lane}\n");
+        let plan = check(text.parse().unwrap()).unwrap();
+        let stage = StageCost { bytes, ..StageCost::default() };
+        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![] }).unwrap().memory[0]
+    }
+
+    fn peak(lane: &str, at: &str, peak_stash_bytes: u64, peak_stash: f64) {
+        let peak_at = at.parse().unwrap();
+        let expected = DeviceMemory {
+            fixed_bytes: 1_000_000,
+            channel_bytes: 0,
+            peak_stash_bytes,
+            peak_at,
+            peak_stash,
+        };
+        assert_eq!(memory(lane), expected, "{lane}");
+    }
+
+    #[test]
+    fn b_frees_what_only_b_needs_and_w_frees_the_rest() {
+        peak("0F0 0B0 0W0 0F1 0B1 0W1", "0W0", 3_110, 1.0);
+        peak("0F0 0B0 0F1 0W0 0B1 0W1", "0W0", 3_121, 2.0);
+        peak("0F0 0F1 0B0 0B1 0W0 0W1", "0W0", 3_220, 2.0);
+    }
+
+    #[test]
+    fn a_fused_backward_holds_what_b_and_w_hold() {
+        peak("0F0 0BW0 0F1 0BW1", "0BW0", 3_110, 1.0);
+        peak("0F0 0F1 0BW0 0BW1", "0BW0", 3_121, 2.0);
+    }
+
+    #[test]
+    fn parcels_are_held_by_the_device_they_go_to() {
+        let text = "schedule test\nmicrobatches 2\nplacement 0 1\n\
+            device 0: 0F0 0F1 0BW0 0BW1\ndevice 1: 1F0 1F1 1BW0 1BW1\n";
+        let plan = check(text.parse().unwrap()).unwrap();
+        let mut costs = Costs::unit(2);
+        costs.boundaries[0] =
+            BoundaryCost { activation_bytes: 10, gradient_bytes: 100, ..Default::default() };
+        let memory = simulate(&plan, &costs).unwrap().memory;
+        assert_eq!([memory[0].channel_bytes, memory[1].channel_bytes], [2 * 100, 2 * 10]);
+    }
+
+    #[test]
+    fn a_device_that_is_too_small_is_an_error_that_says_what_would_fit() {
+        let memory = [memory("0F0 0F1 0BW0 0BW1")];
+        fit(&memory, &[1_003_121]).unwrap();
+        assert_eq!(
+            fit(&memory, &[1_003_120]).unwrap_err().to_string(),
+            "action 0BW0: device 0 needs 1003121 bytes, has 1003120 (try: a limit of 1003121 \
+             bytes, a smaller microbatch, or a schedule that stashes less than 2 microbatches)"
+        );
+        assert_eq!(
+            fit(&memory, &[5]).unwrap_err().to_string(),
+            "action 0BW0: device 0 needs 1003121 bytes, has 5 (try: a limit of 1003121 bytes, a \
+             smaller microbatch, or more devices (1000000 bytes are needed before any microbatch))"
+        );
+    }
+}

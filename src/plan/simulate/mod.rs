@@ -1,0 +1,74 @@
+//! CheckedPlan + Costs -> Simulation: times, bubble, bytes and channel bounds before anything runs.
+
+mod costs;
+mod lower_bound;
+mod memory;
+
+pub use costs::{BoundaryCost, Costs, StageBytes, StageCost};
+pub use memory::{DeviceMemory, fit};
+
+use super::bounds::{Channel, bounds};
+use super::check::CheckedPlan;
+use crate::error::Result;
+use crate::trace::{Bubble, Label, Span, Timeline, bubble};
+
+/// What a plan will do, at given costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Simulation {
+    /// Start and end of every action. The first starts at 0.
+    pub timeline: Timeline,
+    /// Makespan and bubble of that timeline.
+    pub bubble: Bubble,
+    /// No schedule on this placement has a smaller makespan: see `simulate/lower_bound.rs`.
+    pub lower_bound: f64,
+    /// The peak memory of every device.
+    pub memory: Vec<DeviceMemory>,
+    /// The capacity of every link between devices with which no send ever blocks.
+    pub channels: Vec<Channel>,
+}
+
+/// Runs `plan` on paper: every action starts as soon as its device is free and its parcel is there.
+///
+/// A transfer takes its time after the action that sends it, but no time of either device.
+pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
+    costs.check(plan.plan().placement.stage_count())?;
+    let timeline = run(plan, costs);
+    let channels = bounds(plan);
+    Ok(Simulation {
+        bubble: bubble(&timeline),
+        timeline,
+        lower_bound: lower_bound::lower_bound(
+            &plan.plan().placement,
+            plan.plan().microbatches,
+            costs,
+        ),
+        memory: memory::peaks(plan.plan(), costs, &channels),
+        channels,
+    })
+}
+
+fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
+    let placement = &plan.plan().placement;
+    let microbatches = plan.plan().microbatches as usize;
+    let mut lanes: Vec<Vec<Span>> =
+        plan.plan().lanes.iter().map(|lane| Vec::with_capacity(lane.len())).collect();
+    // When the parcel of microbatch k has arrived over a link, at `slot * microbatches + k`.
+    let mut arrivals = vec![f64::NAN; 2 * placement.stage_count() * microbatches];
+    let slot = |slot: usize, k: usize| slot * microbatches + k;
+    for (step, action) in plan.in_order() {
+        let lane = &mut lanes[step.device.index()];
+        let free = lane.last().map_or(0.0, |span| span.end);
+        let arrival = placement
+            .inbound(action)
+            .map_or(0.0, |link| arrivals[slot(link.slot(), action.microbatch.index())]);
+        assert!(!arrival.is_nan(), "{action} runs before its parcel is made");
+        let start = free.max(arrival);
+        let end = start + costs.time(action);
+        lane.push(Span { label: Label::Action(action), start, end });
+        if let Some(link) = placement.outbound(action) {
+            arrivals[slot(link.slot(), action.microbatch.index())] =
+                end + costs.transfer(placement, link);
+        }
+    }
+    Timeline { lanes }
+}

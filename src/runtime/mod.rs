@@ -1,0 +1,154 @@
+//! A checked plan on engines: one scheduler thread that decides, one worker thread per device
+//! that obeys, bounded channels between them.
+//!
+//! ```text
+//!            step, parameters                 orders (at most WINDOW under way)
+//!   caller <------------------> scheduler ------------------------> worker 0, 1, ..
+//!                                   ^                                  |    |
+//!                                   '------------- reports ------------'----'
+//!                                  activations and gradients: worker <-> worker
+//! ```
+//!
+//! An action is dispatched when what it waits for has been reported done, so a worker never waits
+//! for another: its parcel is in the link before its order comes. The first error ends the step,
+//! every thread stops, and the error is what the caller gets.
+
+mod link;
+mod overhead;
+mod scheduler;
+mod worker;
+
+use std::thread::JoinHandle;
+
+use burn_dispatch::DispatchTensor;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+pub use overhead::overhead;
+
+use crate::engine::{Engine, StepInputs};
+use crate::error::{Error, Result};
+use crate::graph::ParameterId;
+use crate::plan::{Channel, CheckedPlan};
+use crate::trace::Timeline;
+
+/// Orders that may be on their way to a device: one that runs and one that comes right after it.
+const WINDOW: usize = 2;
+
+/// A running pipeline. Dropping it stops and joins its threads.
+#[derive(Debug)]
+pub struct Runtime {
+    requests: Option<Sender<Request>>,
+    replies: Receiver<Reply>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What one step yielded.
+#[derive(Debug, Clone)]
+pub struct StepOutcome {
+    /// Loss of every microbatch.
+    pub losses: Vec<f32>,
+    /// What every device did when, in seconds from the step's start.
+    pub timeline: Timeline,
+    /// Most bytes that every device has held at once so far.
+    pub peak_bytes: Vec<u64>,
+}
+
+/// What the caller asks of the scheduler.
+enum Request {
+    Step { step: u64, inputs: StepInputs, learning_rate: f64 },
+    Parameters,
+}
+
+/// What the scheduler answers.
+enum Reply {
+    Step(Result<StepOutcome>),
+    Parameters(Result<Vec<(ParameterId, DispatchTensor)>>),
+}
+
+impl Runtime {
+    /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
+    /// is its device.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no thread.
+    pub fn start(
+        plan: CheckedPlan,
+        channels: &[Channel],
+        engines: Vec<Box<dyn Engine>>,
+    ) -> Result<Self> {
+        let devices = engines.len();
+        assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
+        let (report, reports) = bounded(devices * WINDOW);
+        let links = link::links(channels, &plan.plan().placement);
+        let mut orders = Vec::new();
+        let mut threads = Vec::new();
+        for (device, (engine, links)) in engines.into_iter().zip(links).enumerate() {
+            let (order, inbox) = bounded(WINDOW);
+            orders.push(order);
+            let worker = worker::Worker::new(device as u32, engine, plan.clone(), links);
+            let report = report.clone();
+            let run = move || worker.run(&inbox, &report);
+            threads.push(spawn(format!("device {device}"), run)?);
+        }
+        let (requests, inbox) = bounded(1);
+        let (reply, replies) = bounded(1);
+        let scheduler = scheduler::Scheduler::new(&plan, orders, reports);
+        threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
+        Ok(Self { requests: Some(requests), replies, threads })
+    }
+
+    /// Runs one step on `inputs`, by microbatch and input.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any device; it names the action. The runtime is of no use after it.
+    pub fn step(
+        &mut self,
+        step: u64,
+        inputs: StepInputs,
+        learning_rate: f64,
+    ) -> Result<StepOutcome> {
+        match self.ask(Request::Step { step, inputs, learning_rate })? {
+            Reply::Step(outcome) => outcome,
+            Reply::Parameters(_) => unreachable!("a step is answered by a step"),
+        }
+    }
+
+    /// Values of all parameters, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        match self.ask(Request::Parameters)? {
+            Reply::Parameters(parameters) => parameters,
+            Reply::Step(_) => unreachable!("a question for parameters is answered by them"),
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Reply> {
+        let gone = || Error::run("the pipeline has stopped").hint("build a new trainer");
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(request).map_err(|_| gone())?;
+        self.replies.recv().map_err(|_| gone())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // The scheduler ends when nobody can ask it any more, the workers when it has ended.
+        self.requests = None;
+        for thread in self.threads.drain(..) {
+            // A panic was already reported as an error, and there is nobody to tell here.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(run)
+        .map_err(|error| Error::run(format!("no thread for {name}: {error}")))
+}

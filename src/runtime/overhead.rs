@@ -1,0 +1,30 @@
+//! What the runtime itself costs: a plan on engines that compute nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Runtime;
+use crate::engine::{Engine, NullEngine};
+use crate::error::Result;
+use crate::plan::{Schedule, bounds, check, generate};
+
+/// Wall time per action of `steps` steps of zb-h1 on `devices` empty devices: dispatch, hand-over
+/// and report, divided by all actions of all devices.
+///
+/// # Errors
+///
+/// When there are no devices, microbatches or threads.
+pub fn overhead(devices: u32, microbatches: u32, steps: u32) -> Result<Duration> {
+    let plan = check(generate(Schedule::ZbH1, devices, microbatches)?)?;
+    let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
+    let channels = bounds(&plan);
+    let engines = (0..devices).map(|_| Box::new(NullEngine) as Box<dyn Engine>).collect();
+    let mut runtime = Runtime::start(plan, &channels, engines)?;
+    let inputs = Arc::new(Vec::new());
+    runtime.step(0, inputs.clone(), 0.0)?;
+    let start = Instant::now();
+    for step in 0..steps {
+        runtime.step(u64::from(step), inputs.clone(), 0.0)?;
+    }
+    Ok(start.elapsed() / (steps.max(1) * actions as u32))
+}

@@ -1,0 +1,262 @@
+//! The joint graph to blocks, and the work of every block to F, B and W, by slicing.
+//!
+//! A backward node is **B** when the gradient of some activation depends on it, and **W** when
+//! only parameter gradients do (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2).
+//! The gradient of the first parametrised op's output counts as B too, so that the first stage is
+//! split like every other.
+
+mod blocks;
+mod report;
+
+use crate::differentiate::Joint;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeId, Op, ParameterId, storages};
+use crate::plan::Work;
+
+/// Position of a block in the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+impl BlockId {
+    /// The id as a position in [`Split::blocks`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a node's value depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// On nothing: computed once, wherever it is used.
+    Constant,
+    /// On parameters alone: computed where it is used, never sent.
+    View,
+    /// On the microbatch: computed in one block, sent to the others that use it.
+    Activation,
+}
+
+/// The joint graph with every node's block and kind of work.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// The graph that was split.
+    pub joint: Joint,
+    /// What every node depends on.
+    pub roles: Vec<Role>,
+    /// Block and work of every node that some block computes; none for leaves, constants, and
+    /// backward nodes that no gradient needs.
+    pub places: Vec<Option<(BlockId, Work)>>,
+    /// Nodes that are stored densely because another block uses them.
+    pub copied: Vec<bool>,
+    /// The blocks, in the model's order.
+    pub blocks: Vec<Block>,
+    /// Block boundaries at which the user allows a cut, when the model has marks: entry k means
+    /// after block k - 1.
+    pub marks: Vec<usize>,
+}
+
+/// The smallest unit that a stage is made of.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Block {
+    /// Module paths of the parameters it uses.
+    pub parameters: Vec<ParameterId>,
+    /// Nodes computed by F.
+    pub forward: Vec<NodeId>,
+    /// Nodes computed by B.
+    pub backward_input: Vec<NodeId>,
+    /// Nodes computed by W.
+    pub backward_weight: Vec<NodeId>,
+    /// Activations that cross from this block to the next, also those that only pass through.
+    pub activations_out: Vec<NodeId>,
+    /// Gradients that cross from this block to the one before.
+    pub gradients_out: Vec<NodeId>,
+    /// Floating-point operations of F, B and W; elementwise work is weighted by its cost.
+    pub flops: [f64; 3],
+}
+
+/// Splits the joint graph into blocks of F, B and W.
+///
+/// # Errors
+///
+/// When the user's marks leave a block without work.
+pub fn split(joint: Joint) -> Result<Split> {
+    let graph = &joint.graph;
+    let roles = roles(graph);
+    let (ends, marks) = blocks::ends(&joint, &roles)?;
+    let works = works(&joint, &roles);
+    let homes = homes(&joint, &roles, &ends);
+    let home = |id: NodeId| homes[joint.owner(id).index()];
+    let places: Vec<Option<(BlockId, Work)>> =
+        graph.ids().map(|id| works[id.index()].map(|work| (home(id), work))).collect();
+    let mut blocks = vec![Block::default(); ends.len() + 1];
+    for id in graph.ids() {
+        let Some((block, work)) = places[id.index()] else { continue };
+        let block = &mut blocks[block.index()];
+        for &input in &graph[id].inputs {
+            if let Op::Parameter(parameter) = graph[input].op
+                && !block.parameters.contains(&parameter)
+            {
+                block.parameters.push(parameter);
+            }
+        }
+        let (list, flops) = match work {
+            Work::F => (&mut block.forward, &mut block.flops[0]),
+            Work::B => (&mut block.backward_input, &mut block.flops[1]),
+            Work::W | Work::BW => (&mut block.backward_weight, &mut block.flops[2]),
+        };
+        list.push(id);
+        *flops += cost(graph, id);
+    }
+    blocks.iter_mut().for_each(|block| block.parameters.sort_unstable());
+    let mut split = Split { roles, places, copied: Vec::new(), blocks, marks, joint };
+    split.fill_crossings();
+    Ok(split)
+}
+
+impl Split {
+    /// Block of a node that some block computes.
+    pub fn block(&self, id: NodeId) -> Option<BlockId> {
+        self.places[id.index()].map(|(block, _)| block)
+    }
+
+    /// Bytes that cross between block k - 1 and block k, both ways, at entry k - 1.
+    pub fn crossing_bytes(&self) -> Vec<u64> {
+        let bytes =
+            |ids: &[NodeId]| ids.iter().map(|&id| self.joint.graph[id].bytes()).sum::<u64>();
+        self.blocks
+            .windows(2)
+            .map(|pair| bytes(&pair[0].activations_out) + bytes(&pair[1].gradients_out))
+            .collect()
+    }
+
+    /// Every value crosses all boundaries between the block that computes it and the last one
+    /// that uses it: forward for activations, backward for gradients.
+    fn fill_crossings(&mut self) {
+        let graph = &self.joint.graph;
+        let mut reach: Vec<Option<(u32, u32)>> =
+            self.places.iter().map(|place| place.map(|(block, _)| (block.0, block.0))).collect();
+        for id in graph.ids() {
+            let Some(BlockId(user)) = self.block(id) else { continue };
+            for input in &graph[id].inputs {
+                if let Some((low, high)) = &mut reach[input.index()] {
+                    (*low, *high) = ((*low).min(user), (*high).max(user));
+                }
+            }
+        }
+        let dense: Vec<bool> = storages(graph, |_| false).iter().map(|at| at.dense).collect();
+        self.copied = vec![false; graph.nodes.len()];
+        for id in graph.ids() {
+            let (Some(BlockId(home)), Some((low, high))) = (self.block(id), reach[id.index()])
+            else {
+                continue;
+            };
+            if (low, high) == (home, home) {
+                continue;
+            }
+            let role = self.roles[id.index()];
+            assert_eq!(role, Role::Activation, "{id} {} crosses", graph[id]);
+            if self.joint.is_backward(id) {
+                assert!(high == home, "gradient {id} crosses forward");
+                for block in low + 1..=home {
+                    self.blocks[block as usize].gradients_out.push(id);
+                }
+            } else {
+                assert!(low == home, "activation {id} crosses backward");
+                for block in home..high {
+                    self.blocks[block as usize].activations_out.push(id);
+                }
+            }
+            self.copied[id.index()] = !dense[id.index()];
+        }
+    }
+}
+
+/// Block of every forward node: by its position, but views of parameters are where they are used.
+fn homes(joint: &Joint, roles: &[Role], ends: &[NodeId]) -> Vec<BlockId> {
+    let graph = &joint.graph;
+    let forward = || (0..joint.forward as u32).map(NodeId);
+    let mut homes: Vec<BlockId> =
+        forward().map(|id| BlockId(ends.partition_point(|&end| end < id) as u32)).collect();
+    for id in forward().rev() {
+        for &input in &graph[id].inputs {
+            if roles[input.index()] == Role::View {
+                homes[input.index()] = homes[id.index()];
+            }
+        }
+    }
+    homes
+}
+
+/// What every node depends on.
+fn roles(graph: &Graph) -> Vec<Role> {
+    let mut roles: Vec<Role> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let of = |role: Role| node.inputs.iter().any(|input| roles[input.index()] == role);
+        roles.push(match node.op {
+            Op::Input(_) | Op::Dropout { .. } => Role::Activation,
+            Op::Parameter(_) => Role::View,
+            Op::Constant(_) => Role::Constant,
+            _ if of(Role::Activation) => Role::Activation,
+            _ if of(Role::View) => Role::View,
+            _ => Role::Constant,
+        });
+    }
+    roles
+}
+
+/// The kind of work of every node; none where nothing is to be done per microbatch.
+fn works(joint: &Joint, roles: &[Role]) -> Vec<Option<Work>> {
+    let graph = &joint.graph;
+    let mut needed_by: Vec<Option<Work>> = vec![None; graph.nodes.len()];
+    for contribution in &joint.contributions {
+        needed_by[contribution.gradient.index()] = Some(Work::W);
+    }
+    let activations = joint.gradients.iter().zip(roles);
+    for gradient in
+        activations.filter_map(|(gradient, role)| gradient.filter(|_| *role == Role::Activation))
+    {
+        needed_by[gradient.index()] = Some(Work::B);
+    }
+    for id in graph.ids().rev().filter(|&id| joint.is_backward(id)) {
+        let Some(work) = needed_by[id.index()] else { continue };
+        for input in graph[id].inputs.iter().filter(|&&input| joint.is_backward(input)) {
+            let needed = &mut needed_by[input.index()];
+            *needed = if work == Work::B { Some(Work::B) } else { needed.or(Some(Work::W)) };
+        }
+    }
+    graph
+        .ids()
+        .map(|id| {
+            if graph[id].op.is_leaf() || roles[id.index()] == Role::Constant {
+                None
+            } else if joint.is_backward(id) {
+                needed_by[id.index()]
+            } else {
+                Some(Work::F)
+            }
+        })
+        .collect()
+}
+
+/// Cost of a node in floating-point operations of a matmul: other ops are bound by memory, at
+/// about this many operations of a matmul per element.
+const ELEMENTWISE_COST: f64 = 16.0;
+
+fn cost(graph: &Graph, id: NodeId) -> f64 {
+    let node = &graph[id];
+    match node.op {
+        Op::Matmul => {
+            let x = &graph[node.inputs[0]].shape;
+            2.0 * node.shape.elements() as f64 * x.0[x.rank() - 1] as f64
+        }
+        _ if node.op.is_movement() => 0.0,
+        _ => {
+            let widest = node.inputs.iter().map(|&input| graph[input].shape.elements());
+            ELEMENTWISE_COST * widest.max().unwrap_or(0).max(node.shape.elements()) as f64
+        }
+    }
+}
+
+pub(crate) fn no_work(block: usize) -> Error {
+    Error::model(format!("block {block} between two marks computes nothing"))
+        .hint("call zerobubble::nn::boundary on values that the model computed in between")
+}

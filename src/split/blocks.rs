@@ -1,0 +1,79 @@
+//! Where the forward graph may be cut.
+
+use super::{Role, no_work};
+use crate::differentiate::Joint;
+use crate::error::Result;
+use crate::graph::{NodeId, Op, storages};
+
+/// Last forward node of every block but the last, and the boundaries among them that the user
+/// marked (none when the model has no marks).
+///
+/// With marks, blocks end at marks. Without, a block ends between two products where fewer values
+/// cross than between the products before and after: in a transformer that is after every
+/// residual addition, in a chain of layers after every layer.
+pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<usize>)> {
+    let graph = &joint.graph;
+    if !graph.boundaries.is_empty() {
+        let mut ends = graph.boundaries.clone();
+        ends.sort_unstable();
+        ends.dedup();
+        for (block, pair) in ends.windows(2).enumerate() {
+            let mut between = (pair[0].0 + 1..=pair[1].0).map(NodeId);
+            if !between.any(|id| roles[id.index()] == Role::Activation) {
+                return Err(no_work(block + 1));
+            }
+        }
+        let marks = (1..=ends.len()).collect();
+        return Ok((ends, marks));
+    }
+    let crossings = crossings(joint, roles);
+    let products: Vec<usize> = (0..joint.forward)
+        .filter(|&at| matches!(graph.nodes[at].op, Op::Matmul | Op::Embedding))
+        .filter(|&at| roles[at] == Role::Activation)
+        .collect();
+    // Among equal positions the last is taken, so that an activation function stays with the
+    // layer that feeds it.
+    let narrowest: Vec<usize> = products
+        .windows(2)
+        .map(|pair| {
+            (pair[0]..pair[1]).rev().min_by_key(|&at| crossings[at]).expect("products differ")
+        })
+        .collect();
+    let count = |gap: Option<usize>| match gap.and_then(|gap| narrowest.get(gap)) {
+        Some(&at) => crossings[at].0,
+        None => usize::MAX,
+    };
+    let ends = (0..narrowest.len())
+        .filter(|&gap| {
+            let here = count(Some(gap));
+            here <= count(gap.checked_sub(1)) && here <= count(Some(gap + 1))
+        })
+        .map(|gap| NodeId(narrowest[gap] as u32))
+        .collect();
+    Ok((ends, Vec::new()))
+}
+
+/// How many values, and how many bytes, cross after every forward node.
+fn crossings(joint: &Joint, roles: &[Role]) -> Vec<(usize, u64)> {
+    let graph = &joint.graph;
+    let storages = storages(graph, |_| false);
+    // Last user of every storage, by its owner; views of one storage cross together.
+    let mut last_use = vec![None; joint.forward];
+    for id in (0..joint.forward as u32).map(NodeId) {
+        for &input in &graph[id].inputs {
+            let owner = storages[input.index()].owner;
+            if roles[owner.index()] == Role::Activation && !graph[owner].op.is_leaf() {
+                last_use[owner.index()] = Some(id.index());
+            }
+        }
+    }
+    let mut crossings = vec![(0, 0); joint.forward];
+    for (owner, last_use) in last_use.into_iter().enumerate() {
+        let Some(last_use) = last_use else { continue };
+        for crossing in &mut crossings[owner..last_use] {
+            crossing.0 += 1;
+            crossing.1 += graph.nodes[owner].bytes();
+        }
+    }
+    crossings
+}

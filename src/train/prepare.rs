@@ -1,0 +1,111 @@
+//! What is known of a model before it is placed: its blocks, what they cost, and proof that they
+//! compute its loss.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use burn_dispatch::DispatchTensor;
+
+use super::stages::setups;
+use crate::capture::{EagerLoss, verify_loss};
+use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs};
+use crate::error::{Error, Result};
+use crate::plan::{Action, MicrobatchId, Placement, StageId, Work};
+use crate::split::Split;
+use crate::train::Optimizer;
+
+/// What the costs of blocks are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Counted operations.
+    #[default]
+    Flops,
+    /// A timed run of every block on one device.
+    Measured,
+}
+
+/// Timed runs of every block, after one that warms up.
+const TIMED_RUNS: usize = 3;
+
+/// One device that holds every block as a stage of its own.
+pub(super) struct Rehearsal {
+    engine: BurnEngine,
+    blocks: usize,
+}
+
+impl Rehearsal {
+    pub(super) fn new(
+        split: &Arc<Split>,
+        values: &Arc<Vec<DispatchTensor>>,
+        inputs: &StepInputs,
+        seed: u64,
+    ) -> Result<Self> {
+        let blocks = split.blocks.len();
+        let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
+        let placement = Placement { stages: vec![crate::plan::DeviceId(0); blocks] };
+        let optimizer = Optimizer::Sgd(super::Sgd::default());
+        let setup = EngineSetup {
+            split: split.clone(),
+            stages: setups(split, &cuts, &placement, &optimizer),
+            values: values.clone(),
+            microbatches: 1,
+            seed,
+            optimizer,
+        };
+        let mut engine = BurnEngine::new(Device::flex(), setup);
+        engine.begin_step(0, inputs)?;
+        Ok(Self { engine, blocks })
+    }
+
+    /// Compares the blocks' loss with the module's own.
+    pub(super) fn verify(&mut self, eager: &EagerLoss) -> Result<()> {
+        let (loss, _) = self.run()?;
+        let loss = loss.ok_or_else(|| Error::model("the last block computes no loss"))?;
+        verify_loss(f64::from(loss), eager)
+    }
+
+    /// Seconds of F, B and W of every block: the shortest of a few runs.
+    pub(super) fn measure(&mut self) -> Result<Vec<[f64; 3]>> {
+        let mut best = vec![[f64::INFINITY; 3]; self.blocks];
+        for _ in 0..TIMED_RUNS {
+            let (_, times) = self.run()?;
+            for (best, times) in best.iter_mut().zip(times) {
+                best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
+            }
+        }
+        Ok(best)
+    }
+
+    /// Runs one microbatch through all blocks; gives its loss and the time of every action.
+    fn run(&mut self) -> Result<(Option<f32>, Vec<[f64; 3]>)> {
+        let mut times = vec![[0.0; 3]; self.blocks];
+        let mut loss = None;
+        let mut parcel = Vec::new();
+        for block in 0..self.blocks {
+            let (outcome, seconds) = self.timed(block, Work::F, parcel)?;
+            (parcel, loss) = (outcome.parcel, outcome.loss);
+            times[block][0] = seconds;
+        }
+        parcel = Vec::new();
+        for block in (0..self.blocks).rev() {
+            let (outcome, seconds) = self.timed(block, Work::B, parcel)?;
+            times[block][1] = seconds;
+            times[block][2] = self.timed(block, Work::W, Vec::new())?.1;
+            parcel = outcome.parcel;
+        }
+        Ok((loss, times))
+    }
+
+    fn timed(
+        &mut self,
+        block: usize,
+        work: Work,
+        parcel: Vec<DispatchTensor>,
+    ) -> Result<(crate::engine::Outcome, f64)> {
+        let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
+        let start = Instant::now();
+        let outcome = self.engine.run(action, parcel)?;
+        Ok((outcome, start.elapsed().as_secs_f64()))
+    }
+}

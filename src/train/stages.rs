@@ -1,0 +1,127 @@
+//! The stages of a model, and their costs.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::compile::{Program, compile};
+use crate::engine::StageSetup;
+use crate::graph::ParameterId;
+use crate::plan::{BoundaryCost, Costs, Placement, StageCost, StageId};
+use crate::split::Split;
+use crate::train::Optimizer;
+
+/// How a model was cut. Prints one line per stage.
+#[derive(Debug, Clone)]
+pub struct Stages {
+    lines: Vec<String>,
+}
+
+impl fmt::Display for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+/// The stages made of `cuts`, with every parameter owned by the first stage that uses it.
+pub(super) fn setups(
+    split: &Split,
+    cuts: &[Range<usize>],
+    placement: &Placement,
+    optimizer: &Optimizer,
+) -> Vec<StageSetup> {
+    let programs: Vec<Program> = cuts.iter().map(|blocks| compile(split, blocks.clone())).collect();
+    let users = |parameter: ParameterId| {
+        let programs = &programs;
+        (0..programs.len()).filter(move |&stage| programs[stage].parameters.contains(&parameter))
+    };
+    let device = |stage: usize| placement.device(StageId(stage as u32));
+    let owned = |stage: usize| -> Vec<ParameterId> {
+        let own = |&parameter: &ParameterId| users(parameter).next() == Some(stage);
+        programs[stage].parameters.iter().copied().filter(own).collect()
+    };
+    let shared = |stage: usize, owned: &[ParameterId]| -> Vec<ParameterId> {
+        let elsewhere =
+            |&parameter: &ParameterId| users(parameter).any(|user| device(user) != device(stage));
+        owned.iter().copied().filter(elsewhere).collect()
+    };
+    (0..programs.len())
+        .map(|stage| {
+            let owned = owned(stage);
+            let shared = shared(stage, &owned);
+            let mut program = programs[stage].clone();
+            program.bytes.fixed = fixed_bytes(split, &program, &owned, optimizer);
+            StageSetup { stage: StageId(stage as u32), program, owned, shared }
+        })
+        .collect()
+}
+
+/// Parameters, their gradients, the optimizer's state and constants.
+fn fixed_bytes(
+    split: &Split,
+    program: &Program,
+    owned: &[ParameterId],
+    optimizer: &Optimizer,
+) -> u64 {
+    let graph = &split.joint.graph;
+    let bytes = |parameter: ParameterId| graph[graph.parameters[parameter.index()].node].bytes();
+    let parameters: u64 = program.parameters.iter().map(|&parameter| bytes(parameter)).sum();
+    let gradients: u64 = program.accumulators.iter().map(|sum| bytes(sum.parameter)).sum();
+    let state: u64 = owned.iter().map(|&parameter| optimizer.moments() * bytes(parameter)).sum();
+    let constants: u64 = program.constants.iter().map(|&id| graph[id].bytes()).sum();
+    parameters + gradients + state + constants
+}
+
+/// What the stages cost, from what F, B and W of every block cost.
+pub(super) fn costs(
+    split: &Split,
+    setups: &[StageSetup],
+    cuts: &[Range<usize>],
+    blocks: &[[f64; 3]],
+) -> Costs {
+    let graph = &split.joint.graph;
+    let bytes = |ids: &[crate::graph::NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum();
+    let stage = |(setup, cut): (&StageSetup, &Range<usize>)| {
+        let sum = |work: usize| blocks[cut.clone()].iter().map(|block| block[work]).sum();
+        StageCost {
+            forward: sum(0),
+            backward_input: sum(1),
+            backward_weight: sum(2),
+            bytes: setup.program.bytes,
+        }
+    };
+    let boundary = |pair: &[StageSetup]| BoundaryCost {
+        transfer: 0.0,
+        activation_bytes: bytes(&pair[0].program.activations_out),
+        gradient_bytes: bytes(&pair[1].program.gradients_out),
+    };
+    Costs {
+        stages: setups.iter().zip(cuts).map(stage).collect(),
+        boundaries: setups.windows(2).map(boundary).collect(),
+    }
+}
+
+/// One line per stage: where it is, what it is made of, what it costs.
+pub(super) fn describe(
+    split: &Split,
+    setups: &[StageSetup],
+    cuts: &[Range<usize>],
+    devices: &[String],
+) -> Stages {
+    let line = |(setup, blocks): (&StageSetup, &Range<usize>)| {
+        let flops: f64 = split.blocks[blocks.clone()].iter().flat_map(|block| block.flops).sum();
+        let sent: u64 =
+            setup.program.activations_out.iter().map(|&id| split.joint.graph[id].bytes()).sum();
+        format!(
+            "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out",
+            setup.stage,
+            devices[setup.stage.index()],
+            blocks.start,
+            blocks.end,
+            split.modules(blocks.start),
+            split.modules(blocks.end - 1),
+            flops / 1e6,
+            sent
+        )
+    };
+    Stages { lines: setups.iter().zip(cuts).map(line).collect() }
+}

@@ -1,0 +1,394 @@
+//! The front door: a Burn module and a loss in, training steps, the trained module out.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_dispatch::DispatchTensor;
+
+use super::inputs::{microbatches, shapes};
+use super::prepare::{Balance, Rehearsal};
+use super::stages::{self, Stages};
+use super::{AdamW, Optimizer};
+use crate::batch::Batch;
+use crate::capture::{capture, eager_loss, load, read};
+use crate::differentiate::differentiate;
+use crate::engine::{BurnEngine, Engine, EngineSetup, NamedDevice, devices, host_tensor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{
+    BlockCost, CheckedPlan, PlaceOptions, Schedule, Simulation, check, fit, generate, place,
+    progress, simulate,
+};
+use crate::runtime::Runtime;
+use crate::split::{Split, split};
+use crate::trace::Timeline;
+
+/// Settings of a training run of `M` on batches `B`.
+#[derive(Debug)]
+pub struct TrainerBuilder<M, B, L> {
+    model: M,
+    loss: L,
+    devices: Vec<NamedDevice>,
+    schedule: Schedule,
+    microbatches: u32,
+    optimizer: Optimizer,
+    learning_rate: f64,
+    seed: u64,
+    memory_limit: Option<u64>,
+    balance: Balance,
+    batch: PhantomData<fn(B)>,
+}
+
+/// A model in training on a pipeline of devices.
+#[derive(Debug)]
+pub struct Trainer<M, B> {
+    model: M,
+    runtime: Runtime,
+    plan: CheckedPlan,
+    prediction: Simulation,
+    split: Arc<Split>,
+    stages: Stages,
+    devices: Vec<String>,
+    example: Vec<Vec<usize>>,
+    learning_rate: f64,
+    steps: u64,
+    batch: PhantomData<fn(B)>,
+}
+
+/// What one step did.
+#[derive(Debug, Clone)]
+pub struct StepReport {
+    /// Mean loss over the batch.
+    pub loss: f64,
+    /// Loss of every microbatch.
+    pub losses: Vec<f32>,
+    /// Wall time of the step.
+    pub seconds: f64,
+    /// What every device did when, in seconds from the step's start.
+    pub timeline: Timeline,
+    /// Most bytes that every device has held at once so far.
+    pub peak_bytes: Vec<u64>,
+}
+
+impl<M: Module, B: Batch> Trainer<M, B> {
+    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch.
+    ///
+    /// Without further settings it trains with AdamW and zb-h1 on `auto` devices, on 8
+    /// microbatches a step.
+    pub fn of<L>(model: M, loss: L) -> TrainerBuilder<M, B, L>
+    where
+        L: Fn(&M, B) -> Tensor<1>,
+    {
+        TrainerBuilder {
+            model,
+            loss,
+            devices: Vec::new(),
+            schedule: Schedule::ZbH1,
+            microbatches: 8,
+            optimizer: AdamW::default().into(),
+            learning_rate: 1e-3,
+            seed: 0,
+            memory_limit: None,
+            balance: Balance::Flops,
+            batch: PhantomData,
+        }
+    }
+
+    /// Trains on one batch: as many microbatches like the example as were asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the batch has other shapes, the loss is not finite, or a device fails. After an error
+    /// of a device or a loss that is not finite the trainer is of no further use.
+    pub fn step(&mut self, batch: B) -> Result<StepReport> {
+        let start = Instant::now();
+        let count = self.plan.plan().microbatches;
+        let inputs = microbatches(batch, &self.example, count)?;
+        let outcome = self
+            .runtime
+            .step(self.steps, inputs, self.learning_rate)
+            .map_err(|error| self.located(error))?;
+        self.steps += 1;
+        let sum: f64 = outcome.losses.iter().map(|&loss| f64::from(loss)).sum();
+        Ok(StepReport {
+            loss: sum / f64::from(count),
+            losses: outcome.losses,
+            seconds: start.elapsed().as_secs_f64(),
+            timeline: outcome.timeline,
+            peak_bytes: outcome.peak_bytes,
+        })
+    }
+
+    /// Sets the learning rate of the steps to come.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.learning_rate = learning_rate;
+    }
+
+    /// The module with its weights as they are now.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn model(&mut self) -> Result<M> {
+        let values = self.values()?;
+        load(self.model.clone(), values)
+    }
+
+    /// The trained module.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn into_module(mut self) -> Result<M> {
+        let values = self.values()?;
+        load(self.model, values)
+    }
+
+    /// A hash of all parameters' bits in the module's own order: equal for equal weights, whatever
+    /// the placement.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn weights_hash(&mut self) -> Result<String> {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        for value in self.values()? {
+            let elements: Vec<f32> = value.iter::<f32>().collect();
+            hasher.update(bytemuck::cast_slice(&elements));
+        }
+        Ok(format!("{:032x}", hasher.digest128()))
+    }
+
+    /// The plan that every step follows.
+    pub fn plan(&self) -> &CheckedPlan {
+        &self.plan
+    }
+
+    /// What the plan was predicted to take.
+    pub fn prediction(&self) -> &Simulation {
+        &self.prediction
+    }
+
+    /// How the model was cut, one line per stage.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// The blocks that the stages are made of, with their bytes and work.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// Names of the devices.
+    pub fn devices(&self) -> Vec<String> {
+        self.devices.clone()
+    }
+
+    /// Number of trained values.
+    pub fn parameters(&self) -> u64 {
+        let graph = &self.split.joint.graph;
+        graph.parameters.iter().map(|of| graph[of.node].shape.elements() as u64).sum()
+    }
+
+    /// Current values of the parameters, in the module's own order.
+    fn values(&mut self) -> Result<Vec<TensorData>> {
+        let mut values = self.runtime.parameters()?;
+        values.sort_by_key(|(parameter, _)| *parameter);
+        let trained: std::collections::HashMap<usize, DispatchTensor> =
+            values.into_iter().map(|(parameter, value)| (parameter.index(), value)).collect();
+        // A parameter that the loss does not use is on no device and keeps its value.
+        let initial = read(&self.model);
+        Ok(initial
+            .into_iter()
+            .enumerate()
+            .map(|(parameter, initial)| match trained.get(&parameter) {
+                Some(value) => Tensor::<1>::from_dispatch(value.clone()).into_data(),
+                None => initial,
+            })
+            .collect())
+    }
+
+    fn located(&self, error: Error) -> Error {
+        let error = error.in_step(self.steps + 1);
+        match (error.kind, error.site.action) {
+            (ErrorKind::NotFinite, Some(action)) => error.in_stage(action.stage),
+            _ => error,
+        }
+    }
+}
+
+impl<M, B, L> TrainerBuilder<M, B, L>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    /// The devices, such as `cpux2` or `auto`; see [`devices`].
+    ///
+    /// # Errors
+    ///
+    /// When `spec` names something that is not a device.
+    pub fn devices(mut self, spec: &str) -> Result<Self> {
+        self.devices = devices(spec)?;
+        Ok(self)
+    }
+
+    /// The devices as Burn knows them, one stage each, in order.
+    pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
+        let named = |(index, device)| NamedDevice { name: format!("burn:{index}"), device };
+        self.devices = devices.into_iter().enumerate().map(named).collect();
+        self
+    }
+
+    /// The order in which devices work.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// How many microbatches a step's batch is cut into.
+    pub fn microbatches(mut self, microbatches: u32) -> Self {
+        self.microbatches = microbatches;
+        self
+    }
+
+    /// How parameters are updated.
+    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.optimizer = optimizer.into();
+        self
+    }
+
+    /// The learning rate.
+    pub fn learning_rate(mut self, learning_rate: f64) -> Self {
+        self.learning_rate = learning_rate;
+        self
+    }
+
+    /// The seed of dropout.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Most bytes that a device may hold.
+    pub fn memory_limit_per_device(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_limit = bytes.into();
+        self
+    }
+
+    /// What the stages are balanced by.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
+    /// it, and starts the devices.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the model from being trained like this, before anything runs.
+    pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
+        if self.microbatches == 0 {
+            return Err(Error::config("0 microbatches").hint("1 or more"));
+        }
+        if !self.learning_rate.is_finite() || self.learning_rate < 0.0 {
+            let rate = self.learning_rate;
+            return Err(Error::config(format!("a learning rate of {rate}")).hint("1e-3"));
+        }
+        let named = if self.devices.is_empty() { devices("auto")? } else { self.devices };
+        let shapes = shapes(example);
+        let inputs = microbatches(example.clone(), &shapes, 1)?;
+        let graph = capture(&self.model, &self.loss, example)?;
+        let joint = differentiate(graph, 1.0 / f64::from(self.microbatches))?;
+        let split = Arc::new(split(joint)?);
+        let values: Vec<_> = read(&self.model).into_iter().map(host_tensor).collect();
+        let values = Arc::new(values);
+        let mut rehearsal = Rehearsal::new(&split, &values, &inputs, self.seed)?;
+        rehearsal.verify(&eager_loss(&self.model, &self.loss, example, self.seed)?)?;
+        let work = match self.balance {
+            Balance::Flops => split.blocks.iter().map(|block| block.flops).collect(),
+            Balance::Measured => rehearsal.measure()?,
+        };
+        drop(rehearsal);
+
+        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); named.len()];
+        let cuts = cut(&split, &work, named.len(), &limits, &self.optimizer)?;
+        let plan = check(generate(self.schedule, named.len() as u32, self.microbatches)?)?;
+        let placement = plan.plan().placement.clone();
+        let setups = stages::setups(&split, &cuts, &placement, &self.optimizer);
+        let costs = stages::costs(&split, &setups, &cuts, &work);
+        let prediction = simulate(&plan, &costs)?;
+        fit(&prediction.memory, &limits)?;
+        progress(&plan, &prediction.channels)?;
+
+        let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
+        let stages = stages::describe(&split, &setups, &cuts, &names);
+        let mut per_device: Vec<Vec<_>> = named.iter().map(|_| Vec::new()).collect();
+        for setup in setups {
+            per_device[placement.device(setup.stage).index()].push(setup);
+        }
+        let engine = |(device, stages): (NamedDevice, Vec<_>)| -> Box<dyn Engine> {
+            let setup = EngineSetup {
+                split: split.clone(),
+                stages,
+                values: values.clone(),
+                microbatches: self.microbatches,
+                seed: self.seed,
+                optimizer: self.optimizer,
+            };
+            Box::new(BurnEngine::new(device.device, setup))
+        };
+        let engines = named.into_iter().zip(per_device).map(engine).collect();
+        let runtime = Runtime::start(plan.clone(), &prediction.channels, engines)?;
+        Ok(Trainer {
+            model: self.model,
+            runtime,
+            plan,
+            prediction,
+            split,
+            stages,
+            devices: names,
+            example: shapes,
+            learning_rate: self.learning_rate,
+            steps: 0,
+            batch: PhantomData,
+        })
+    }
+}
+
+/// Blocks of every stage: the cut whose slowest stage is fastest.
+fn cut(
+    split: &Split,
+    work: &[[f64; 3]],
+    devices: usize,
+    limits: &[u64],
+    optimizer: &Optimizer,
+) -> Result<Vec<std::ops::Range<usize>>> {
+    let one = |block: usize| {
+        let whole = block..block + 1;
+        let placement = crate::plan::Placement::linear(1);
+        let setups = stages::setups(split, std::slice::from_ref(&whole), &placement, optimizer);
+        let bytes = setups[0].program.bytes;
+        bytes.fixed + bytes.forward_for_b + bytes.forward_for_w
+    };
+    let blocks: Vec<BlockCost> = work
+        .iter()
+        .enumerate()
+        .map(|(block, &[forward, backward_input, backward_weight])| BlockCost {
+            forward,
+            backward_input,
+            backward_weight,
+            bytes: one(block),
+        })
+        .collect();
+    let limited = limits.iter().any(|&limit| limit != u64::MAX);
+    let options = PlaceOptions {
+        marks: split.marks.clone(),
+        memory_limits: if limited { limits.to_vec() } else { Vec::new() },
+    };
+    let cut = place(&blocks, &split.crossing_bytes(), &vec![1.0; devices], &options)?;
+    Ok(cut.stages)
+}

@@ -1,0 +1,278 @@
+//! The command line keeps its contract: one JSON object or text on stdout, progress and one-line
+//! errors on stderr, exit code 0, 1 or 2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A run that ends in a moment: two steps of a tiny model.
+const TINY: [&str; 15] = [
+    "train",
+    "--steps",
+    "2",
+    "--layers",
+    "2",
+    "--width",
+    "16",
+    "--heads",
+    "2",
+    "--context",
+    "8",
+    "--microbatches",
+    "3",
+    "--microbatch-size",
+    "1",
+];
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_zerobubble")).args(arguments).output().unwrap()
+}
+
+fn tiny(arguments: &[&str]) -> Output {
+    run(&[&TINY[..], arguments].concat())
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// The one JSON object on the stdout of a run that succeeded.
+fn json(output: &Output) -> Value {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    let value: Value = serde_json::from_str(stdout).unwrap();
+    assert!(value.is_object(), "{value}");
+    value
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    let array = value.as_array().unwrap_or_else(|| panic!("{value} is no array"));
+    array.iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// The run must fail with `code`, nothing on stdout, and one line that contains `expected`.
+fn check_failure(output: &Output, code: i32, expected: &str) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{expected}: {stderr}");
+    assert_eq!(stdout, "", "{expected}");
+    assert_eq!(stderr.lines().count(), 1, "{expected}: {stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{expected}: {stderr}");
+}
+
+/// A file of this test, in the folder that cargo keeps for such files.
+fn file(name: &str, content: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_code_2() {
+    let rows: [(&[&str], &str); 19] = [
+        (&["retrain"], "unrecognized subcommand 'retrain'"),
+        (&["--fast"], "unexpected argument '--fast'"),
+        (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
+        (&["plan", "--schedule", "zb"], "there is no schedule 'zb' (try: gpipe, 1f1b, zb-h1)"),
+        (&["plan", "--stages", "0"], "invalid value '0' for '--stages"),
+        (&["plan", "--stages", "four"], "invalid value 'four' for '--stages"),
+        (&["plan", "--stages", "1000", "--microbatches", "1000"], "too many"),
+        (&["plan", "--cost", "1,2"], "'1,2' has 2 times, F,B,W are three"),
+        (&["plan", "--cost", "1,-1,1"], "'-1' is not a time"),
+        (&["plan", "--cost", "1,nan,1"], "'nan' is not a time"),
+        (&["plan", "--cost", "1,1,1;2,2,2"], "--cost has 2 triples for 4 devices"),
+        (&["plan", "--cost", "1e308,1e308,1e308"], "more than a number can hold"),
+        (&["plan", "--format", "text", "--json"], "contradict"),
+        (&["train", "--microbatches", "0"], "invalid value '0' for '--microbatches"),
+        (&["train", "--microbatch-size", "0"], "invalid value '0' for '--microbatch-size"),
+        (&["train", "--steps", "0"], "invalid value '0' for '--steps"),
+        (&["train", "--schedule", "zb"], "there is no schedule 'zb'"),
+        (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
+        (&["train", "--width", "10", "--heads", "4"], "cannot be divided among 4 heads"),
+    ];
+    for (arguments, expected) in rows {
+        check_failure(&run(arguments), 2, expected);
+    }
+}
+
+#[test]
+fn an_unknown_device_is_named() {
+    for spec in ["tpu", "cpux0", "cpux", "gpu:99", ""] {
+        let output = tiny(&["--devices", spec]);
+        let code = output.status.code().unwrap();
+        assert!((1..=2).contains(&code), "{spec}: exit code {code}");
+        check_failure(&output, code, spec);
+    }
+}
+
+#[test]
+fn an_unusable_text_is_named() {
+    let rows: [(PathBuf, &str); 4] = [
+        (file("empty.txt", b""), "the text is empty"),
+        (file("latin1.txt", b"caf\xe9"), "not UTF-8 text: byte 3"),
+        (file("short.txt", &[b'a'; 80]), "a context of 8 is too long for the held-out part of 8"),
+        (Path::new(env!("CARGO_TARGET_TMPDIR")).join("absent.txt"), "cannot be read"),
+    ];
+    for (path, expected) in rows {
+        let path = path.to_str().unwrap();
+        let output = tiny(&["--text", path]);
+        check_failure(&output, 1, expected);
+        check_failure(&output, 1, path);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_runs() {
+    check_failure(&tiny(&["--devices", "cpux64"]), 1, "64");
+    check_failure(&tiny(&["--memory-limit-per-device", "1000"]), 1, "1000");
+    check_failure(&run(&["plan", "--memory-limit", "3"]), 1, "a limit of 4");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_with_the_step() {
+    let output = tiny(&["--learning-rate", "1e30", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    let stderr = text(&output.stderr);
+    let errors: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("step ")).collect();
+    assert!(matches!(errors[..], [line] if line.starts_with("error: step ")), "{stderr}");
+    assert!(errors[0].contains("stage "), "{stderr}");
+}
+
+#[test]
+fn help_and_version_are_on_stdout() {
+    for arguments in [&["--help"][..], &["help", "plan"], &["train", "--help"], &["--version"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).contains("zerobubble"));
+        assert_eq!(text(&output.stderr), "");
+    }
+}
+
+#[test]
+fn devices_are_listed() {
+    let list = json(&run(&["devices", "--json"]));
+    let devices = list["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["id"], "cpu:0");
+    for device in devices {
+        for key in ["id", "name", "backend", "driver", "kind"] {
+            assert!(device[key].is_string(), "{key} of {device}");
+        }
+        assert!(device["memory"].is_u64() || device["memory"].is_null(), "{device}");
+    }
+    let output = run(&["devices"]);
+    assert_eq!(text(&output.stdout).lines().count(), devices.len() + 1);
+}
+
+#[test]
+fn a_plan_is_json_with_its_figures() {
+    let rows = [("gpipe", 3.0 / 15.0, 12.0), ("1f1b", 3.0 / 15.0, 4.0), ("zb-h1", 1.0 / 13.0, 4.0)];
+    for (schedule, bubble, stash) in rows {
+        let arguments = ["plan", "--schedule", schedule, "--microbatches", "12"];
+        let plan = json(&run(&[&arguments[..], &["--json"]].concat()));
+        assert_eq!(plan, json(&run(&[&arguments[..], &["--format", "json"]].concat())));
+        let lanes = plan["lanes"].as_array().unwrap();
+        assert_eq!((lanes.len(), &lanes[0][0]), (4, &Value::from("0F0")));
+        for key in ["step_bubble", "span_bubble"] {
+            assert!((plan[key].as_f64().unwrap() - bubble).abs() < 1e-12, "{schedule}: {plan}");
+        }
+        let makespan = plan["makespan"].as_f64().unwrap();
+        assert!((makespan - 36.0 / (1.0 - bubble)).abs() < 1e-9, "{schedule}: {makespan}");
+        assert!(plan["lower_bound"].as_f64().unwrap() <= makespan);
+        assert_eq!(numbers(&plan["peak_stash"])[0], stash, "{schedule}");
+    }
+}
+
+#[test]
+fn a_plan_is_drawn_with_the_costs_and_transfers_it_is_given() {
+    let output = run(&[
+        "plan",
+        "--schedule",
+        "gpipe",
+        "--stages",
+        "2",
+        "--microbatches",
+        "2",
+        "--cost",
+        "1,1,1;2,1,1",
+        "--transfer",
+        "0.5",
+    ]);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(
+        text(&output.stdout),
+        "\
+gpipe, 2 devices, 2 microbatches
+
+device 0 |F0--F1--........................BW0-----BW1-----|  50.0% busy
+device 1 |......F0------F1------BW0-----BW1-----..........|  66.7% busy
+F forward, B input gradient, W weight gradient, . idle
+
+makespan     12 (no order of this work takes less than 10)
+step bubble  41.7%
+span bubble  50.0%
+peak stash   2 2 (microbatches of each device)
+"
+    );
+}
+
+#[test]
+fn training_reports_as_json_and_tells_its_progress_on_stderr() {
+    let output = tiny(&["--devices", "cpux2", "--json"]);
+    let report = json(&output);
+    assert_eq!(report["devices"].as_array().unwrap().len(), 2);
+    assert_eq!(report["stages"].as_array().unwrap().len(), 2);
+    assert_eq!(report["schedule"], "zb-h1");
+    assert!(report["parameters"].as_u64().unwrap() > 1000);
+    assert_eq!(numbers(&report["losses"]).len(), 2);
+    assert_eq!(numbers(&report["step_seconds"]).len(), 2);
+    assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0);
+    for key in ["step", "span", "predicted_step", "predicted_span"] {
+        let bubble = report["bubble"][key].as_f64().unwrap();
+        assert!((0.0..1.0).contains(&bubble), "{key} {bubble}");
+    }
+    for device in report["peak_bytes"].as_array().unwrap() {
+        assert!(device["predicted"].as_u64().unwrap() > 0, "{device}");
+        assert!(device["measured"].as_u64().unwrap() > 0, "{device}");
+    }
+    assert!(report["weights_hash"].is_string());
+    assert!(report["held_out"]["before"].is_f64() && report["held_out"]["after"].is_f64());
+    let progress: Vec<&str> = text(&output.stderr).lines().collect();
+    assert_eq!(progress.len(), 2, "{progress:?}");
+    assert!(progress[1].starts_with("step 2/2  loss "), "{progress:?}");
+}
+
+#[test]
+fn neither_devices_nor_schedule_change_what_is_learned() {
+    let learned = |arguments: &[&str]| {
+        let report = json(&tiny(&[arguments, &["--json"]].concat()));
+        (report["weights_hash"].clone(), report["losses"].clone())
+    };
+    let one = learned(&["--devices", "cpu"]);
+    assert_eq!(learned(&["--devices", "cpux2", "--schedule", "gpipe"]), one);
+    assert_eq!(learned(&["--devices", "cpu,cpu", "--schedule", "1f1b"]), one);
+    assert_ne!(learned(&["--devices", "cpu", "--seed", "1"]), one);
+}
+
+#[test]
+fn training_tells_people_what_it_did() {
+    let output = tiny(&["--devices", "cpux2", "--balance", "measured"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let parts = [
+        "model     GPT of ",
+        "held-out loss ",
+        "tokens/s",
+        "one step as planned\ndevice 0 |",
+        "one step as measured\ndevice 0 |",
+        "span bubble ",
+        "peak of device 1 ",
+        "sample of the model's text\n",
+        "weights hash ",
+    ];
+    for part in parts {
+        assert!(stdout.contains(part), "no '{part}' in\n{stdout}");
+    }
+}
