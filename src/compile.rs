@@ -15,7 +15,9 @@ use liveness::Liveness;
 /// What an engine does for one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
-    /// Constants that the stage uses, in an order in which they can be computed.
+    /// What must be computed for `constants`, in an order in which it can be.
+    pub folded: Vec<NodeId>,
+    /// Constants that the stage's commands read; kept in memory throughout.
     pub constants: Vec<NodeId>,
     /// Parameters that the stage uses.
     pub parameters: Vec<ParameterId>,
@@ -120,6 +122,7 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     let before = blocks.start.checked_sub(1).map(|block| &split.blocks[block]);
     let after = split.blocks.get(blocks.end);
     let mut program = Program {
+        folded: Vec::new(),
         constants: constants(split, &works),
         parameters: parts.iter().flat_map(|block| block.parameters.iter().copied()).collect(),
         accumulators: Vec::new(),
@@ -134,6 +137,7 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
         kept: Vec::new(),
         bytes: StageBytes::default(),
     };
+    program.folded = folded(split, &program.constants);
     program.parameters.sort_unstable();
     program.parameters.dedup();
     let contributions = contributions(split, &blocks, &mut program.accumulators);
@@ -157,15 +161,24 @@ fn is_computed(graph: &Graph, task: &Task) -> bool {
     matches!(task, Task::Compute { node, .. } if !graph[*node].op.is_leaf())
 }
 
-/// Constants that the works need, operands first.
+/// Constants that the works read.
 fn constants(split: &Split, works: &[Vec<NodeId>; 3]) -> Vec<NodeId> {
     let graph = &split.joint.graph;
-    let mut needed = vec![false; graph.nodes.len()];
-    let mut open: Vec<NodeId> =
+    let mut read: Vec<NodeId> =
         works.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied()).collect();
+    read.retain(|id| split.roles[id.index()] == Role::Constant);
+    read.sort_unstable();
+    read.dedup();
+    read
+}
+
+/// The constants and what they are computed from, operands first.
+fn folded(split: &Split, constants: &[NodeId]) -> Vec<NodeId> {
+    let graph = &split.joint.graph;
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut open = constants.to_vec();
     while let Some(id) = open.pop() {
-        if split.roles[id.index()] == Role::Constant && !needed[id.index()] {
-            needed[id.index()] = true;
+        if !std::mem::replace(&mut needed[id.index()], true) {
             open.extend(&graph[id].inputs);
         }
     }

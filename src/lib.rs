@@ -16,4 +16,4 @@ pub mod trace;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use train::{AdamW, Balance, Momentum, Optimizer, Sgd, StepReport, Trainer};
+pub use train::{AdamW, Balance, Momentum, Optimizer, Sgd, StepReport, Trainer, gradients};

@@ -133,15 +133,14 @@ impl<'a> Liveness<'a> {
         let after_b = held.bytes;
         let peak_w = held.run(&program.backward_weight, &[], 2, self);
         assert_eq!(held.bytes, 0, "values outlive their microbatch: {:?}", held.values.keys());
-        let backward_for_w = after_b - for_w;
         StageBytes {
             fixed: 0,
             forward_for_b: for_b,
             forward_for_w: for_w,
-            backward_for_w,
-            working_f: peak_f.saturating_sub(for_b + for_w),
-            working_b: peak_b.saturating_sub(for_b + for_w + backward_for_w),
-            working_w: peak_w.saturating_sub(for_w + backward_for_w),
+            backward_for_w: after_b - for_w,
+            working_f: peak_f,
+            working_b: peak_b - (for_b + for_w),
+            working_w: peak_w - after_b,
         }
     }
 

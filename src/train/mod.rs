@@ -1,5 +1,6 @@
 //! Training: the [`Trainer`], optimizers, text, progress.
 
+mod gradients;
 mod inputs;
 mod optimizer;
 mod prepare;
@@ -8,6 +9,7 @@ mod stages;
 pub mod text;
 mod trainer;
 
+pub use gradients::gradients;
 pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
 pub use prepare::Balance;
 pub use stages::Stages;

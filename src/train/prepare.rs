@@ -11,6 +11,7 @@ use super::stages::setups;
 use crate::capture::{EagerLoss, verify_loss};
 use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs};
 use crate::error::{Error, Result};
+use crate::graph::ParameterId;
 use crate::plan::{Action, MicrobatchId, Placement, StageId, Work};
 use crate::split::Split;
 use crate::train::Optimizer;
@@ -63,6 +64,11 @@ impl Rehearsal {
         let (loss, _) = self.run()?;
         let loss = loss.ok_or_else(|| Error::model("the last block computes no loss"))?;
         verify_loss(f64::from(loss), eager)
+    }
+
+    /// Gradients summed over the runs so far, of the parameters that have one.
+    pub(super) fn gradients(&self) -> Vec<(ParameterId, DispatchTensor)> {
+        self.engine.gradients()
     }
 
     /// Seconds of F, B and W of every block: the shortest of a few runs.

@@ -6,18 +6,18 @@ use burn::tensor::Device;
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 use burn_flex::FlexDevice;
 
-use super::evaluate;
+use super::{copy, evaluate};
+use crate::compile::Program;
 use crate::graph::{Graph, NodeId, Op};
 use crate::random::DropoutKey;
 
-/// Values of `constants`, which come in an order in which they can be computed. Those that only
-/// other constants read are left out.
-pub(crate) fn fold(graph: &Graph, constants: &[NodeId]) -> Vec<(NodeId, DispatchTensor)> {
+/// Values of the constants that `program` reads, each dense.
+pub(super) fn fold(graph: &Graph, program: &Program) -> Vec<(NodeId, DispatchTensor)> {
     let device = DispatchDevice::Flex(FlexDevice);
     debug_assert_eq!(Device::from(device.clone()), Device::flex());
     let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
     let mut values: HashMap<NodeId, DispatchTensor> = HashMap::new();
-    for &id in constants {
+    for &id in &program.folded {
         let node = &graph[id];
         let value = match node.op {
             Op::Constant(constant) => {
@@ -30,5 +30,6 @@ pub(crate) fn fold(graph: &Graph, constants: &[NodeId]) -> Vec<(NodeId, Dispatch
         };
         values.insert(id, value);
     }
-    constants.iter().map(|&id| (id, values[&id].clone())).collect()
+    let read = |&id: &NodeId| (id, copy(&values[&id]));
+    program.constants.iter().map(read).collect()
 }

@@ -28,6 +28,17 @@ impl Meter {
         *holders += 1;
     }
 
+    /// Takes note of memory that is the caller's: views of it cost nothing.
+    pub(super) fn lend(&mut self, tensor: &DispatchTensor) {
+        let (memory, _) = flex::memory(tensor);
+        *self.holders.entry(memory).or_default() += u32::from(memory != 0);
+    }
+
+    /// Forgets what was lent; nothing views it any more.
+    pub(super) fn take_back(&mut self, tensor: &DispatchTensor) {
+        self.holders.remove(&flex::memory(tensor).0);
+    }
+
     pub(super) fn release(&mut self, tensor: &DispatchTensor) {
         let (memory, bytes) = flex::memory(tensor);
         let Some(holders) = self.holders.get_mut(&memory) else { return };

@@ -3,6 +3,7 @@
 
 mod evaluate;
 mod flex;
+mod fold;
 mod memory;
 mod optimizer;
 
@@ -20,12 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::DropoutKey;
+use fold::fold;
 use memory::Meter;
 use optimizer::State;
-
-pub(crate) use fold::fold;
-
-mod fold;
 
 /// Plays stages on one Burn device.
 #[derive(Debug)]
@@ -90,7 +88,7 @@ impl BurnEngine {
                 let state = State::new(&self.setup.optimizer, &self.parameters[parameter]);
                 self.optimizer.insert(*parameter, state);
             }
-            for (id, value) in fold(graph, &program.constants) {
+            for (id, value) in fold(graph, program) {
                 self.constants.insert(id, move_to(value, &self.device));
             }
         }
@@ -101,6 +99,22 @@ impl BurnEngine {
             .chain(self.constants.values())
             .chain(self.optimizer.values().flat_map(State::tensors));
         fixed.for_each(|tensor| self.meter.hold(tensor));
+    }
+
+    /// Gradients summed so far, by parameter; the uses of one parameter are added in block order.
+    pub(crate) fn gradients(&self) -> Vec<(ParameterId, DispatchTensor)> {
+        let mut accumulators: Vec<_> = self.accumulators.iter().collect();
+        accumulators.sort_unstable_by_key(|(accumulator, _)| **accumulator);
+        let mut gradients: Vec<(ParameterId, DispatchTensor)> = Vec::new();
+        for (accumulator, sum) in accumulators {
+            match gradients.last_mut() {
+                Some((parameter, gradient)) if *parameter == accumulator.parameter => {
+                    add(sum.clone(), gradient);
+                }
+                _ => gradients.push((accumulator.parameter, copy(sum))),
+            }
+        }
+        gradients
     }
 
     fn play(&mut self, action: Action, program: &Program, stash: &mut Stash) -> Result<()> {
@@ -207,9 +221,11 @@ type Stash = HashMap<NodeId, DispatchTensor>;
 impl Engine for BurnEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         self.step = step;
+        self.inputs.iter().flatten().for_each(|input| self.meter.take_back(input));
         let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
         self.inputs =
             inputs.iter().map(|tensors| tensors.iter().map(on_device).collect()).collect();
+        self.inputs.iter().flatten().for_each(|input| self.meter.lend(input));
         Ok(())
     }
 

@@ -37,11 +37,11 @@ pub struct StageBytes {
     pub forward_for_w: u64,
     /// Stash of a microbatch from B to the end of W: what B computes for W.
     pub backward_for_w: u64,
-    /// While F runs, on top of the stash.
+    /// Most bytes while F runs, on top of the stash at its start.
     pub working_f: u64,
-    /// While B runs, on top of the stash.
+    /// Most bytes while B runs, on top of the stash at its start.
     pub working_b: u64,
-    /// While W runs, on top of the stash.
+    /// Most bytes while W runs, on top of the stash at its start.
     pub working_w: u64,
 }
 

@@ -93,12 +93,12 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
             work => std::slice::from_ref(work),
         };
         for change in works.iter().map(|work| change(*work, bytes)) {
-            stash = stash.saturating_add(change.acquired);
-            let peak = stash.saturating_add(change.working);
+            let during = stash.saturating_add(change.working);
+            stash = stash.saturating_add(change.acquired).saturating_sub(change.released);
+            let peak = during.max(stash);
             if peak > memory.peak_stash_bytes {
                 (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
             }
-            stash = stash.saturating_sub(change.released);
         }
     }
     memory.peak_stash = f64::from(most_parts) / plan.placement.stages_of(device).count() as f64;

@@ -1,0 +1,58 @@
+//! The gradients that a pipeline computes, to check a model by.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+
+use super::inputs::{microbatches, shapes};
+use super::prepare::Rehearsal;
+use crate::batch::Batch;
+use crate::capture::{capture, eager_loss, read};
+use crate::differentiate::differentiate;
+use crate::engine::host_tensor;
+use crate::error::Result;
+use crate::split::split;
+
+/// The gradient of `loss` on `batch` with respect to every parameter, in the module's own order:
+/// its path in the module, and its value.
+///
+/// It is computed as a pipeline computes it that has every block of the model as a stage of its
+/// own, on one CPU device, for the whole batch at once. A parameter that the loss does not use, or
+/// that does not require a gradient, has the gradient zero. Dropout is keyed by seed 0, step 0,
+/// microbatch 0 (see [`nn::with_dropout_key`](crate::nn::with_dropout_key)).
+///
+/// Compare it with [`Tensor::backward`] of the same loss to know that a model of your own trains
+/// here as it does in Burn.
+///
+/// # Errors
+///
+/// Those of [`TrainerBuilder::build`](super::TrainerBuilder::build) that the model is to blame for.
+pub fn gradients<M, B, L>(model: &M, loss: &L, batch: &B) -> Result<Vec<(String, TensorData)>>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let graph = capture(model, loss, batch)?;
+    let split = Arc::new(split(differentiate(graph, 1.0)?)?);
+    let inputs = microbatches(batch.clone(), &shapes(batch), 1)?;
+    let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
+    let mut rehearsal = Rehearsal::new(&split, &values, &inputs, 0)?;
+    rehearsal.verify(&eager_loss(model, loss, batch, 0)?)?;
+
+    let graph = &split.joint.graph;
+    let mut gradients: Vec<(String, TensorData)> = graph
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let shape = graph[parameter.node].shape.0.clone();
+            let zeros = vec![0.0f32; shape.iter().product()];
+            (parameter.path.clone(), TensorData::new(zeros, shape))
+        })
+        .collect();
+    for (parameter, gradient) in rehearsal.gradients() {
+        gradients[parameter.index()].1 = Tensor::<1>::from_dispatch(gradient).into_data();
+    }
+    Ok(gradients)
+}

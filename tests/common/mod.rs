@@ -1,0 +1,98 @@
+//! Burn's own gradients on Flex, and how far ours are from them.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use zerobubble::batch::Batch;
+use zerobubble::nn::with_dropout_key;
+
+/// Largest accepted difference of an element, relative to 1 or to the largest element of its
+/// tensor if that is larger.
+pub const TOLERANCE: f64 = 1e-5;
+
+/// Compares the gradient of every parameter with Burn's. `batch` makes the batch on a device.
+pub fn compare<M, B, L>(model: &M, loss: &L, batch: impl Fn(&Device) -> B) -> Result<(), String>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let flex = Device::flex();
+    let ours = zerobubble::gradients(model, loss, &batch(&flex)).map_err(|e| e.to_string())?;
+    let burns = burns_gradients(model, loss, batch(&flex.autodiff()));
+    assert_eq!(ours.len(), burns.len(), "as many gradients as parameters");
+    for ((path, ours), burns) in ours.iter().zip(&burns) {
+        close(ours, burns).map_err(|difference| format!("gradient of {path}: {difference}"))?;
+    }
+    Ok(())
+}
+
+/// Whether every element of `ours` is within [`TOLERANCE`] of Burn's.
+pub fn close(ours: &TensorData, burns: &TensorData) -> Result<(), String> {
+    if ours.shape() != burns.shape() {
+        return Err(format!("shape {:?}, Burn's {:?}", ours.shape(), burns.shape()));
+    }
+    let largest = burns.iter::<f64>().fold(1.0, |largest: f64, x| largest.max(x.abs()));
+    for (at, (ours, burns)) in ours.iter::<f64>().zip(burns.iter::<f64>()).enumerate() {
+        let near = (ours - burns).abs() <= TOLERANCE * largest;
+        if !near {
+            return Err(format!("element {at} is {ours}, Burn's {burns}"));
+        }
+    }
+    Ok(())
+}
+
+/// Burn's gradient of every parameter in the module's order, zero where it has none. A parameter
+/// that the module holds twice becomes two leaves in Burn; its gradient is their sum.
+fn burns_gradients<M, B, L>(model: &M, loss: &L, batch: B) -> Vec<TensorData>
+where
+    M: Module,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    struct Sums {
+        gradients: Gradients,
+        order: Vec<ParamId>,
+        sums: HashMap<ParamId, (Vec<f32>, Vec<usize>)>,
+    }
+    impl ModuleVisitor for Sums {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let elements = param.shape().num_elements();
+            let gradient = param.val().grad(&self.gradients).map(Tensor::into_data);
+            let gradient = gradient.map_or(vec![0.0; elements], |data| data.iter().collect());
+            let (sum, _) = self.sums.entry(param.id).or_insert_with(|| {
+                self.order.push(param.id);
+                (vec![0.0; elements], param.shape().to_vec())
+            });
+            sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+        }
+    }
+    let model = model.clone().to_device(&Device::flex()).train();
+    let loss = with_dropout_key(0, 0, 0, || loss(&model, batch));
+    let gradients = loss.backward();
+    let mut sums = Sums { gradients, order: Vec::new(), sums: HashMap::new() };
+    model.visit(&mut sums);
+    let Sums { order, mut sums, .. } = sums;
+    let take = |id: ParamId| sums.remove(&id).map(|(sum, dims)| TensorData::new(sum, dims));
+    order.into_iter().filter_map(take).collect()
+}
+
+/// Numbers in `low..high` that depend on `seed` alone.
+pub fn numbers(seed: u64, count: usize, low: f32, high: f32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        // SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators").
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) >> 40
+    };
+    (0..count).map(|_| low + (high - low) * (next() as f32 / (1u64 << 24) as f32)).collect()
+}
+
+/// A tensor of [`numbers`].
+pub fn tensor<const D: usize>(seed: u64, dims: [usize; D], low: f32, high: f32) -> Tensor<D> {
+    let values = numbers(seed, dims.iter().product(), low, high);
+    Tensor::from_data(TensorData::new(values, dims), &Device::flex())
+}

@@ -1,0 +1,361 @@
+//! Promise: the code keeps its sizes and its layers, and what the documents quote is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES: usize = 500;
+const FUNCTION_LINES: usize = 70;
+const COLUMNS: usize = 100;
+
+/// What a part of `src` may name of the others, besides itself. Parts without a row, such as
+/// `train`, may name all.
+const MAY_NAME: [(&str, &[&str]); 9] = [
+    ("graph", &["error"]),
+    ("differentiate", &["error", "graph"]),
+    ("split", &["compile", "differentiate", "error", "graph", "plan"]),
+    ("plan", &["error", "trace"]),
+    ("trace", &["plan"]),
+    ("compile", &["error", "graph", "plan", "split"]),
+    ("capture", &["batch", "error", "graph", "nn"]),
+    (
+        "engine",
+        &["capture", "compile", "error", "graph", "plan", "random", "split", "trace", "train"],
+    ),
+    ("runtime", &["capture", "compile", "engine", "error", "graph", "plan", "trace"]),
+];
+
+/// Parts that turn the same input into the same output, byte for byte: they know no tensor library,
+/// clock, file, thread or random number.
+const PURE: [&str; 6] = ["graph", "differentiate", "split", "plan", "trace", "compile"];
+const IMPURE: [&str; 5] = ["Instant", "SystemTime", "env", "fs", "thread"];
+
+/// Words that are for some places only.
+const ONLY_IN: [(&str, &[&str]); 9] = [
+    ("burn_ir", &["capture/", "nn.rs"]),
+    ("burn_capture", &["capture/", "nn.rs"]),
+    ("burn_router", &["nn.rs"]),
+    ("crossbeam_channel", &["runtime/"]),
+    ("rand", &["train/text.rs", "cli/evaluate.rs"]),
+    ("unsafe", &["engine/kernels/"]),
+    // What is printed goes through `main.rs` or the progress bar.
+    ("println", &[]),
+    ("eprintln", &[]),
+    ("dbg", &[]),
+];
+
+/// Flags of cargo and of every command line, which `args.rs` does not define.
+const FOREIGN_FLAGS: [&str; 4] = ["example", "help", "release", "version"];
+
+#[test]
+fn files_are_short_and_clean() {
+    let mut problems = Vec::new();
+    for folder in ["src", "tests", "examples"] {
+        for (path, text) in sources(folder) {
+            if folder == "src" && !text.starts_with("//!") {
+                problems.push(format!("{path}:1: does not start with //!"));
+            }
+            let count = text.lines().count();
+            if count > FILE_LINES {
+                problems.push(format!("{path}:{FILE_LINES}: has {count} lines"));
+            }
+            for (number, line) in (1..).zip(text.lines()) {
+                problems.extend(line_problem(line).map(|what| format!("{path}:{number}: {what}")));
+            }
+            for Function { line, lines } in functions(&code(&text)) {
+                if lines > FUNCTION_LINES {
+                    problems.push(format!("{path}:{line}: a function of {lines} lines"));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+fn line_problem(line: &str) -> Option<String> {
+    let columns = line.chars().count();
+    if columns > COLUMNS {
+        Some(format!("{columns} columns"))
+    } else if line.contains('\t') {
+        Some("a tab".into())
+    } else {
+        line.ends_with(char::is_whitespace).then(|| "white space at the end".into())
+    }
+}
+
+#[test]
+fn every_part_names_only_what_it_may() {
+    let mut problems = Vec::new();
+    for (path, text) in sources("src") {
+        let part = part(&path);
+        let code = without_tests(&code(&text)).to_owned();
+        let may_name = MAY_NAME.iter().find(|(name, _)| *name == part).map(|(_, others)| others);
+        for (number, line) in (1..).zip(code.lines()) {
+            let mut found = |what: String| problems.push(format!("{path}:{number}: {what}"));
+            for other in line.split("crate::").skip(1).map(first_word) {
+                let may = may_name.is_none_or(|others| others.contains(&other)) || other == part;
+                if !may {
+                    found(format!("{part} names crate::{other}"));
+                }
+            }
+            for word in words(line) {
+                let impure = IMPURE.contains(&word) || word.starts_with("burn");
+                if impure && PURE.contains(&part) {
+                    found(format!("{part} names {word}"));
+                }
+                let places = ONLY_IN.iter().find(|(only, _)| *only == word).map(|(_, at)| at);
+                let inside = path.strip_prefix("src/").expect("a path in src");
+                if places.is_some_and(|at| !at.iter().any(|place| inside.starts_with(place))) {
+                    found(format!("{word} is not for this file"));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn the_readme_shows_the_first_example() {
+    let (readme, example) = (read("README.md"), read("examples/train_gpt.rs"));
+    let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next());
+    // From the first import to the end of `main`.
+    let start = example.find("use ").expect("the example imports");
+    let main = example.find("fn main").expect("the example has a main");
+    let end = main + example[main..].find("\n}\n").expect("main ends") + "\n}\n".len();
+    assert_eq!(shown, Some(&example[start..end]), "README.md and examples/train_gpt.rs differ");
+}
+
+#[test]
+fn what_the_documents_name_is_there() {
+    let args = read("src/cli/args.rs");
+    let is_field = |flag: &str| {
+        let field = format!("{}:", flag.replace('-', "_"));
+        args.lines().any(|line| line.trim().trim_start_matches("pub ").starts_with(&field))
+    };
+    let mut problems = Vec::new();
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        for (number, line) in (1..).zip(read(document).lines()) {
+            let mut found = |what: String| problems.push(format!("{document}:{number}: {what}"));
+            for flag in flags(line).filter(|flag| !FOREIGN_FLAGS.contains(flag)) {
+                if !is_field(flag) {
+                    found(format!("src/cli/args.rs has no --{flag}"));
+                }
+            }
+            for path in line.split('`').skip(1).step_by(2).filter(|quoted| is_path(quoted)) {
+                if !root().join(path).exists() {
+                    found(format!("there is no {path}"));
+                }
+            }
+            if line.contains("<<") {
+                found("a placeholder".into());
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Whether a quoted text is the path of something in this repository.
+fn is_path(quoted: &str) -> bool {
+    ["src/", "tests/", "examples/", "scripts/"].iter().any(|folder| quoted.starts_with(folder))
+        && !quoted.contains(char::is_whitespace)
+}
+
+/// The names of the long options in a line.
+fn flags(line: &str) -> impl Iterator<Item = &str> {
+    line.split("--").skip(1).filter_map(|rest| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
+        name.starts_with(|c: char| c.is_ascii_lowercase()).then_some(name)
+    })
+}
+
+fn report(problems: Vec<String>) {
+    assert!(problems.is_empty(), "{} problems\n{}", problems.len(), problems.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Path and text of every Rust file in a folder, in order.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder can be read") {
+            let path = entry.expect("the entry can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    assert!(!paths.is_empty(), "{folder} has no Rust files");
+    let name = |path: &PathBuf| {
+        let path = path.strip_prefix(root()).expect("the path is in the repository");
+        path.to_str().expect("the path is UTF-8").replace('\\', "/")
+    };
+    paths.iter().map(name).map(|name| (name.clone(), read(&name))).collect()
+}
+
+/// `src/split/blocks.rs` and `src/split.rs` are of the part `split`.
+fn part(path: &str) -> &str {
+    first_word(path.strip_prefix("src/").expect("a path in src"))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn first_word(text: &str) -> &str {
+    &text[..text.find(|c| !is_word(c)).unwrap_or(text.len())]
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c| !is_word(c)).filter(|word| !word.is_empty())
+}
+
+/// Unit tests stand at the end of their file, and may use more.
+fn without_tests(code: &str) -> &str {
+    code.split("\n#[cfg(test)]\n").next().unwrap_or(code)
+}
+
+/// `source` with blanks for comments, strings and characters, on the same lines.
+fn code(source: &str) -> String {
+    let text: Vec<char> = source.chars().collect();
+    let mut code = String::with_capacity(source.len());
+    let mut at = 0;
+    while at < text.len() {
+        match blank_end(&text, at) {
+            Some(end) => {
+                let blank = |&c: &char| if c == '\n' { c } else { ' ' };
+                code.extend(text[at..end].iter().map(blank));
+                at = end;
+            }
+            None => {
+                code.push(text[at]);
+                at += 1;
+            }
+        }
+    }
+    code
+}
+
+/// Where the comment, string or character ends that starts at `at`, if one does.
+fn blank_end(text: &[char], at: usize) -> Option<usize> {
+    let is = |at: usize, c: char| text.get(at) == Some(&c);
+    let find = |from: usize, c: char| (from..text.len()).find(|&at| text[at] == c);
+    match text[at] {
+        '/' if is(at + 1, '/') => Some(find(at, '\n').unwrap_or(text.len())),
+        '/' if is(at + 1, '*') => Some(block_comment_end(text, at)),
+        'r' => {
+            let quote = (at + 1..text.len()).find(|&at| text[at] != '#')?;
+            let hashes = quote - at - 1;
+            let closes = |end: &usize| is(*end, '"') && (1..=hashes).all(|n| is(end + n, '#'));
+            let close = is(quote, '"').then(|| (quote + 1..text.len()).find(closes));
+            close.map(|close| close.map_or(text.len(), |close| close + hashes + 1))
+        }
+        '"' => {
+            let mut end = at + 1;
+            while end < text.len() && text[end] != '"' {
+                end += if text[end] == '\\' { 2 } else { 1 };
+            }
+            Some((end + 1).min(text.len()))
+        }
+        '\'' if is(at + 1, '\\') => Some(find(at + 3, '\'').map_or(text.len(), |end| end + 1)),
+        '\'' if is(at + 2, '\'') => Some(at + 3),
+        _ => None,
+    }
+}
+
+fn block_comment_end(text: &[char], start: usize) -> usize {
+    let (mut at, mut depth) = (start, 0);
+    while at + 1 < text.len() {
+        match (text[at], text[at + 1]) {
+            ('/', '*') => (depth, at) = (depth + 1, at + 2),
+            ('*', '/') => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// Where a function starts, and its length to the closing brace.
+#[derive(Debug, PartialEq)]
+struct Function {
+    line: usize,
+    lines: usize,
+}
+
+fn functions(code: &str) -> Vec<Function> {
+    let mut functions = Vec::new();
+    for (start, _) in code.match_indices("fn ") {
+        let whole_word = !code[..start].ends_with(is_word);
+        if whole_word && let Some(length) = function_length(&code[start..]) {
+            let lines = code[start..start + length].matches('\n').count() + 1;
+            functions.push(Function { line: code[..start].matches('\n').count() + 1, lines });
+        }
+    }
+    functions
+}
+
+/// Bytes of the function that starts with `code`; none for a declaration without a body.
+fn function_length(code: &str) -> Option<usize> {
+    let (mut brackets, mut braces) = (0, 0);
+    for (at, c) in code.char_indices() {
+        match c {
+            '(' | '[' => brackets += 1,
+            ')' | ']' => brackets -= 1,
+            ';' if brackets == 0 && braces == 0 => return None,
+            '{' => braces += 1,
+            '}' => {
+                braces -= 1;
+                if braces == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[test]
+fn comments_strings_and_characters_are_no_code() {
+    let rows = [
+        ("a // b\nc", "a     \nc"),
+        ("a /* b /* c */\n d */ e", "a             \n      e"),
+        (r#"f("{ \" fn {", 'x')"#, "f(           ,    )"),
+        (r##"r#"{ " fn"# r#type b"}""##, r##"            r#type b   "##),
+        (r"'{' '\'' '\u{7b}' <'a> &'static", "                  <'a> &'static"),
+    ];
+    for (source, expected) in rows {
+        assert_eq!(code(source), expected);
+    }
+}
+
+#[test]
+fn functions_are_found_and_measured() {
+    let source = "\
+fn one() {}
+trait T { fn declared(x: [u8; 2]); }
+struct S(fn(u32) -> u32);
+impl S {
+    pub fn long<F>(f: F) -> u8
+    where
+        F: Fn(u8) {
+        if true { '{' as u8 } else { f(\"}\") }
+    }
+}
+";
+    let expected = [Function { line: 1, lines: 1 }, Function { line: 5, lines: 5 }];
+    assert_eq!(functions(&code(source)), expected);
+}
