@@ -121,11 +121,13 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     ];
     let before = blocks.start.checked_sub(1).map(|block| &split.blocks[block]);
     let after = split.blocks.get(blocks.end);
+    let mut accumulators = Vec::new();
+    let contributions = contributions(split, &blocks, &mut accumulators);
     let mut program = Program {
         folded: Vec::new(),
-        constants: constants(split, &works),
+        constants: constants(split, &works, &contributions),
         parameters: parts.iter().flat_map(|block| block.parameters.iter().copied()).collect(),
-        accumulators: Vec::new(),
+        accumulators,
         activations_in: before.map_or(Vec::new(), |block| block.activations_out.clone()),
         activations_out: parts[parts.len() - 1].activations_out.clone(),
         gradients_in: after.map_or(Vec::new(), |block| block.gradients_out.clone()),
@@ -140,7 +142,6 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     program.folded = folded(split, &program.constants);
     program.parameters.sort_unstable();
     program.parameters.dedup();
-    let contributions = contributions(split, &blocks, &mut program.accumulators);
     let mut tasks = works.map(|nodes| {
         let compute = |node| Task::Compute { node, in_place: None };
         nodes.into_iter().map(compute).collect::<Vec<_>>()
@@ -161,11 +162,16 @@ fn is_computed(graph: &Graph, task: &Task) -> bool {
     matches!(task, Task::Compute { node, .. } if !graph[*node].op.is_leaf())
 }
 
-/// Constants that the works read.
-fn constants(split: &Split, works: &[Vec<NodeId>; 3]) -> Vec<NodeId> {
+/// Constants that the works read, or that are added to accumulators as they are.
+fn constants(
+    split: &Split,
+    works: &[Vec<NodeId>; 3],
+    contributions: &[(NodeId, usize)],
+) -> Vec<NodeId> {
     let graph = &split.joint.graph;
-    let mut read: Vec<NodeId> =
-        works.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied()).collect();
+    let operands = works.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied());
+    let added = contributions.iter().map(|&(gradient, _)| gradient);
+    let mut read: Vec<NodeId> = operands.chain(added).collect();
     read.retain(|id| split.roles[id.index()] == Role::Constant);
     read.sort_unstable();
     read.dedup();

@@ -80,7 +80,7 @@ pub struct Block {
 /// When the user's marks leave a block without work.
 pub fn split(joint: Joint) -> Result<Split> {
     let graph = &joint.graph;
-    let roles = roles(graph);
+    let roles = roles(&joint);
     let (ends, marks) = blocks::ends(&joint, &roles)?;
     let works = works(&joint, &roles);
     let homes = homes(&joint, &roles, &ends);
@@ -187,15 +187,19 @@ fn homes(joint: &Joint, roles: &[Role], ends: &[NodeId]) -> Vec<BlockId> {
 }
 
 /// What every node depends on.
-fn roles(graph: &Graph) -> Vec<Role> {
+fn roles(joint: &Joint) -> Vec<Role> {
+    let graph = &joint.graph;
     let mut roles: Vec<Role> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
+    for id in graph.ids() {
+        let node = &graph[id];
         let of = |role: Role| node.inputs.iter().any(|input| roles[input.index()] == role);
         roles.push(match node.op {
             Op::Input(_) | Op::Dropout { .. } => Role::Activation,
             Op::Parameter(_) => Role::View,
             Op::Constant(_) => Role::Constant,
             _ if of(Role::Activation) => Role::Activation,
+            // A gradient may depend on parameters alone and still be sent.
+            _ if of(Role::View) && joint.is_backward(id) => Role::Activation,
             _ if of(Role::View) => Role::View,
             _ => Role::Constant,
         });

@@ -125,7 +125,7 @@ fn an_unusable_text_is_named() {
 
 #[test]
 fn what_does_not_fit_is_said_before_anything_runs() {
-    check_failure(&tiny(&["--devices", "cpux64"]), 1, "64");
+    check_failure(&tiny(&["--devices", "cpux64"]), 2, "64");
     check_failure(&tiny(&["--memory-limit-per-device", "1000"]), 1, "1000");
     check_failure(&run(&["plan", "--memory-limit", "3"]), 1, "a limit of 4");
 }

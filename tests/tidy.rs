@@ -15,12 +15,9 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
     ("split", &["compile", "differentiate", "error", "graph", "plan"]),
     ("plan", &["error", "trace"]),
     ("trace", &["plan"]),
-    ("compile", &["error", "graph", "plan", "split"]),
+    ("compile", &["graph", "plan", "split"]),
     ("capture", &["batch", "error", "graph", "nn"]),
-    (
-        "engine",
-        &["capture", "compile", "error", "graph", "plan", "random", "split", "trace", "train"],
-    ),
+    ("engine", &["capture", "compile", "error", "graph", "plan", "random", "split", "train"]),
     ("runtime", &["capture", "compile", "engine", "error", "graph", "plan", "trace"]),
 ];
 

@@ -6,11 +6,11 @@ mod lower;
 mod parameters;
 mod verify;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::module::{Module, ParamId};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use burn_capture::CapturedGraph;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::TensorId;
@@ -38,7 +38,7 @@ where
     L: Fn(&M, B) -> Tensor<1>,
 {
     let device = Device::capture();
-    let mut recorded = Recorded::default();
+    let mut recorded = Recorded { frozen: parameters::frozen(model), ..Recorded::default() };
     let record = || {
         device.capture_scope(|scope| {
             let model = model.clone().to_device(&device);
@@ -65,6 +65,7 @@ where
 /// Ids that the recording fixed.
 #[derive(Default)]
 struct Recorded {
+    frozen: HashSet<ParamId>,
     parameters: Vec<parameters::Recorded>,
     inputs: Vec<TensorId>,
     loss: Option<TensorId>,
@@ -78,12 +79,20 @@ impl Recorded {
         }
         let mut positions = HashMap::new();
         let mut ids = Vec::new();
-        let mut paths = Vec::new();
+        let mut leaves = Vec::new();
         for parameter in &self.parameters {
+            if parameter.dtype != DType::F32 {
+                let problem = format!("a parameter of {:?}, not of f32", parameter.dtype);
+                return Err(Error::model(problem).in_module(parameter.path.clone()));
+            }
             // A parameter that the module holds twice is one parameter: the first names it.
             let position = ids.iter().position(|id| *id == parameter.id).unwrap_or_else(|| {
                 ids.push(parameter.id);
-                paths.push((parameter.path.clone(), parameter.shape.clone()));
+                leaves.push(lower::Parameter {
+                    path: parameter.path.clone(),
+                    shape: parameter.shape.clone(),
+                    trained: !self.frozen.contains(&parameter.id),
+                });
                 ids.len() - 1
             });
             positions.insert(parameter.tensor, position);
@@ -91,7 +100,7 @@ impl Recorded {
         let leaves = Leaves {
             inputs: &self.inputs,
             parameters: &positions,
-            paths: &paths,
+            table: &leaves,
             values: &captured.values,
         };
         let loss = self.loss.expect("the scope completed, so the loss was recorded");

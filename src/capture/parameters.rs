@@ -1,9 +1,9 @@
 //! The parameters of a module: found, read and written in the module's own order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_capture::CaptureBackend;
 use burn_ir::TensorId;
 
@@ -16,6 +16,7 @@ pub(super) struct Recorded {
     pub tensor: TensorId,
     pub path: String,
     pub shape: Shape,
+    pub dtype: DType,
 }
 
 /// The float parameters of a module that lives on a capture device.
@@ -35,16 +36,33 @@ pub(super) fn recorded<M: Module>(model: &M) -> Vec<Recorded> {
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            let shape = Shape(tensor.shape().to_vec());
+            let (shape, dtype) = (Shape(tensor.shape().to_vec()), tensor.dtype());
             if let Ok(tensor) = tensor.try_into_primitive::<CaptureBackend>() {
                 let path = self.path.join(".");
-                self.found.push(Recorded { id: param.id, tensor: tensor.id(), path, shape });
+                self.found.push(Recorded { id: param.id, tensor: tensor.id(), path, shape, dtype });
             }
         }
     }
     let mut visitor = Visitor { path: Vec::new(), found: Vec::new() };
     model.visit(&mut visitor);
     visitor.found
+}
+
+/// The float parameters that do not require a gradient: what was frozen, and running statistics.
+pub(super) fn frozen<M: Module>(model: &M) -> HashSet<ParamId> {
+    struct Visitor(HashSet<ParamId>);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !param.val().is_require_grad() {
+                self.0.insert(param.id);
+            }
+        }
+    }
+    // Burn tells only of a module in training mode which parameters require a gradient.
+    let model = model.clone().to_device(&Device::flex()).train();
+    let mut visitor = Visitor(HashSet::new());
+    model.visit(&mut visitor);
+    visitor.0
 }
 
 /// Values of the module's parameters, each once, in the module's own order.

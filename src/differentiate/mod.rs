@@ -64,8 +64,8 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
     let loss = graph.loss.ok_or_else(|| Error::model("the graph has no loss"))?;
     let active = active(&graph);
     if !active[loss.index()] {
-        return Err(Error::model("the loss depends on no parameter")
-            .hint("compute the loss from the module's output"));
+        return Err(Error::model("the loss depends on no parameter that is trained")
+            .hint("compute the loss from the module's output, and unfreeze a parameter"));
     }
     let forward = graph.nodes.len();
     let mut builder = Builder { graph, forward, owners: Vec::new(), owner: loss };
@@ -83,7 +83,8 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
             let Some(adjoint) = adjoint.filter(|_| active[input.index()]) else { continue };
             assert_eq!(builder.graph[adjoint].shape, builder.graph[input].shape, "{id}");
             if let Op::Parameter(parameter) = builder.graph[input].op {
-                contributions.push(Contribution { parameter, user: id, gradient: adjoint });
+                let gradient = builder.owned(adjoint)?;
+                contributions.push(Contribution { parameter, user: id, gradient });
                 continue;
             }
             gradients[input.index()] = Some(match gradients[input.index()] {
@@ -96,7 +97,7 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
     Ok(Joint { graph, forward, owners, gradients, contributions })
 }
 
-/// Which nodes depend on a parameter through ops that have a gradient.
+/// Which nodes depend on a trained parameter through ops that have a gradient.
 fn active(graph: &Graph) -> Vec<bool> {
     let mut active = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
@@ -106,7 +107,11 @@ fn active(graph: &Graph) -> Vec<bool> {
         );
         let float = node.dtype == crate::graph::DType::F32;
         let reached = node.inputs.iter().any(|input: &NodeId| active[input.index()]);
-        active.push(matches!(node.op, Op::Parameter(_)) || (reached && float && !stops));
+        let trained = match node.op {
+            Op::Parameter(parameter) => graph.parameters[parameter.index()].trained,
+            _ => false,
+        };
+        active.push(trained || (reached && float && !stops));
     }
     active
 }
@@ -125,6 +130,16 @@ impl Builder {
         self.owners.push(self.owner);
         assert_eq!(self.graph.nodes.len(), self.forward + self.owners.len());
         Ok(node)
+    }
+
+    /// `gradient` as a node of the current owner. What a rule passes on unchanged belongs to a
+    /// later node, which may be in another block than the parameter's user.
+    fn owned(&mut self, gradient: NodeId) -> Result<NodeId> {
+        let backward = gradient.index() - self.forward;
+        if self.owners[backward] == self.owner {
+            return Ok(gradient);
+        }
+        self.push(Op::Expand(self.shape(gradient)), &[gradient])
     }
 
     fn binary(&mut self, op: Binary, x: NodeId, y: NodeId) -> Result<NodeId> {

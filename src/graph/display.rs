@@ -99,7 +99,9 @@ impl fmt::Display for Graph {
             write!(f, "{id}: {}", self[id])?;
             match self[id].op {
                 Op::Parameter(parameter) => {
-                    write!(f, "  # {}", self.parameters[parameter.index()].path)?;
+                    let parameter = &self.parameters[parameter.index()];
+                    let frozen = if parameter.trained { "" } else { ", frozen" };
+                    write!(f, "  # {}{frozen}", parameter.path)?;
                 }
                 Op::Constant(constant) => {
                     let values = &self.constants[constant.0 as usize].values;

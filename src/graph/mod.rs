@@ -63,13 +63,15 @@ pub struct Node {
     pub dtype: DType,
 }
 
-/// A trainable tensor of the module.
+/// A float tensor of the module that can be trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Where it stands in the module, such as `blocks.3.attention.query.weight`.
     pub path: String,
     /// Its node.
     pub node: NodeId,
+    /// Whether it is trained; a frozen one has no gradient.
+    pub trained: bool,
 }
 
 /// A tensor that the model made from no input: positions, masks, tables.
@@ -199,11 +201,11 @@ impl Graph {
         node
     }
 
-    /// Appends a trainable tensor.
-    pub fn push_parameter(&mut self, path: String, shape: Shape) -> NodeId {
+    /// Appends a parameter; one that is not `trained` gets no gradient.
+    pub fn push_parameter(&mut self, path: String, shape: Shape, trained: bool) -> NodeId {
         let op = Op::Parameter(ParameterId(self.parameters.len() as u32));
         let node = self.append(Node { op, inputs: Vec::new(), shape, dtype: DType::F32 });
-        self.parameters.push(Parameter { path, node });
+        self.parameters.push(Parameter { path, node, trained });
         node
     }
 

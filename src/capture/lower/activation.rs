@@ -4,7 +4,7 @@ use burn_ir::{ActivationOperationIr, DimOpIr};
 
 use super::{Lowering, number};
 use crate::error::Result;
-use crate::graph::{Binary, Comparison, Op, Scalar, Unary};
+use crate::graph::{Binary, Comparison, NodeId, Op, Scalar, Unary};
 
 impl Lowering<'_> {
     pub(super) fn activation(&mut self, op: &ActivationOperationIr) -> Result<()> {
@@ -13,11 +13,29 @@ impl Lowering<'_> {
             Activation::Relu(op) => self.unary(op, Unary::Relu),
             Activation::Gelu(op) => self.unary(op, Unary::Gelu),
             Activation::Sigmoid(op) => self.unary(op, Unary::Sigmoid),
-            Activation::Softmax(op) => self.softmax(op, Op::Softmax),
-            Activation::LogSoftmax(op) => self.softmax(op, Op::LogSoftmax),
+            Activation::Softmax(op) => {
+                let x = self.node(&op.input)?;
+                self.softmax(op, x, Op::Softmax)
+            }
+            Activation::LogSoftmax(op) => {
+                let x = self.node(&op.input)?;
+                self.softmax(op, x, Op::LogSoftmax)
+            }
+            Activation::Softmin(op) => {
+                let x = self.apply(Op::Unary(Unary::Neg), &[&op.input])?;
+                self.softmax(op, x, Op::Softmax)
+            }
+            Activation::PRelu(op) => {
+                let x = self.node(&op.lhs)?;
+                let slope = self.node(&op.rhs)?;
+                let negative = self.push(Op::CompareScalar(Comparison::Less, 0.0), &[x])?;
+                let scaled = self.push(Op::Binary(Binary::Multiply), &[x, slope])?;
+                let node = self.push(Op::Where, &[negative, scaled, x])?;
+                self.bind(&op.out, node)
+            }
             Activation::LeakyRelu(op) => {
                 let x = self.node(&op.lhs)?;
-                let positive = self.push(Op::CompareScalar(Comparison::Greater, 0.0), &[x])?;
+                let positive = self.push(Op::CompareScalar(Comparison::GreaterEqual, 0.0), &[x])?;
                 let scaled = self.scaled(x, number(op.rhs))?;
                 let node = self.push(Op::Where, &[positive, x, scaled])?;
                 self.bind(&op.out, node)
@@ -47,9 +65,8 @@ impl Lowering<'_> {
     }
 
     /// Softmax along any axis: the axis is swapped to the end and back.
-    fn softmax(&mut self, op: &DimOpIr, softmax: Op) -> Result<()> {
+    fn softmax(&mut self, op: &DimOpIr, x: NodeId, softmax: Op) -> Result<()> {
         let last = op.input.shape.num_dims() - 1;
-        let x = self.node(&op.input)?;
         if op.axis == last {
             let node = self.push(softmax, &[x])?;
             return self.bind(&op.out, node);

@@ -1,7 +1,10 @@
 //! Ops that move, pick and compare elements.
 
 use burn::tensor::{IndexingUpdateOp, Slice};
-use burn_ir::{BaseOperationIr, BoolOperationIr, IntOperationIr, SliceAssignOpIr, TensorIr};
+use burn_ir::{
+    BaseOperationIr, BoolOperationIr, IntOperationIr, NumericOperationIr, PadModeIr, PadOpIr,
+    SliceAssignOpIr, TensorIr,
+};
 
 use super::{Lowering, dtype, number, shape};
 use crate::error::Result;
@@ -195,20 +198,43 @@ impl Lowering<'_> {
             return self.unknown(&BaseOperationIr::SliceAssign(op.clone()));
         }
         let tensor = self.node(&op.tensor)?;
-        let mut value = self.node(&op.value)?;
-        let dims = shape(&op.tensor.shape);
-        let inside = Constant {
-            shape: self.graph[value].shape.clone(),
-            values: Values::Bool(vec![true; self.graph[value].shape.elements()]),
-        };
-        let mut inside = self.graph.push_constant(inside);
-        for (axis, slice) in op.ranges.iter().enumerate() {
-            let range = slice.to_range(dims.0[axis]);
-            let pad = Op::Pad { axis, before: range.start, after: dims.0[axis] - range.end };
-            value = self.push(pad.clone(), &[value])?;
-            inside = self.push(pad, &[inside])?;
-        }
+        let value = self.node(&op.value)?;
+        let sizes = op.tensor.shape.to_vec();
+        let margins = op.ranges.iter().zip(sizes).map(|(slice, size)| {
+            let range = slice.to_range(size);
+            (range.start, size - range.end)
+        });
+        let (value, inside) = self.padded(value, margins)?;
         let node = self.push(Op::Where, &[inside, value, tensor])?;
         self.bind(&op.out, node)
+    }
+
+    /// A number around the tensor.
+    pub(super) fn pad(&mut self, op: &PadOpIr) -> Result<()> {
+        let PadModeIr::Constant(value) = op.mode else {
+            return self.unknown(&NumericOperationIr::Pad(op.clone()));
+        };
+        let x = self.node(&op.input)?;
+        let (padded, inside) = self.padded(x, op.padding.iter().copied())?;
+        let outside = self.push(Op::Unary(Unary::Not), &[inside])?;
+        let node = self.push(Op::Fill(number(value)), &[outside, padded])?;
+        self.bind(&op.out, node)
+    }
+
+    /// `x` with zeros before and after it on every axis, and a mask that is true inside.
+    fn padded(
+        &mut self,
+        mut x: NodeId,
+        margins: impl Iterator<Item = (usize, usize)>,
+    ) -> Result<(NodeId, NodeId)> {
+        let shape = self.graph[x].shape.clone();
+        let values = Values::Bool(vec![true; shape.elements()]);
+        let mut inside = self.graph.push_constant(Constant { shape, values });
+        for (axis, (before, after)) in margins.enumerate() {
+            let pad = Op::Pad { axis, before, after };
+            x = self.push(pad.clone(), &[x])?;
+            inside = self.push(pad, &[inside])?;
+        }
+        Ok((x, inside))
     }
 }

@@ -20,10 +20,20 @@ pub(super) struct Leaves<'a> {
     pub inputs: &'a [TensorId],
     /// Position among the graph's parameters, by tensor.
     pub parameters: &'a HashMap<TensorId, usize>,
-    /// Module path and shape of every parameter, in order.
-    pub paths: &'a [(String, Shape)],
+    /// The graph's parameters, in order.
+    pub table: &'a [Parameter],
     /// Values of everything that was not computed.
     pub values: &'a std::collections::BTreeMap<TensorId, TensorData>,
+}
+
+/// A parameter of the module.
+pub(super) struct Parameter {
+    /// Where it stands in the module.
+    pub path: String,
+    /// Sizes of its dimensions.
+    pub shape: Shape,
+    /// Whether it requires a gradient.
+    pub trained: bool,
 }
 
 /// Lowers recorded `operations` to a graph that ends in `loss`.
@@ -71,8 +81,8 @@ impl<'a> Lowering<'a> {
             let node = lowering.graph.push_input(shape(data.shape()), dtype);
             lowering.nodes.insert(*id, node);
         }
-        for (path, shape) in lowering.leaves.paths {
-            lowering.graph.push_parameter(path.clone(), shape.clone());
+        for Parameter { path, shape, trained } in lowering.leaves.table {
+            lowering.graph.push_parameter(path.clone(), shape.clone(), *trained);
         }
         Ok(lowering)
     }
@@ -127,7 +137,7 @@ impl<'a> Lowering<'a> {
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
         if let Some(&parameter) = self.leaves.parameters.get(&tensor.id) {
-            let path = &self.leaves.paths[parameter].0;
+            let path = &self.leaves.table[parameter].path;
             self.module = path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
             return Ok(self.graph.parameters[parameter].node);
         }

@@ -79,20 +79,24 @@ impl Lowering<'_> {
             scores = self.push(Op::Binary(Binary::Add), &[scores, bias])?;
         }
         if let Some(mask) = &op.mask {
-            scores = self.masked(scores, mask)?;
+            // Finite, so that a row that is masked as a whole is no NaN; below it becomes zero.
+            scores = self.masked(scores, mask, f32::MIN.into())?;
         }
         if op.options.is_causal {
             let mask = self.causal_mask(&op.query, &op.key)?;
             scores = self.push(Op::Fill(f64::NEG_INFINITY), &[mask, scores])?;
         }
-        let weights = self.push(Op::Softmax, &[scores])?;
+        let mut weights = self.push(Op::Softmax, &[scores])?;
+        if let Some(mask) = &op.mask {
+            weights = self.masked(weights, mask, 0.0)?;
+        }
         let node = self.push(Op::Matmul, &[weights, value])?;
         self.bind(&op.out, node)
     }
 
-    fn masked(&mut self, scores: NodeId, mask: &TensorIr) -> Result<NodeId> {
+    fn masked(&mut self, x: NodeId, mask: &TensorIr, value: f64) -> Result<NodeId> {
         let mask = self.node(mask)?;
-        self.push(Op::Fill(f64::NEG_INFINITY), &[mask, scores])
+        self.push(Op::Fill(value), &[mask, x])
     }
 
     /// True where a key comes after its query; the last key belongs to the last query.

@@ -71,6 +71,7 @@ impl Lowering<'_> {
             Numeric::MinDim(op) => self.extreme(&op.input, Op::ArgMin(op.axis), op.axis, &op.out),
             Numeric::Max(op) => self.extreme_of_all(&op.input, Op::ArgMax(0), &op.out),
             Numeric::Min(op) => self.extreme_of_all(&op.input, Op::ArgMin(0), &op.out),
+            Numeric::Pad(op) => self.pad(op),
             _ => self.unknown(op),
         }
     }

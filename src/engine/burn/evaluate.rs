@@ -33,6 +33,10 @@ pub(super) fn evaluate(
         Op::Where => select(node, next(), next(), next()),
         Op::Fill(value) => fill(node, *value, next(), next()),
         Op::Cast(dtype) => cast(next(), *dtype),
+        Op::UnaryGradient(op) => unary_gradient(*op, next(), next()),
+        Op::Dropout { layer, probability } => {
+            dropout(node, *probability, DropoutKey { layer: *layer, ..key }, next())
+        }
         Op::Matmul => D::float_matmul(next(), next()),
         Op::Sum(axes) => D::float_sum_dims(next(), axes),
         Op::ArgMax(axis) => D::float_argmax(next(), *axis, IntDType::I64),
@@ -43,56 +47,20 @@ pub(super) fn evaluate(
         Op::Pad { axis, before, after } => pad(node, next(), *axis, *before, *after),
         Op::Concatenate(axis) => concatenate(node.dtype, operands.collect(), *axis),
         Op::Gather(axis) => gather(node.dtype, *axis, next(), next()),
-        Op::ScatterAdd { axis, .. } => {
-            let (index, values) = (next(), next());
-            let zeros = D::float_zeros(shape(node), &values.device(), FloatDType::F32);
-            D::float_scatter(*axis, zeros, index, values, IndexingUpdateOp::Add)
-        }
-        Op::Embedding => {
-            let (table, index) = (next(), next());
-            let flat =
-                D::int_reshape(index.clone(), BurnShape::new([index.shape().num_elements()]));
-            D::float_reshape(D::float_select(table, 0, flat), shape(node))
-        }
-        Op::EmbeddingGradient { .. } => {
-            let (index, g) = (next(), next());
-            let rows = index.shape().num_elements();
-            let index = D::int_reshape(index, BurnShape::new([rows]));
-            let g = D::float_reshape(g, BurnShape::new([rows, node.shape.0[1]]));
-            let zeros = D::float_zeros(shape(node), &g.device(), FloatDType::F32);
-            D::float_select_assign(zeros, 0, index, g, IndexingUpdateOp::Add)
-        }
+        Op::ScatterAdd { axis, .. } => scatter_add(node, *axis, next(), next()),
+        Op::Embedding => embedding(node, next(), next()),
+        Op::EmbeddingGradient { .. } => embedding_gradient(node, next(), next()),
         Op::Softmax => D::softmax(next(), node.shape.rank() - 1),
         Op::LogSoftmax => D::log_softmax(next(), node.shape.rank() - 1),
-        Op::SoftmaxGradient => {
-            let (y, g) = (next(), next());
-            let dot = D::float_sum_dim(D::float_mul(y.clone(), g.clone()), node.shape.rank() - 1);
-            D::float_mul(y, D::float_sub(g, dot))
-        }
-        Op::LogSoftmaxGradient => {
-            let (y, g) = (next(), next());
-            let sum = D::float_sum_dim(g.clone(), node.shape.rank() - 1);
-            D::float_sub(g, D::float_mul(D::float_exp(y), sum))
-        }
+        Op::SoftmaxGradient => softmax_gradient(next(), next()),
+        Op::LogSoftmaxGradient => log_softmax_gradient(next(), next()),
         Op::LayerNorm(epsilon) => {
             let (x, gamma) = (next(), next());
             D::layer_norm(x, gamma, operands.next(), *epsilon)
         }
         Op::LayerNormGradient(epsilon) => layer_norm_gradient(*epsilon, next(), next(), next()),
         Op::LayerNormGradientGamma(epsilon) => {
-            let (x, g) = (next(), next());
-            let (normalised, _) = normalise(x, *epsilon);
-            let product = D::float_mul(normalised, g);
-            let axes: Vec<usize> = (0..product.shape().num_dims() - 1).collect();
-            D::float_reshape(D::float_sum_dims(product, &axes), shape(node))
-        }
-        Op::UnaryGradient(op) => unary_gradient(*op, next(), next()),
-        Op::Dropout { layer, probability } => {
-            let x = next();
-            let mut mask = vec![0.0; node.shape.elements()];
-            dropout_mask(DropoutKey { layer: *layer, ..key }, *probability as f32, &mut mask);
-            let mask = D::float_from_data(TensorData::new(mask, shape(node)), &x.device());
-            D::float_mul(x, mask)
+            layer_norm_gradient_gamma(node, *epsilon, next(), next())
         }
     }
 }
@@ -353,6 +321,63 @@ fn gather(dtype: DType, axis: usize, x: DispatchTensor, index: DispatchTensor) -
         DType::Int => D::int_gather(axis, x, index),
         DType::Bool => D::bool_gather(axis, x, index),
     }
+}
+
+fn dropout(node: &Node, probability: f64, key: DropoutKey, x: DispatchTensor) -> DispatchTensor {
+    let mut mask = vec![0.0; node.shape.elements()];
+    dropout_mask(key, probability as f32, &mut mask);
+    let mask = D::float_from_data(TensorData::new(mask, shape(node)), &x.device());
+    D::float_mul(x, mask)
+}
+
+fn scatter_add(
+    node: &Node,
+    axis: usize,
+    index: DispatchTensor,
+    values: DispatchTensor,
+) -> DispatchTensor {
+    let zeros = D::float_zeros(shape(node), &values.device(), FloatDType::F32);
+    D::float_scatter(axis, zeros, index, values, IndexingUpdateOp::Add)
+}
+
+fn embedding(node: &Node, table: DispatchTensor, index: DispatchTensor) -> DispatchTensor {
+    let rows = index.shape().num_elements();
+    let index = D::int_reshape(index, BurnShape::new([rows]));
+    D::float_reshape(D::float_select(table, 0, index), shape(node))
+}
+
+fn embedding_gradient(node: &Node, index: DispatchTensor, g: DispatchTensor) -> DispatchTensor {
+    let rows = index.shape().num_elements();
+    let index = D::int_reshape(index, BurnShape::new([rows]));
+    let g = D::float_reshape(g, BurnShape::new([rows, node.shape.0[1]]));
+    let zeros = D::float_zeros(shape(node), &g.device(), FloatDType::F32);
+    D::float_select_assign(zeros, 0, index, g, IndexingUpdateOp::Add)
+}
+
+/// `y (g - sum(y g))`.
+fn softmax_gradient(y: DispatchTensor, g: DispatchTensor) -> DispatchTensor {
+    let last = y.shape().num_dims() - 1;
+    let dot = D::float_sum_dim(D::float_mul(y.clone(), g.clone()), last);
+    D::float_mul(y, D::float_sub(g, dot))
+}
+
+/// `g - exp(y) sum(g)`.
+fn log_softmax_gradient(y: DispatchTensor, g: DispatchTensor) -> DispatchTensor {
+    let sum = D::float_sum_dim(g.clone(), y.shape().num_dims() - 1);
+    D::float_sub(g, D::float_mul(D::float_exp(y), sum))
+}
+
+/// `sum(normalised x * g)` over all rows.
+fn layer_norm_gradient_gamma(
+    node: &Node,
+    epsilon: f64,
+    x: DispatchTensor,
+    g: DispatchTensor,
+) -> DispatchTensor {
+    let (normalised, _) = normalise(x, epsilon);
+    let product = D::float_mul(normalised, g);
+    let axes: Vec<usize> = (0..product.shape().num_dims() - 1).collect();
+    D::float_reshape(D::float_sum_dims(product, &axes), shape(node))
 }
 
 /// `(x - mean) / sqrt(variance + epsilon)` and the factor `1 / sqrt(variance + epsilon)`.

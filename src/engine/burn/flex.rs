@@ -10,6 +10,7 @@ use burn_dispatch::{BackendTensor, DispatchAutodiffContext, DispatchTensor, Disp
 use burn_flex::{FlexTensor, Layout};
 use burn_std::{Bytes, Shape as BurnShape};
 
+use super::pool::Pool;
 use crate::engine::kernels::{self, MatMut, MatRef, View, Write};
 use crate::graph::{Binary, DType, Node, Op, Scalar, Unary};
 use crate::random::{DropoutKey, dropout_mask};
@@ -22,6 +23,7 @@ pub(super) fn evaluate(
     operands: &mut [DispatchTensor],
     in_place: Option<usize>,
     key: DropoutKey,
+    pool: &mut Pool,
 ) -> Option<DispatchTensor> {
     if node.dtype != DType::F32 || node.shape.rank() > kernels::MAX_DIMS {
         return None;
@@ -33,9 +35,12 @@ pub(super) fn evaluate(
     }
     let operands: Vec<&FlexTensor> = operands.iter().map(flex).collect::<Option<_>>()?;
     if let Op::Reshape(_) = node.op {
-        return reshape(node, operands[0]);
+        return reshape(node, operands[0], pool);
     }
-    let mut output = vec![0.0; node.shape.elements()];
+    if !is_here(&node.op) {
+        return None;
+    }
+    let mut output = pool.take(node.shape.elements());
     write(node, &operands, &mut output, Write::Set, key).then(|| tensor(node, output))
 }
 
@@ -257,6 +262,20 @@ fn fill_where(mask: &FlexTensor, shape: &[usize], value: f32, elements: &mut [f3
     }
 }
 
+/// Whether [`write`] has the op; it may still refuse some operands.
+fn is_here(op: &Op) -> bool {
+    match op {
+        Op::Binary(_) | Op::Unary(_) | Op::UnaryGradient(_) | Op::Fill(_) | Op::Dropout { .. } => {
+            true
+        }
+        Op::Scalar(scalar, _) => *scalar == Scalar::Multiply,
+        Op::Matmul | Op::Sum(_) | Op::Embedding | Op::EmbeddingGradient { .. } => true,
+        Op::Softmax | Op::LogSoftmax | Op::SoftmaxGradient | Op::LogSoftmaxGradient => true,
+        Op::LayerNorm(_) | Op::LayerNormGradient(_) | Op::LayerNormGradientGamma(_) => true,
+        _ => false,
+    }
+}
+
 /// Computes `node` into `output`; false if the op is not here.
 fn write(
     node: &Node,
@@ -265,21 +284,47 @@ fn write(
     write: Write,
     key: DropoutKey,
 ) -> bool {
-    let x = operands[0];
-    let width = x.layout().shape().iter().last().copied().unwrap_or(1);
     match &node.op {
         Op::Matmul => matmul(operands[0], operands[1], output, write),
-        Op::Sum(axes) => return sum(x, axes, output, write),
+        Op::Sum(axes) => return sum(operands[0], axes, output, write),
         Op::LayerNormGradientGamma(epsilon) => {
-            let (x, g) = (dense(x), dense(operands[1]));
+            let (x, g) = (dense(operands[0]), dense(operands[1]));
             kernels::layer_norm_grad_gamma(output, &x, &g, *epsilon as f32, write);
         }
         Op::EmbeddingGradient { .. } => {
-            let Some(index) = x.as_slice::<i64>() else { return false };
-            let columns = *node.shape.0.last().expect("a table has two dimensions");
-            kernels::scatter_add_rows(output, &dense(operands[1]), index, columns);
+            let Some(index) = operands[0].as_slice::<i64>() else { return false };
+            if write == Write::Set {
+                output.fill(0.0);
+            }
+            kernels::scatter_add_rows(output, &dense(operands[1]), index, node.shape.0[1]);
         }
         _ if write == Write::Add => return false,
+        Op::Binary(_) | Op::Scalar(..) | Op::Unary(_) | Op::UnaryGradient(_) => {
+            return write_elementwise(node, operands, output);
+        }
+        Op::Fill(value) => {
+            kernels::copy(output, view(operands[1], &node.shape.0));
+            fill_where(operands[0], &node.shape.0, *value as f32, output);
+        }
+        Op::Dropout { layer, probability } => {
+            dropout_mask(DropoutKey { layer: *layer, ..key }, *probability as f32, output);
+            let x = view(operands[0], &node.shape.0);
+            kernels::binary_assign(kernels::Binary::Mul, output, x);
+        }
+        Op::Embedding => {
+            let Some(index) = operands[1].as_slice::<i64>() else { return false };
+            let width = node.shape.0[node.shape.rank() - 1];
+            kernels::gather_rows(output, &dense(operands[0]), index, width);
+        }
+        _ => return write_rows(node, operands, output),
+    }
+    true
+}
+
+/// [`write`] for functions of one element.
+fn write_elementwise(node: &Node, operands: &[&FlexTensor], output: &mut [f32]) -> bool {
+    let x = operands[0];
+    match &node.op {
         Op::Binary(op) => {
             let (x, y) = (view(x, &node.shape.0), view(operands[1], &node.shape.0));
             kernels::binary(binary(*op), output, x, y);
@@ -302,33 +347,29 @@ fn write(
             };
             kernels::unary_grad(op, output, &dense(x), &dense(operands[1]));
         }
-        Op::Fill(value) => {
-            kernels::copy(output, view(operands[1], &node.shape.0));
-            fill_where(x, &node.shape.0, *value as f32, output);
-        }
-        Op::Dropout { layer, probability } => {
-            dropout_mask(DropoutKey { layer: *layer, ..key }, *probability as f32, output);
-            kernels::binary_assign(kernels::Binary::Mul, output, view(x, &node.shape.0));
-        }
-        Op::Softmax => kernels::softmax(output, &dense(x), width),
-        Op::LogSoftmax => kernels::log_softmax(output, &dense(x), width),
-        Op::SoftmaxGradient => {
-            kernels::softmax_grad(output, &dense(x), &dense(operands[1]), width);
-        }
+        _ => return false,
+    }
+    true
+}
+
+/// [`write`] for functions of one row, along the last axis.
+fn write_rows(node: &Node, operands: &[&FlexTensor], output: &mut [f32]) -> bool {
+    let x = dense(operands[0]);
+    let width = node.shape.0.last().copied().unwrap_or(1);
+    match &node.op {
+        Op::Softmax => kernels::softmax(output, &x, width),
+        Op::LogSoftmax => kernels::log_softmax(output, &x, width),
+        Op::SoftmaxGradient => kernels::softmax_grad(output, &x, &dense(operands[1]), width),
         Op::LogSoftmaxGradient => {
-            kernels::log_softmax_grad(output, &dense(x), &dense(operands[1]), width);
+            kernels::log_softmax_grad(output, &x, &dense(operands[1]), width);
         }
         Op::LayerNorm(epsilon) => {
             let (gamma, beta) = (dense(operands[1]), operands.get(2).map(|beta| dense(beta)));
-            kernels::layer_norm(output, &dense(x), &gamma, beta.as_deref(), *epsilon as f32);
+            kernels::layer_norm(output, &x, &gamma, beta.as_deref(), *epsilon as f32);
         }
         Op::LayerNormGradient(epsilon) => {
             let (gamma, g) = (dense(operands[1]), dense(operands[2]));
-            kernels::layer_norm_grad_x(output, &dense(x), &gamma, &g, *epsilon as f32);
-        }
-        Op::Embedding => {
-            let Some(index) = operands[1].as_slice::<i64>() else { return false };
-            kernels::gather_rows(output, &dense(x), index, width);
+            kernels::layer_norm_grad_x(output, &x, &gamma, &g, *epsilon as f32);
         }
         _ => return false,
     }
@@ -336,7 +377,7 @@ fn write(
 }
 
 /// A view where the elements are dense, else a copy: what `graph::storages` counts on.
-fn reshape(node: &Node, x: &FlexTensor) -> Option<DispatchTensor> {
+fn reshape(node: &Node, x: &FlexTensor, pool: &mut Pool) -> Option<DispatchTensor> {
     let whole = x.bytes().len() == node.shape.elements() * x.dtype().size();
     if whole && x.is_contiguous() {
         return Some(wrap(x.reshape(BurnShape::from(node.shape.0.clone()))));
@@ -345,7 +386,7 @@ fn reshape(node: &Node, x: &FlexTensor) -> Option<DispatchTensor> {
     if dims.len() > kernels::MAX_DIMS {
         return None;
     }
-    let mut output = vec![0.0; node.shape.elements()];
+    let mut output = pool.take(node.shape.elements());
     kernels::copy(&mut output, view(x, &dims));
     Some(tensor(node, output))
 }

@@ -6,6 +6,7 @@ mod flex;
 mod fold;
 mod memory;
 mod optimizer;
+mod pool;
 
 use std::collections::HashMap;
 
@@ -24,6 +25,7 @@ use crate::random::DropoutKey;
 use fold::fold;
 use memory::Meter;
 use optimizer::State;
+use pool::Pool;
 
 /// Plays stages on one Burn device.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct BurnEngine {
     inputs: Vec<Vec<DispatchTensor>>,
     step: u64,
     meter: Meter,
+    pool: Pool,
 }
 
 /// What a stage holds between actions, by microbatch.
@@ -59,6 +62,7 @@ impl BurnEngine {
             inputs: Vec::new(),
             step: 0,
             meter: Meter::default(),
+            pool: Pool::default(),
             device,
             setup,
         };
@@ -132,7 +136,7 @@ impl BurnEngine {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
                     let node = &graph[id];
-                    let value = flex::evaluate(node, &mut operands, in_place, key)
+                    let value = flex::evaluate(node, &mut operands, in_place, key, &mut self.pool)
                         .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
                     let value = if split.copied[id.index()] { dense(value) } else { value };
                     self.meter.hold(&value);
@@ -156,6 +160,7 @@ impl BurnEngine {
             for id in &command.free {
                 if let Some(value) = stash.remove(id) {
                     self.meter.release(&value);
+                    self.pool.give(value);
                 }
             }
         }
@@ -260,10 +265,10 @@ impl Engine for BurnEngine {
             Ok(Outcome { parcel, loss })
         });
         if !matches!(action.work, Work::F | Work::B) {
-            for value in stash.values() {
-                self.meter.release(value);
+            for (_, value) in stash.drain() {
+                self.meter.release(&value);
+                self.pool.give(value);
             }
-            stash.clear();
         }
         self.setup.stages = setup;
         let stage = self.stages.get_mut(&action.stage).expect("the stage was there before");

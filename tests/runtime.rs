@@ -1,0 +1,142 @@
+//! Promise: the first error ends a run, names its action, and stops every thread; parcels arrive
+//! in order whatever the devices' speeds.
+
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::{Device, Tensor};
+use zerobubble::compile::Accumulator;
+use zerobubble::engine::{Engine, Outcome, Parcel, StepInputs};
+use zerobubble::error::{Error, Result};
+use zerobubble::graph::ParameterId;
+use zerobubble::plan::{Action, CheckedPlan, Schedule, Work, bounds, check, generate};
+use zerobubble::runtime::Runtime;
+
+type Value = burn_dispatch::DispatchTensor;
+
+/// An engine whose actions are a function.
+struct Scripted<F>(F);
+
+impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
+    fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome> {
+        Ok(Outcome { parcel: (self.0)(action, arrived)?, loss: None })
+    }
+
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
+        Ok(Vec::new())
+    }
+
+    fn update(
+        &mut self,
+        _learning_rate: f64,
+        _shared: &[(Accumulator, Value)],
+    ) -> Result<Vec<(ParameterId, Value)>> {
+        Ok(Vec::new())
+    }
+
+    fn set_parameters(&mut self, _values: &[(ParameterId, Value)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn parameters(&self) -> Result<Vec<(ParameterId, Value)>> {
+        Ok(Vec::new())
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn plan(schedule: Schedule, devices: u32, microbatches: u32) -> CheckedPlan {
+    check(generate(schedule, devices, microbatches).unwrap()).unwrap()
+}
+
+fn start<F>(plan: &CheckedPlan, mut script: impl FnMut(usize) -> F) -> Runtime
+where
+    F: FnMut(Action, Parcel) -> Result<Parcel> + Send + 'static,
+{
+    let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
+    let engines = (0..plan.plan().lanes.len()).map(engine).collect();
+    Runtime::start(plan.clone(), &bounds(plan), engines).unwrap()
+}
+
+fn step(runtime: &mut Runtime) -> Result<()> {
+    runtime.step(0, Arc::new(Vec::new()), 0.0).map(drop)
+}
+
+#[test]
+fn a_worker_that_panics_is_an_error_that_names_the_action() {
+    for schedule in Schedule::ALL {
+        for victim in ["0F0", "1F2", "2F3"] {
+            let victim: Action = victim.parse().unwrap();
+            let mut runtime = start(&plan(schedule, 3, 4), |_| {
+                move |action, _| {
+                    assert!(action != victim, "out of luck");
+                    Ok(Vec::new())
+                }
+            });
+            let error = step(&mut runtime).unwrap_err();
+            assert_eq!(error.site.action, Some(victim), "{error}");
+            assert!(error.to_string().contains("out of luck"), "{error}");
+            let later = step(&mut runtime).unwrap_err();
+            assert!(later.to_string().contains("stopped"), "{later}");
+        }
+    }
+}
+
+#[test]
+fn the_first_error_wins() {
+    // Every later device fails too, but only after the first has handed on its parcel.
+    let mut runtime = start(&plan(Schedule::OneFOneB, 4, 8), |_| {
+        |action: Action, _| match (action.stage.0, action.work) {
+            (1, Work::F) => Err(Error::run("the first")),
+            (2.., _) => Err(Error::run("a later one")),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let error = step(&mut runtime).unwrap_err();
+    assert_eq!(error.to_string(), "action 1F0: the first");
+}
+
+#[test]
+fn every_device_obeys_its_lane_and_gets_its_own_parcels() {
+    let device = Device::flex();
+    for schedule in Schedule::ALL {
+        let plan = plan(schedule, 4, 9);
+        let done = Arc::new(Mutex::new(vec![Vec::new(); 4]));
+        let mut runtime = start(&plan, |lane| {
+            let (done, device) = (done.clone(), device.clone());
+            // Devices take turns at being the slow one.
+            move |action: Action, arrived: Parcel| {
+                let turns = (lane as u32 * 7 + action.microbatch.0 * 5) % 11;
+                std::hint::black_box((0..turns * 20_000).fold(0u32, |x, y| x.wrapping_mul(31) ^ y));
+                for value in arrived {
+                    let sender = Tensor::<1>::from_dispatch(value).into_scalar::<f32>();
+                    assert_eq!(sender, action.microbatch.0 as f32, "{action}");
+                }
+                done.lock().unwrap()[lane].push(action);
+                let tell = Tensor::<1>::from_floats([action.microbatch.0 as f32], &device);
+                let tells = action.work != Work::W;
+                Ok(tells.then(|| tell.into_dispatch()).into_iter().collect())
+            }
+        });
+        step(&mut runtime).unwrap();
+        assert_eq!(*done.lock().unwrap(), plan.plan().lanes, "{schedule}");
+    }
+}
+
+#[test]
+fn a_step_reports_every_action_once_and_in_order() {
+    let plan = plan(Schedule::ZbH1, 3, 5);
+    let mut runtime = start(&plan, |_| |_, _| Ok(Vec::new()));
+    let outcome = runtime.step(0, Arc::new(Vec::new()), 0.0).unwrap();
+    for (lane, actions) in outcome.timeline.lanes.iter().zip(&plan.plan().lanes) {
+        let times: Vec<(f64, f64)> = lane.iter().map(|span| (span.start, span.end)).collect();
+        assert!(times.iter().all(|(start, end)| start <= end));
+        assert!(times.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+        assert_eq!(lane.len(), actions.len() + 1, "all actions and one update");
+    }
+}
