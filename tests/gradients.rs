@@ -13,7 +13,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::{Module, Param};
 use burn::tensor::activation as act;
 use burn::tensor::module as functions;
-
 use burn::tensor::{Tensor, s};
 use common::{compare, tensor};
 use proptest::prelude::*;
@@ -41,6 +40,8 @@ enum Source {
     Activations,
     /// Activations of other blocks, so that values and gradients cross.
     OtherBlocks,
+    /// The first an activation, the others parameters, as in a layer.
+    Layer,
 }
 
 /// Compares a row with Burn, with operands from everywhere.
@@ -55,14 +56,17 @@ fn check(row: &Row, dims: Dims, seed: u64) -> Result<(), String> {
         z: Param::from_tensor(operand(2)),
         weights: Param::from_tensor(tensor(seed.wrapping_add(3), [size], 0.2, 1.0)),
     };
-    for source in [Source::Parameters, Source::Activations, Source::OtherBlocks] {
+    use Source::{Activations, Layer, OtherBlocks, Parameters};
+    for source in [Parameters, Activations, OtherBlocks, Layer] {
         let loss = |model: &Operands, zero: Tensor<3>| {
+            let activation = |parameter: &Param<Tensor<3>>| parameter.val() + zero.clone();
             let operand = |parameter: &Param<Tensor<3>>| match source {
-                Source::Parameters => parameter.val(),
-                Source::Activations => parameter.val() + zero.clone(),
-                Source::OtherBlocks => boundary(parameter.val() + zero.clone()),
+                Parameters | Layer => parameter.val(),
+                Activations => activation(parameter),
+                OtherBlocks => boundary(activation(parameter)),
             };
-            let y = op([operand(&model.x), operand(&model.y), operand(&model.z)]);
+            let x = if let Layer = source { activation(&model.x) } else { operand(&model.x) };
+            let y = op([x, operand(&model.y), operand(&model.z)]);
             (y.reshape([size]) * model.weights.val()).sum()
         };
         compare(&model, &loss, |device| Tensor::<3>::zeros([1, 1, 1], device))

@@ -15,6 +15,7 @@ use burn_capture::CapturedGraph;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::TensorId;
 
+use parameters::Parameter;
 pub(crate) use parameters::{load, read};
 pub(crate) use verify::{EagerLoss, eager_loss, verify_loss};
 
@@ -38,10 +39,11 @@ where
     L: Fn(&M, B) -> Tensor<1>,
 {
     let device = Device::capture();
+    check_floats(example)?;
     let mut recorded = Recorded { frozen: parameters::frozen(model), ..Recorded::default() };
     let record = || {
         device.capture_scope(|scope| {
-            let model = model.clone().to_device(&device);
+            let model = model.valid().to_device(&device);
             recorded.parameters = parameters::recorded(&model);
             let tensors: Vec<DispatchTensor> =
                 example.clone().into_tensors().into_iter().map(|x| move_to(x, &device)).collect();
@@ -51,11 +53,10 @@ where
             scope.complete(recorded.inputs.iter().copied(), recorded.loss)
         })
     };
-    let captured = catch_unwind(AssertUnwindSafe(record))
-        .map_err(|panic| {
-            Error::model(format!("the model panicked while it was captured: {}", message(&*panic)))
-                .hint("run the same loss eagerly on one microbatch first")
-        })?
+    let captured = catch_unwind(AssertUnwindSafe(record));
+    recorded.check_floats()?;
+    let captured = captured
+        .map_err(|panic| panicked(&message(&*panic)))?
         .map_err(|error| Error::model(format!("capture failed: {error}")))?;
     let graph = recorded.lower(&captured)?;
     verify_graph(&graph)?;
@@ -66,12 +67,22 @@ where
 #[derive(Default)]
 struct Recorded {
     frozen: HashSet<ParamId>,
-    parameters: Vec<parameters::Recorded>,
+    parameters: Vec<Parameter>,
     inputs: Vec<TensorId>,
     loss: Option<TensorId>,
 }
 
 impl Recorded {
+    fn check_floats(&self) -> Result<()> {
+        match self.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
+            Some(Parameter { path, dtype, .. }) => {
+                Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
+                    .hint("cast the module to f32"))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn lower(&self, captured: &CapturedGraph) -> Result<Graph> {
         if self.parameters.is_empty() {
             return Err(Error::model("the module has no parameters")
@@ -81,10 +92,6 @@ impl Recorded {
         let mut ids = Vec::new();
         let mut leaves = Vec::new();
         for parameter in &self.parameters {
-            if parameter.dtype != DType::F32 {
-                let problem = format!("a parameter of {:?}, not of f32", parameter.dtype);
-                return Err(Error::model(problem).in_module(parameter.path.clone()));
-            }
             // A parameter that the module holds twice is one parameter: the first names it.
             let position = ids.iter().position(|id| *id == parameter.id).unwrap_or_else(|| {
                 ids.push(parameter.id);
@@ -106,6 +113,27 @@ impl Recorded {
         let loss = self.loss.expect("the scope completed, so the loss was recorded");
         lower(leaves, &captured.graph.operations, loss)
     }
+}
+
+/// Floats of other widths are refused before Burn panics on an op that mixes them.
+fn check_floats<B: Batch>(example: &B) -> Result<()> {
+    for (position, tensor) in example.clone().into_tensors().iter().enumerate() {
+        let dtype = burn_backend::TensorMetadata::dtype(tensor);
+        if dtype.is_float() && dtype != DType::F32 {
+            let problem = format!("tensor {position} of the batch is of {dtype:?}, not of f32");
+            return Err(Error::data(problem).hint("cast it to f32"));
+        }
+    }
+    Ok(())
+}
+
+fn panicked(message: &str) -> Error {
+    if message.contains("has no concrete value") {
+        return Error::model("the model reads the value of a tensor while it is captured")
+            .hint("compute with tensors only: no into_data, into_scalar or one_hot in the loss");
+    }
+    Error::model(format!("the model panicked while it was captured: {message}"))
+        .hint("run the same loss eagerly on one microbatch first")
 }
 
 /// What a caught panic said.
@@ -132,10 +160,13 @@ pub(crate) fn move_to(tensor: DispatchTensor, device: &Device) -> DispatchTensor
     let dtype = burn_backend::TensorMetadata::dtype(&tensor);
     // The dimension in the type is not looked at: moving is the same for every rank.
     if dtype.is_float() {
-        Tensor::<1>::from_dispatch(tensor).to_device(device).into_dispatch()
+        let tensor = Tensor::<1>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
     } else if dtype.is_bool() {
-        Tensor::<1, Bool>::from_dispatch(tensor).to_device(device).into_dispatch()
+        let tensor = Tensor::<1, Bool>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
     } else {
-        Tensor::<1, Int>::from_dispatch(tensor).to_device(device).into_dispatch()
+        let tensor = Tensor::<1, Int>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
     }
 }

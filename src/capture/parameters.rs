@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::Shape;
 
 /// A parameter on the capture device.
-pub(super) struct Recorded {
+pub(super) struct Parameter {
     pub id: ParamId,
     pub tensor: TensorId,
     pub path: String,
@@ -20,10 +20,10 @@ pub(super) struct Recorded {
 }
 
 /// The float parameters of a module that lives on a capture device.
-pub(super) fn recorded<M: Module>(model: &M) -> Vec<Recorded> {
+pub(super) fn recorded<M: Module>(model: &M) -> Vec<Parameter> {
     struct Visitor {
         path: Vec<String>,
-        found: Vec<Recorded>,
+        found: Vec<Parameter>,
     }
     impl ModuleVisitor for Visitor {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -39,7 +39,13 @@ pub(super) fn recorded<M: Module>(model: &M) -> Vec<Recorded> {
             let (shape, dtype) = (Shape(tensor.shape().to_vec()), tensor.dtype());
             if let Ok(tensor) = tensor.try_into_primitive::<CaptureBackend>() {
                 let path = self.path.join(".");
-                self.found.push(Recorded { id: param.id, tensor: tensor.id(), path, shape, dtype });
+                self.found.push(Parameter {
+                    id: param.id,
+                    tensor: tensor.id(),
+                    path,
+                    shape,
+                    dtype,
+                });
             }
         }
     }
@@ -59,7 +65,7 @@ pub(super) fn frozen<M: Module>(model: &M) -> HashSet<ParamId> {
         }
     }
     // Burn tells only of a module in training mode which parameters require a gradient.
-    let model = model.clone().to_device(&Device::flex()).train();
+    let model = model.valid().to_device(&Device::flex()).train();
     let mut visitor = Visitor(HashSet::new());
     model.visit(&mut visitor);
     visitor.0
@@ -101,7 +107,10 @@ pub(crate) fn load<M: Module>(model: M, values: Vec<TensorData>) -> Result<M> {
             match next {
                 Some(data) if *data.shape() == param.shape() => {
                     self.taken.insert(param.id, data.clone());
-                    param.map(|old| Tensor::from_data(data, &old.device()))
+                    param.map(|old| {
+                        let value = Tensor::from_data(data, &old.device());
+                        if old.is_require_grad() { value.require_grad() } else { value }
+                    })
                 }
                 other => {
                     let found =

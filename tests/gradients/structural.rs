@@ -214,10 +214,12 @@ fn normalisation() {
     check_all(&rows, 16, same());
 }
 
+type Mask = fn([usize; 4], &Device) -> Tensor<4, Bool>;
+
 /// Queries, keys and values `[2 * heads, length, width]` as the op's operands.
 fn attention(
     [q, k, v]: [Tensor<3>; 3],
-    mask: Option<fn([usize; 4], &Device) -> Tensor<4, Bool>>,
+    mask: Option<Mask>,
     biased: bool,
     options: AttentionModuleOptions,
 ) -> Tensor<3> {
@@ -242,7 +244,7 @@ fn every_third(dims: [usize; 4], device: &Device) -> Tensor<4, Bool> {
 
 fn a_whole_row(dims: [usize; 4], device: &Device) -> Tensor<4, Bool> {
     let count: usize = dims.iter().product();
-    let mask: Vec<bool> = (0..count).map(|at| at / dims[3] % 2 == 0).collect();
+    let mask: Vec<bool> = (0..count).map(|at| (at / dims[3]).is_multiple_of(2)).collect();
     Tensor::from_data(TensorData::new(mask, dims), device)
 }
 
@@ -284,11 +286,18 @@ fn attention_with_every_option() {
 
 #[test]
 fn uses_of_one_value_add_up_across_blocks() {
-    let rows = [Row("chain", -1.0, 1.0, |[x, y, z]| {
-        let hidden = act::tanh(x.clone().matmul(y.clone()));
-        let hidden = hidden.matmul(z.clone()) + x.clone();
-        act::tanh(hidden.matmul(y) * x).matmul(z)
-    })];
+    let rows = [
+        Row("chain", -1.0, 1.0, |[x, y, z]| {
+            let hidden = act::tanh(x.clone().matmul(y.clone()));
+            let hidden = hidden.matmul(z.clone()) + x.clone();
+            act::tanh(hidden.matmul(y) * x).matmul(z)
+        }),
+        Row("one computed matrix in three blocks", -1.0, 1.0, |[x, y, z]| {
+            let matrix = act::tanh(y.clone() * z.clone()) + y.transpose();
+            let hidden = act::tanh(x.matmul(matrix.clone())).matmul(matrix.clone().transpose());
+            act::tanh(hidden).matmul(matrix) * z
+        }),
+    ];
     let dims = (size(), size()).prop_map(|(batch, width)| [[batch, width, width]; 3]);
     check_all(&rows, 16, dims);
 }

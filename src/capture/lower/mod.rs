@@ -60,7 +60,7 @@ struct Lowering<'a> {
     /// Nodes that depend on parameters alone.
     views: HashSet<NodeId>,
     dropout_layers: u32,
-    /// Module of the last parameter that was used, to say where in the model an op stands.
+    /// Module of the last parameter that an op used, to say where in the model an op stands.
     module: String,
 }
 
@@ -88,6 +88,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn operation(&mut self, operation: &OperationIr) -> Result<()> {
+        let parameters = operation.inputs().filter_map(|x| self.leaves.parameters.get(&x.id));
+        if let Some(&parameter) = parameters.last() {
+            let path = &self.leaves.table[parameter].path;
+            self.module = path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
+        }
         match operation {
             OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
             OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) => {
@@ -125,8 +130,7 @@ impl<'a> Lowering<'a> {
     /// The error for an op that has no counterpart in the graph.
     fn unknown<T>(&self, op: &impl std::fmt::Debug) -> Result<T> {
         let text = format!("{op:?}");
-        let end = text.find(['{', ' ']).unwrap_or(text.len());
-        let name = text[..end].trim_end_matches('(').replace('(', ".");
+        let name = text.split(['(', '{', ' ']).next().unwrap_or_default();
         let module = if self.module.is_empty() { "(input)" } else { &self.module };
         Err(Error::model("the graph has no such op; it was recorded in or right after this module")
             .in_module(module)
@@ -137,8 +141,6 @@ impl<'a> Lowering<'a> {
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
         if let Some(&parameter) = self.leaves.parameters.get(&tensor.id) {
-            let path = &self.leaves.table[parameter].path;
-            self.module = path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
             return Ok(self.graph.parameters[parameter].node);
         }
         if let Some(&node) = self.nodes.get(&tensor.id) {

@@ -30,6 +30,9 @@ impl Lowering<'_> {
                 self.bind(&op.out, node)
             }
             Module::Attention(op) => self.attention(op),
+            Module::BatchNorm(_) => self.unknown(op).map_err(|error| {
+                error.hint("LayerNorm, RmsNorm or GroupNorm: its statistics cross microbatches")
+            }),
             _ => self.unknown(op),
         }
     }

@@ -1,0 +1,375 @@
+//! Promise: a Burn module is captured as it trains, the same way every time, or refused with one
+//! clear error.
+
+#[path = "capture/layers.rs"]
+mod layers;
+
+mod common;
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv1d, Conv1dConfig};
+use burn::nn::transformer::TransformerEncoderConfig;
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear,
+    LinearConfig, Relu,
+};
+use burn::tensor::{DType, Device, Int, Tensor, activation};
+use common::{compare, numbers, tensor};
+use zerobubble::batch::Batch;
+use zerobubble::capture::capture;
+use zerobubble::differentiate::differentiate;
+use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::graph::{self, Op};
+use zerobubble::nn::boundary;
+use zerobubble::plan::Schedule;
+use zerobubble::split::{Split, split};
+use zerobubble::{AdamW, Trainer, gradients};
+
+/// Burn's device for tensors on the host, with its random numbers started anew.
+fn seeded() -> Device {
+    let device = Device::flex();
+    device.seed(11);
+    device
+}
+
+fn linear(from: usize, to: usize) -> Linear {
+    LinearConfig::new(from, to).init(&seeded())
+}
+
+/// A loss whose gradient is another one for every element.
+fn weighted<const D: usize>(y: Tensor<D>) -> Tensor<1> {
+    let size = y.shape().num_elements();
+    let weights = Tensor::from_floats(numbers(5, size, 0.2, 1.0).as_slice(), &y.device());
+    (y.reshape([size]) * weights).sum()
+}
+
+fn rows(device: &Device) -> Tensor<2> {
+    tensor(3, [5, 4], -1.0, 1.0).to_device(device)
+}
+
+fn gpt() -> Gpt {
+    GptConfig::new(11, 6, 2, 8, 2).init(&seeded())
+}
+
+type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
+
+fn gpt_loss(model: &Gpt, (tokens, targets): Tokens) -> Tensor<1> {
+    model.loss(tokens, targets)
+}
+
+fn token_batch(device: &Device) -> Tokens {
+    let tokens = |shift: i64| {
+        let tokens = Tensor::<1, Int>::arange(shift..shift + 12, device) * 5;
+        let tokens: Vec<i64> = tokens.into_data().iter::<i64>().map(|token| token % 11).collect();
+        Tensor::<1, Int>::from_ints(tokens.as_slice(), device).reshape([2, 6])
+    };
+    (tokens(0), tokens(1))
+}
+
+fn graph_of(model: &Gpt) -> graph::Graph {
+    capture(model, &gpt_loss, &token_batch(&Device::flex())).unwrap()
+}
+
+fn split_of<M: Module, B: Batch>(
+    model: &M,
+    loss: &impl Fn(&M, B) -> Tensor<1>,
+    batch: &B,
+) -> Split {
+    split(differentiate(capture(model, loss, batch).unwrap(), 1.0).unwrap()).unwrap()
+}
+
+fn refusal<M: Module, B: Batch>(model: &M, loss: impl Fn(&M, B) -> Tensor<1>, batch: B) -> String {
+    let error = gradients(model, &loss, &batch).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "one line: {error}");
+    error
+}
+
+#[track_caller]
+fn assert_names(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_graph_text() {
+    let model = gpt();
+    let text = graph_of(&model).to_string();
+    assert_eq!(graph_of(&model), graph_of(&model));
+    assert_eq!(graph_of(&model).to_string(), text);
+    assert_eq!(graph_of(&gpt()).to_string(), text);
+}
+
+#[test]
+fn a_module_on_an_autodiff_device_is_captured_too() {
+    let device = Device::flex().autodiff();
+    let graph = |model: &Gpt, device: &Device| {
+        capture(model, &gpt_loss, &token_batch(device)).unwrap().to_string()
+    };
+    let model = gpt();
+    let expected = graph(&model, &Device::flex());
+    assert_eq!(graph(&model.clone().train(), &device), expected);
+    assert_eq!(graph(&model.clone().to_device(&device), &device), expected);
+    let model = model.train();
+    assert!(gradients(&model, &gpt_loss, &token_batch(&device)).is_ok());
+    let model = train_one_step(&model, gpt_loss, "cpux2", &token_batch(&device));
+    let gradients = gpt_loss(&model, token_batch(&device)).backward();
+    let trained = burn::optim::GradientsParams::from_grads(gradients, &model);
+    assert_eq!(trained.len(), graph_of(&model).parameters.len(), "it can be trained on in Burn");
+}
+
+#[test]
+fn parameters_are_named_by_module_path() {
+    let encoder = TransformerEncoderConfig::new(4, 8, 2, 2).with_dropout(0.0).init(&seeded());
+    let loss = |model: &burn::nn::transformer::TransformerEncoder, x: Tensor<3>| {
+        let input = burn::nn::transformer::TransformerEncoderInput::new(x);
+        model.forward(input).mean()
+    };
+    let graph = capture(&encoder, &loss, &Tensor::zeros([1, 3, 4], &Device::flex())).unwrap();
+    let paths: Vec<&str> = graph.parameters.iter().map(|of| of.path.as_str()).collect();
+    for path in ["layers.0.mha.query.weight", "layers.1.pwff.linear_inner.bias"] {
+        assert!(paths.contains(&path), "{path} is not in {paths:?}");
+    }
+    let mut sorted = paths.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), paths.len(), "every path once: {paths:?}");
+}
+
+#[test]
+fn no_index_arithmetic_is_left_for_the_microbatches() {
+    let split = split_of(&gpt(), &gpt_loss, &token_batch(&Device::flex()));
+    let graph = &split.joint.graph;
+    for id in graph.ids() {
+        let node = &graph[id];
+        let moved = matches!(node.op, Op::Reshape(_) | Op::Expand(_));
+        if node.dtype != graph::DType::F32 && split.places[id.index()].is_some() {
+            assert!(moved, "{id} {node} is computed for every microbatch");
+        }
+    }
+    assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Fill(_))), "there is a mask");
+}
+
+#[test]
+fn marks_give_exactly_the_blocks_between_them() {
+    type Three = (Linear, Linear, Linear);
+    let model: Three = (linear(4, 6), linear(6, 6), linear(6, 3));
+    let loss = |(first, second, third): &Three, x| {
+        let x = boundary(activation::tanh(first.forward(x)));
+        let y = boundary(second.forward(x.clone()) * x.clone());
+        weighted(third.forward(y + x))
+    };
+    let split = split_of(&model, &loss, &rows(&Device::flex()));
+    let parameters: Vec<Vec<u32>> = split
+        .blocks
+        .iter()
+        .map(|block| block.parameters.iter().map(|parameter| parameter.0).collect())
+        .collect();
+    assert_eq!(parameters, [[0, 1], [2, 3], [4, 5]]);
+    assert_eq!(split.marks, [1, 2]);
+    compare(&model, &loss, rows).unwrap();
+    let unmarked = |(first, second, third): &Three, x| {
+        let x = activation::tanh(first.forward(x));
+        let y = second.forward(x.clone()) * x.clone();
+        weighted(third.forward(y + x))
+    };
+    let flex = Device::flex();
+    let [marked, unmarked] = [
+        gradients(&model, &loss, &rows(&flex)).unwrap(),
+        gradients(&model, &unmarked, &rows(&flex)).unwrap(),
+    ];
+    for ((path, marked), (_, unmarked)) in marked.iter().zip(&unmarked) {
+        assert_eq!(marked, unmarked, "{path} is the same with and without marks");
+    }
+}
+
+#[test]
+fn a_mark_without_work_before_it_is_refused() {
+    let loss = |model: &Linear, x| boundary(boundary(model.forward(x))).mean();
+    assert!(gradients(&linear(4, 2), &loss, &rows(&Device::flex())).is_ok(), "marks of one value");
+    let loss = |model: &Param<Tensor<2>>, x: Tensor<2>| {
+        let x = boundary(x.sum());
+        (x + boundary(model.val() * 2.0).sum()).sum()
+    };
+    let model = Param::from_tensor(rows(&Device::flex()));
+    let error = refusal(&model, loss, rows(&Device::flex()));
+    assert_names(&error, &["block 1 between two marks computes nothing", "boundary"]);
+}
+
+#[test]
+fn own_dropout_drops_the_same_elements_captured_and_eager() {
+    type Net = (Linear, zerobubble::nn::Dropout, Linear, zerobubble::nn::Dropout);
+    let dropout = |probability| zerobubble::nn::DropoutConfig::new(probability).init();
+    let model: Net = (linear(4, 9), dropout(0.5), linear(9, 8), dropout(0.2));
+    let loss =
+        |net: &Net, x| weighted(net.3.forward(net.2.forward(net.1.forward(net.0.forward(x)))));
+    compare(&model, &loss, rows).unwrap();
+    let none: Net = (model.0.clone(), dropout(0.0), model.2.clone(), dropout(0.0));
+    let of = |model: &Net| gradients(model, &loss, &rows(&Device::flex())).unwrap();
+    assert_ne!(of(&model), of(&none), "elements are dropped");
+}
+
+#[test]
+fn layers_that_train_differently_are_refused_by_name() {
+    type Net = (Linear, Vec<Dropout>, zerobubble::nn::Dropout);
+    let own = zerobubble::nn::DropoutConfig::new(0.1).init();
+    let net: Net = (linear(4, 64), vec![DropoutConfig::new(0.5).init()], own);
+    let loss = |net: &Net, x| weighted(net.2.forward(net.1[0].forward(net.0.forward(x))));
+    let error = refusal(&net, loss, rows(&Device::flex()));
+    assert_names(&error, &["module 1.0 (Dropout): ", "nn::Dropout"]);
+
+    type Normed = (Linear, BatchNorm);
+    let net: Normed = (linear(4, 6), BatchNormConfig::new(6).init(&seeded()));
+    let loss = |net: &Normed, x| weighted(net.1.forward(net.0.forward(x)));
+    assert_names(
+        &refusal(&net, loss, rows(&Device::flex())),
+        &["module 1", "BatchNorm", "LayerNorm"],
+    );
+}
+
+#[test]
+fn an_unknown_op_is_an_error_that_names_it_and_its_module() {
+    type Net = (Linear, Vec<Linear>);
+    let net: Net = (linear(4, 4), vec![linear(4, 4)]);
+    let loss = |net: &Net, x| net.1[0].forward(net.0.forward(x)).cumsum(1).sum();
+    assert_names(&refusal(&net, loss, rows(&Device::flex())), &["module 1.0", "CumSum"]);
+
+    type Convolution = (Linear, Vec<Conv1d>);
+    let net: Convolution = (linear(4, 6), vec![Conv1dConfig::new(5, 2, 3).init(&seeded())]);
+    let loss = |net: &Convolution, x| net.1[0].forward(net.0.forward(x).unsqueeze::<3>()).sum();
+    assert_names(&refusal(&net, loss, rows(&Device::flex())), &["module 1.0", "Conv1d"]);
+}
+
+#[test]
+fn unusable_models_and_losses_are_each_one_clear_error() {
+    let flex = Device::flex();
+    let error = refusal(&Relu::new(), |model: &Relu, x| model.forward(x).sum(), rows(&flex));
+    assert_names(&error, &["the module has no parameters"]);
+
+    let error = refusal(&linear(4, 2), |_, x: Tensor<2>| x.mean(), rows(&flex));
+    assert_names(&error, &["the loss depends on no parameter"]);
+    let error =
+        refusal(&linear(4, 2), |_, x: Tensor<2>| Tensor::zeros([1], &x.device()), rows(&flex));
+    assert_names(&error, &["the loss depends on no parameter"]);
+    let error = refusal(&linear(4, 2).no_grad(), |m: &Linear, x| m.forward(x).mean(), rows(&flex));
+    assert_names(&error, &["the loss depends on no parameter"]);
+
+    let error = refusal(&linear(3, 2), |model: &Linear, x| model.forward(x).mean(), rows(&flex));
+    assert_names(&error, &["the model panicked while it was captured"]);
+    let panics = |_: &Linear, _: Tensor<2>| -> Tensor<1> { panic!("five rows,\n not four") };
+    assert_names(&refusal(&linear(4, 2), panics, rows(&flex)), &["five rows, not four"]);
+
+    let several = |model: &Linear, x| model.forward(x).flatten::<1>(0, 1);
+    assert_names(&refusal(&linear(4, 2), several, rows(&flex)), &["the loss is", "one float"]);
+
+    let reads = |model: &Linear, x| {
+        let y = model.forward(x);
+        let largest = y.clone().max().into_scalar::<f32>();
+        (y / largest).sum()
+    };
+    assert_names(&refusal(&linear(4, 2), reads, rows(&flex)), &["reads", "value"]);
+}
+
+#[test]
+fn other_floats_than_f32_are_refused_wherever_they_come_from() {
+    let flex = Device::flex();
+    let loss = |model: &Linear, x: Tensor<2>| model.forward(x).mean();
+    for (dtype, name) in [(DType::F64, "F64"), (DType::F16, "F16")] {
+        let error = refusal(&linear(4, 2), loss, rows(&flex).cast(dtype));
+        assert_names(&error, &[name, "f32"]);
+        let casts = |model: &Linear, x: Tensor<2>| loss(model, x).cast(dtype);
+        assert_names(&refusal(&linear(4, 2), casts, rows(&flex)), &[name, "f32"]);
+        let mut model = linear(4, 2);
+        model.weight = model.weight.map(|weight| weight.cast(dtype));
+        model.bias = None;
+        let loss =
+            |model: &Linear, x: Tensor<2>| x.matmul(model.weight.val().cast(DType::F32)).mean();
+        assert_names(&refusal(&model, loss, rows(&flex)), &[name, "f32", "weight"]);
+    }
+}
+
+fn train_one_step<M: Module, B: Batch>(
+    model: &M,
+    loss: impl Fn(&M, B) -> Tensor<1>,
+    devices: &str,
+    batch: &B,
+) -> M {
+    let mut trainer = Trainer::of(model.clone(), loss)
+        .devices(devices)
+        .unwrap()
+        .schedule(Schedule::ZbH1)
+        .microbatches(1)
+        .optimizer(AdamW { weight_decay: 0.1, ..AdamW::default() })
+        .build(batch)
+        .unwrap();
+    trainer.step(batch.clone()).unwrap();
+    trainer.into_module().unwrap()
+}
+
+#[test]
+fn frozen_parameters_are_not_trained() {
+    type Three = (Linear, Linear, Linear);
+    let bits = |linear: &Linear| linear.weight.val().into_data();
+    let loss = |net: &Three, x| {
+        let x = activation::tanh(net.0.forward(x));
+        weighted(net.2.forward(activation::tanh(net.1.forward(x))))
+    };
+    for frozen in 0..3 {
+        let mut net: Three = (linear(4, 6), linear(6, 6), linear(6, 3));
+        match frozen {
+            0 => net.0 = net.0.no_grad(),
+            1 => net.1 = net.1.freeze(),
+            _ => net.2 = net.2.no_grad(),
+        }
+        compare(&net, &loss, rows).unwrap();
+        for devices in ["cpux1", "cpux3"] {
+            let trained = train_one_step(&net, loss, devices, &rows(&Device::flex()));
+            let same = [
+                bits(&net.0) == bits(&trained.0),
+                bits(&net.1) == bits(&trained.1),
+                bits(&net.2) == bits(&trained.2),
+            ];
+            assert_eq!(same, std::array::from_fn(|at| at == frozen), "{frozen} on {devices}");
+        }
+    }
+}
+
+#[test]
+fn a_parameter_that_the_loss_does_not_use_keeps_its_value() {
+    type Two = (Linear, Linear);
+    let net: Two = (linear(4, 2), linear(4, 2));
+    let loss = |net: &Two, x| weighted(net.0.forward(x));
+    compare(&net, &loss, rows).unwrap();
+    let trained = train_one_step(&net, loss, "cpux1", &rows(&Device::flex()));
+    assert_eq!(net.1.weight.val().into_data(), trained.1.weight.val().into_data());
+    assert_ne!(net.0.weight.val().into_data(), trained.0.weight.val().into_data());
+}
+
+#[test]
+fn a_parameter_in_two_fields_gets_the_sum_of_its_gradients() {
+    type Two = (Linear, Linear);
+    let first = linear(4, 4);
+    let net: Two = (first.clone(), first);
+    let loss = |net: &Two, x| weighted(net.1.forward(activation::tanh(net.0.forward(x))));
+    compare(&net, &loss, rows).unwrap();
+    for devices in ["cpux1", "cpux2"] {
+        let trained = train_one_step(&net, loss, devices, &rows(&Device::flex()));
+        let [first, second] = [trained.0, trained.1].map(|of| of.weight.val().into_data());
+        assert_eq!(first, second);
+        assert_ne!(first, net.0.weight.val().into_data());
+    }
+}
+
+#[test]
+fn an_embedding_that_is_also_the_head_gets_the_sum_of_its_gradients() {
+    let model: (Embedding, Linear) = (EmbeddingConfig::new(11, 8).init(&seeded()), linear(8, 8));
+    let loss = |(table, middle): &(Embedding, Linear), (tokens, _): Tokens| {
+        let hidden = activation::gelu(middle.forward(table.forward(tokens)));
+        let logits = hidden.matmul(table.weight.val().transpose().unsqueeze());
+        weighted(activation::log_softmax(logits, 2))
+    };
+    compare(&model, &loss, token_batch).unwrap();
+    let tied = GptConfig::new(11, 6, 2, 8, 2).with_tied(true).init(&seeded());
+    compare(&tied, &gpt_loss, token_batch).unwrap();
+    compare(&gpt(), &gpt_loss, token_batch).unwrap();
+}

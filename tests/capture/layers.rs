@@ -1,0 +1,170 @@
+//! Burn's layers and losses: each is captured, computes the module's own loss, and has Burn's
+//! gradients.
+
+use burn::module::Module;
+use burn::nn::attention::{
+    MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
+};
+use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig, MseLoss, Reduction};
+use burn::nn::transformer::{
+    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
+};
+use burn::nn::{
+    Embedding, EmbeddingConfig, Gelu, GroupNormConfig, LayerNormConfig, LeakyReluConfig, Linear,
+    LinearConfig, LinearLayout, Relu, RmsNormConfig, RotaryEncodingConfig, Sigmoid, SwiGluConfig,
+    Tanh,
+};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+
+use super::common::{compare, tensor};
+use super::{linear, seeded, weighted};
+
+/// Checks a layer behind a linear one, so that its input has a gradient.
+fn check<L: Module>(name: &str, layer: L, forward: impl Fn(&L, Tensor<3>) -> Tensor<3>) {
+    let model = (linear(4, 6), layer);
+    let loss = |model: &(Linear, L), x: Tensor<3>| weighted(forward(&model.1, model.0.forward(x)));
+    compare(&model, &loss, |device| tensor(1, [3, 5, 4], -1.0, 1.0).to_device(device))
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[test]
+fn activation_layers_have_burns_gradients() {
+    check("Relu", Relu::new(), |layer, x| layer.forward(x));
+    check("Gelu", Gelu::new(), |layer, x| layer.forward(x));
+    check("Gelu, approximate", Gelu::new_approximate(), |layer, x| layer.forward(x));
+    check("SiLU", burn::nn::activation::SiLU::new(), |layer, x| layer.forward(x));
+    check("Sigmoid", Sigmoid::new(), |layer, x| layer.forward(x));
+    check("Tanh", Tanh::new(), |layer, x| layer.forward(x));
+    check("LeakyRelu", LeakyReluConfig::new().init(), |layer, x| layer.forward(x));
+}
+
+#[test]
+fn linear_and_norm_layers_have_burns_gradients() {
+    let device = seeded();
+    check("Linear", linear(6, 5), |layer, x| layer.forward(x));
+    let unbiased = LinearConfig::new(6, 5).with_bias(false).init(&device);
+    check("Linear without bias", unbiased, |layer, x| layer.forward(x));
+    let transposed = LinearConfig::new(6, 5).with_layout(LinearLayout::Col).init(&device);
+    check("Linear, column layout", transposed, |layer, x| layer.forward(x));
+    check("SwiGlu", SwiGluConfig::new(6, 4).init(&device), |layer, x| layer.forward(x));
+    check("LayerNorm", LayerNormConfig::new(6).init(&device), |layer, x| layer.forward(x));
+    let unbiased = LayerNormConfig::new(6).with_bias(false).init(&device);
+    check("LayerNorm without bias", unbiased, |layer, x| layer.forward(x));
+    check("RmsNorm", RmsNormConfig::new(6).init(&device), |layer, x| layer.forward(x));
+    let groups = GroupNormConfig::new(2, 6).init(&device);
+    check("GroupNorm", groups, |layer, x| layer.forward(x.swap_dims(1, 2)));
+    let rotary = RotaryEncodingConfig::new(8, 6).init(&device);
+    check("RotaryEncoding", rotary.clone(), |layer, x| layer.forward(x));
+    check("RotaryEncoding of heads", rotary, |layer, x| {
+        layer.forward(x.unsqueeze_dim::<4>(1)).squeeze_dim(1)
+    });
+}
+
+/// True where a token is padding: the last ones of every row but the first.
+fn padding(rows: usize, columns: usize, device: &Device) -> Tensor<2, Bool> {
+    let mask: Vec<bool> =
+        (0..rows * columns).map(|at| at % columns + at / columns >= columns).collect();
+    Tensor::from_data(TensorData::new(mask, [rows, columns]), device)
+}
+
+#[test]
+fn multi_head_attention_has_burns_gradients() {
+    let device = seeded();
+    let attention = || MultiHeadAttentionConfig::new(6, 2).with_dropout(0.0);
+    type Mha = MultiHeadAttention;
+    check("plain", attention().init(&device), |layer: &Mha, x| {
+        layer.forward(MhaInput::self_attn(x)).context
+    });
+    check("causal", attention().init(&device), |layer: &Mha, x| {
+        let mask = generate_autoregressive_mask(3, 5, &x.device());
+        layer.forward(MhaInput::self_attn(x).mask_attn(mask)).context
+    });
+    check("causal and padding", attention().init(&device), |layer: &Mha, x| {
+        let mask = generate_autoregressive_mask(3, 5, &x.device());
+        let pad = padding(3, 5, &x.device());
+        layer.forward(MhaInput::self_attn(x).mask_attn(mask).mask_pad(pad)).context
+    });
+    check("quiet", attention().with_quiet_softmax(true).init(&device), |layer: &Mha, x| {
+        layer.forward(MhaInput::self_attn(x)).context
+    });
+    check("cross", attention().init(&device), |layer: &Mha, x| {
+        let keys = x.clone().slice([0..3, 0..4]);
+        layer.forward(MhaInput::new(x, keys.clone(), keys)).context
+    });
+}
+
+#[test]
+fn transformer_encoder_has_burns_gradients() {
+    let device = seeded();
+    for norm_first in [false, true] {
+        let encoder = TransformerEncoderConfig::new(6, 8, 2, 3)
+            .with_dropout(0.0)
+            .with_norm_first(norm_first)
+            .init(&device);
+        check("TransformerEncoder", encoder, |layer: &TransformerEncoder, x| {
+            let mask = generate_autoregressive_mask(3, 5, &x.device());
+            let pad = padding(3, 5, &x.device());
+            layer.forward(TransformerEncoderInput::new(x).mask_attn(mask).mask_pad(pad))
+        });
+    }
+}
+
+fn tokens<const D: usize>(dims: [usize; D], device: &Device) -> Tensor<D, Int> {
+    let tokens: Vec<i64> =
+        (0..dims.iter().product::<usize>() as i64).map(|at| at * 5 % 7).collect();
+    Tensor::from_data(TensorData::new(tokens, dims), device)
+}
+
+#[test]
+fn embedding_has_burns_gradients() {
+    let model: Embedding = EmbeddingConfig::new(7, 4).init(&seeded());
+    let loss = |model: &Embedding, x| weighted(model.forward(x));
+    compare(&model, &loss, |device| tokens([3, 5], device)).unwrap();
+}
+
+#[test]
+fn cross_entropy_has_burns_gradients() {
+    let device = seeded();
+    let weights = Some(vec![1.0, 0.5, 2.0, 1.5, 0.2, 1.0, 3.0]);
+    let plain = CrossEntropyLossConfig::new();
+    let losses = [
+        ("plain", plain.clone()),
+        ("padding", plain.clone().with_pad_tokens(Some(vec![0, 3]))),
+        ("smoothing", plain.clone().with_smoothing(Some(0.1))),
+        ("weights", plain.clone().with_weights(weights.clone())),
+        ("probabilities", plain.clone().with_logits(false)),
+        (
+            "everything",
+            plain.with_pad_tokens(Some(vec![2])).with_smoothing(Some(0.2)).with_weights(weights),
+        ),
+    ];
+    for (name, config) in losses {
+        let probabilities = !config.logits;
+        let model = (linear(4, 7), config.init(&device));
+        let loss = |(linear, loss): &(Linear, CrossEntropyLoss), (x, targets): Batch| {
+            let logits = linear.forward(x);
+            let logits = if probabilities { activation::softmax(logits, 1) } else { logits };
+            loss.forward(logits, targets)
+        };
+        let batch =
+            |device: &Device| (tensor(2, [9, 4], -1.0, 1.0).to_device(device), tokens([9], device));
+        compare(&model, &loss, batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+type Batch = (Tensor<2>, Tensor<1, Int>);
+
+#[test]
+fn mean_squared_error_has_burns_gradients() {
+    for (name, sum) in [("mean", false), ("sum", true)] {
+        let loss = |model: &Linear, (x, y): (Tensor<2>, Tensor<2>)| {
+            let reduction = if sum { Reduction::Sum } else { Reduction::Mean };
+            MseLoss::new().forward(model.forward(x), y, reduction)
+        };
+        let batch = |device: &Device| {
+            let make = |seed| tensor(seed, [5, 4], -1.0, 1.0).to_device(device);
+            (make(1), make(2))
+        };
+        compare(&linear(4, 4), &loss, batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
