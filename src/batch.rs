@@ -1,8 +1,8 @@
 //! What a training step consumes: tensors, or tuples of tensors, whose first dimension counts
 //! examples.
 
-use burn::tensor::Tensor;
 use burn::tensor::kind::Basic;
+use burn::tensor::{Bool, Device, Int, Tensor};
 use burn_dispatch::DispatchTensor;
 
 /// A tensor or tuple of tensors that a model's loss is computed from.
@@ -50,3 +50,19 @@ tuple!(A B C);
 tuple!(A B C D);
 tuple!(A B C D E);
 tuple!(A B C D E F);
+
+/// `tensor`, whatever its rank and kind, on another device.
+pub(crate) fn move_to(tensor: DispatchTensor, device: &Device) -> DispatchTensor {
+    let dtype = burn_backend::TensorMetadata::dtype(&tensor);
+    // The dimension in the type is not looked at: moving is the same for every rank.
+    if dtype.is_float() {
+        let tensor = Tensor::<1>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
+    } else if dtype.is_bool() {
+        let tensor = Tensor::<1, Bool>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
+    } else {
+        let tensor = Tensor::<1, Int>::from_dispatch(tensor).without_autodiff();
+        tensor.to_device(device).into_dispatch()
+    }
+}

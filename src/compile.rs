@@ -4,6 +4,7 @@
 //! A program is plain data and knows no device; engines play it.
 
 mod liveness;
+mod report;
 
 use std::ops::Range;
 

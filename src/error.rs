@@ -167,3 +167,13 @@ impl fmt::Display for Site {
         Ok(())
     }
 }
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into());
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -6,7 +6,6 @@
 //! split like every other.
 
 mod blocks;
-mod report;
 
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};

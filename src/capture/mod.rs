@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_capture::CapturedGraph;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::TensorId;
@@ -19,8 +19,8 @@ use parameters::Parameter;
 pub(crate) use parameters::{load, read};
 pub(crate) use verify::{EagerLoss, eager_loss, verify_loss};
 
-use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::batch::{Batch, move_to};
+use crate::error::{Error, Result, panic_message};
 use crate::graph::{Graph, verify as verify_graph};
 use lower::{Leaves, lower};
 
@@ -56,7 +56,7 @@ where
     let captured = catch_unwind(AssertUnwindSafe(record));
     recorded.check_floats()?;
     let captured = captured
-        .map_err(|panic| panicked(&message(&*panic)))?
+        .map_err(|panic| panicked(&panic_message(&*panic)))?
         .map_err(|error| Error::model(format!("capture failed: {error}")))?;
     let graph = recorded.lower(&captured)?;
     verify_graph(&graph)?;
@@ -136,37 +136,11 @@ fn panicked(message: &str) -> Error {
         .hint("run the same loss eagerly on one microbatch first")
 }
 
-/// What a caught panic said.
-pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into());
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 fn tensor_id(tensor: &DispatchTensor) -> TensorId {
     match &tensor.kind {
         DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => tensor.id(),
         DispatchTensorKind::Capture(BackendTensor::Int(tensor)) => tensor.id(),
         DispatchTensorKind::Capture(BackendTensor::Bool(tensor)) => tensor.id(),
         _ => panic!("the tensor left the capture device"),
-    }
-}
-
-/// `tensor`, whatever its rank and kind, on another device.
-pub(crate) fn move_to(tensor: DispatchTensor, device: &Device) -> DispatchTensor {
-    let dtype = burn_backend::TensorMetadata::dtype(&tensor);
-    // The dimension in the type is not looked at: moving is the same for every rank.
-    if dtype.is_float() {
-        let tensor = Tensor::<1>::from_dispatch(tensor).without_autodiff();
-        tensor.to_device(device).into_dispatch()
-    } else if dtype.is_bool() {
-        let tensor = Tensor::<1, Bool>::from_dispatch(tensor).without_autodiff();
-        tensor.to_device(device).into_dispatch()
-    } else {
-        let tensor = Tensor::<1, Int>::from_dispatch(tensor).without_autodiff();
-        tensor.to_device(device).into_dispatch()
     }
 }

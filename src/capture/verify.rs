@@ -10,9 +10,8 @@ use burn::module::{Module, ModuleVisitor};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use burn_dispatch::DispatchTensor;
 
-use super::{message, move_to};
-use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::batch::{Batch, move_to};
+use crate::error::{Error, Result, panic_message};
 use crate::nn::with_dropout_key;
 
 /// Layers of Burn that act differently in training and need a replacement here.
@@ -51,7 +50,7 @@ where
         loss.into_scalar::<f32>()
     };
     let loss = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        Error::model(format!("the model panicked on the example: {}", message(&*panic)))
+        Error::model(format!("the model panicked on the example: {}", panic_message(&*panic)))
     })?;
     Ok(EagerLoss { loss: loss.into(), suspects: suspects(model) })
 }

@@ -4,6 +4,7 @@ mod burn;
 mod devices;
 pub mod kernels;
 mod null;
+mod optimizer;
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use burn_dispatch::DispatchTensor;
 pub use self::burn::BurnEngine;
 pub use devices::{NamedDevice, devices};
 pub use null::NullEngine;
+pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
 
 use crate::compile::{Accumulator, Program};
 use crate::error::Result;
 use crate::graph::ParameterId;
 use crate::plan::{Action, StageId};
 use crate::split::Split;
-use crate::train::Optimizer;
 
 /// A device that computes actions, used by one thread.
 ///

@@ -78,7 +78,7 @@ impl Worker {
             };
             let answer = catch_unwind(AssertUnwindSafe(|| self.obey(order)))
                 .unwrap_or_else(|panic| {
-                    let message = crate::capture::message(&*panic);
+                    let message = crate::error::panic_message(&*panic);
                     Err(Error::run(format!("device {} panicked: {message}", self.device)))
                 })
                 .map_err(|error| match action {

@@ -10,7 +10,7 @@ use burn_dispatch::{BackendTensor, DispatchAutodiffContext, DispatchTensor, Disp
 use burn_flex::{FlexTensor, Layout};
 use burn_std::{Bytes, Shape as BurnShape};
 
-use super::pool::Pool;
+use super::pool::{Buffer, Pool};
 use crate::engine::kernels::{self, MatMut, MatRef, View, Write};
 use crate::graph::{Binary, DType, Node, Op, Scalar, Unary};
 use crate::random::{DropoutKey, dropout_mask};
@@ -23,13 +23,13 @@ pub(super) fn evaluate(
     operands: &mut [DispatchTensor],
     in_place: Option<usize>,
     key: DropoutKey,
-    pool: &mut Pool,
+    pool: &Pool,
 ) -> Option<DispatchTensor> {
     if node.dtype != DType::F32 || node.shape.rank() > kernels::MAX_DIMS {
         return None;
     }
     if let Some(position) = in_place
-        && let Some(output) = evaluate_in_place(node, operands, position, key)
+        && let Some(output) = evaluate_in_place(node, operands, position, key, pool)
     {
         return Some(output);
     }
@@ -97,15 +97,15 @@ pub(super) fn is_dense(tensor: &DispatchTensor) -> bool {
 }
 
 /// A dense copy of a float tensor, where it is one of Flex.
-pub(super) fn dense_copy(source: &DispatchTensor) -> Option<DispatchTensor> {
+pub(super) fn dense_copy(source: &DispatchTensor, pool: &Pool) -> Option<DispatchTensor> {
     let of = flex(source)?;
     let dims = dims(of);
     if of.dtype() != BurnDType::F32 || dims.len() > kernels::MAX_DIMS {
         return None;
     }
-    let mut output = vec![0.0; dims.iter().product()];
+    let mut output = pool.take(dims.iter().product());
     kernels::copy(&mut output, view(of, &dims));
-    Some(from_vec(&dims, output))
+    Some(from_buffer(&dims, output))
 }
 
 /// Where the elements are and how many bytes are held there, for counting memory.
@@ -120,13 +120,25 @@ pub(super) fn memory(tensor: &DispatchTensor) -> (usize, u64) {
 }
 
 /// A float tensor of Flex with these elements.
-pub(super) fn from_vec(dims: &[usize], elements: Vec<f32>) -> DispatchTensor {
+pub(super) fn from_buffer(dims: &[usize], elements: Buffer) -> DispatchTensor {
     let layout = Layout::contiguous(BurnShape::from(dims.to_vec()));
-    wrap(FlexTensor::new(Bytes::from_elems(elements), layout, BurnDType::F32))
+    wrap(FlexTensor::new(elements.into_bytes(), layout, BurnDType::F32))
 }
 
-fn tensor(node: &Node, elements: Vec<f32>) -> DispatchTensor {
-    from_vec(&node.shape.0, elements)
+/// What stands for a tensor while its only handle is elsewhere.
+pub(super) fn placeholder() -> DispatchTensor {
+    let layout = Layout::contiguous(BurnShape::from(vec![0]));
+    wrap(FlexTensor::new(Bytes::from_elems(Vec::<f32>::new()), layout, BurnDType::F32))
+}
+
+/// Zeros in the shape of a float tensor, where it is one of Flex.
+pub(super) fn zeros_like(tensor: &DispatchTensor, pool: &Pool) -> Option<DispatchTensor> {
+    let dims = dims(flex(tensor)?);
+    Some(from_buffer(&dims, pool.zeros(dims.iter().product())))
+}
+
+fn tensor(node: &Node, elements: Buffer) -> DispatchTensor {
+    from_buffer(&node.shape.0, elements)
 }
 
 fn wrap(tensor: FlexTensor) -> DispatchTensor {
@@ -184,12 +196,13 @@ fn evaluate_in_place(
     operands: &mut [DispatchTensor],
     position: usize,
     key: DropoutKey,
+    pool: &Pool,
 ) -> Option<DispatchTensor> {
     let mut taken = operands[position].clone();
     // The clone must be the only handle for its memory to be written.
-    operands[position] = from_vec(&[0], Vec::new());
+    operands[position] = placeholder();
     let done = match slice_mut(&mut taken) {
-        Some(elements) => overwrite(node, operands, position, elements, key),
+        Some(elements) => overwrite(node, operands, position, elements, key, pool),
         None => false,
     };
     if done {
@@ -206,6 +219,7 @@ fn overwrite(
     position: usize,
     elements: &mut [f32],
     key: DropoutKey,
+    pool: &Pool,
 ) -> bool {
     match &node.op {
         Op::Binary(op) => {
@@ -218,7 +232,7 @@ fn overwrite(
             None => return false,
         },
         Op::Dropout { layer, probability } => {
-            let mut mask = vec![0.0; elements.len()];
+            let mut mask = pool.take(elements.len());
             dropout_mask(DropoutKey { layer: *layer, ..key }, *probability as f32, &mut mask);
             let mask = View::contiguous(&mask, &node.shape.0);
             kernels::binary_assign(kernels::Binary::Mul, elements, mask);
@@ -377,7 +391,7 @@ fn write_rows(node: &Node, operands: &[&FlexTensor], output: &mut [f32]) -> bool
 }
 
 /// A view where the elements are dense, else a copy: what `graph::storages` counts on.
-fn reshape(node: &Node, x: &FlexTensor, pool: &mut Pool) -> Option<DispatchTensor> {
+fn reshape(node: &Node, x: &FlexTensor, pool: &Pool) -> Option<DispatchTensor> {
     let whole = x.bytes().len() == node.shape.elements() * x.dtype().size();
     if whole && x.is_contiguous() {
         return Some(wrap(x.reshape(BurnShape::from(node.shape.0.clone()))));

@@ -6,13 +6,14 @@ use burn::tensor::Device;
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 use burn_flex::FlexDevice;
 
+use super::pool::Pool;
 use super::{copy, evaluate};
 use crate::compile::Program;
 use crate::graph::{Graph, NodeId, Op};
 use crate::random::DropoutKey;
 
 /// Values of the constants that `program` reads, each dense.
-pub(super) fn fold(graph: &Graph, program: &Program) -> Vec<(NodeId, DispatchTensor)> {
+pub(super) fn fold(graph: &Graph, program: &Program, pool: &Pool) -> Vec<(NodeId, DispatchTensor)> {
     let device = DispatchDevice::Flex(FlexDevice);
     debug_assert_eq!(Device::from(device.clone()), Device::flex());
     let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
@@ -30,6 +31,6 @@ pub(super) fn fold(graph: &Graph, program: &Program) -> Vec<(NodeId, DispatchTen
         };
         values.insert(id, value);
     }
-    let read = |&id: &NodeId| (id, copy(&values[&id]));
+    let read = |&id: &NodeId| (id, copy(&values[&id], pool));
     program.constants.iter().map(read).collect()
 }

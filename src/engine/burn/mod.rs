@@ -16,7 +16,7 @@ use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::{Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
-use crate::capture::move_to;
+use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, NodeId, Op, ParameterId};
@@ -80,19 +80,20 @@ impl BurnEngine {
             for &parameter in &program.parameters {
                 let value = &self.setup.values[parameter.index()];
                 self.parameters.entry(parameter).or_insert_with(|| {
-                    let value = flex::dense_copy(value).unwrap_or_else(|| value.clone());
+                    let value = copy(value, &self.pool);
                     move_to(value, &self.device)
                 });
             }
             for &accumulator in &program.accumulators {
-                let zeros = zeros_like(&self.parameters[&accumulator.parameter]);
+                let zeros = zeros_like(&self.parameters[&accumulator.parameter], &self.pool);
                 self.accumulators.insert(accumulator, zeros);
             }
             for parameter in owned {
-                let state = State::new(&self.setup.optimizer, &self.parameters[parameter]);
+                let state =
+                    State::new(&self.setup.optimizer, &self.parameters[parameter], &self.pool);
                 self.optimizer.insert(*parameter, state);
             }
-            for (id, value) in fold(graph, program) {
+            for (id, value) in fold(graph, program, &self.pool) {
                 self.constants.insert(id, move_to(value, &self.device));
             }
         }
@@ -115,7 +116,7 @@ impl BurnEngine {
                 Some((parameter, gradient)) if *parameter == accumulator.parameter => {
                     add(sum.clone(), gradient);
                 }
-                _ => gradients.push((accumulator.parameter, copy(sum))),
+                _ => gradients.push((accumulator.parameter, copy(sum, &self.pool))),
             }
         }
         gradients
@@ -136,9 +137,10 @@ impl BurnEngine {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
                     let node = &graph[id];
-                    let value = flex::evaluate(node, &mut operands, in_place, key, &mut self.pool)
+                    let value = flex::evaluate(node, &mut operands, in_place, key, &self.pool)
                         .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
-                    let value = if split.copied[id.index()] { dense(value) } else { value };
+                    let value =
+                        if split.copied[id.index()] { dense(value, &self.pool) } else { value };
                     self.meter.hold(&value);
                     stash.insert(id, value);
                 }
@@ -160,7 +162,6 @@ impl BurnEngine {
             for id in &command.free {
                 if let Some(value) = stash.remove(id) {
                     self.meter.release(&value);
-                    self.pool.give(value);
                 }
             }
         }
@@ -267,7 +268,6 @@ impl Engine for BurnEngine {
         if !matches!(action.work, Work::F | Work::B) {
             for (_, value) in stash.drain() {
                 self.meter.release(&value);
-                self.pool.give(value);
             }
         }
         self.setup.stages = setup;
@@ -286,7 +286,7 @@ impl Engine for BurnEngine {
             .into_iter()
             .map(|accumulator| {
                 let sum = self.accumulators.get_mut(&accumulator).expect("listed a line above");
-                let zeros = zeros_like(sum);
+                let zeros = zeros_like(sum, &self.pool);
                 (accumulator, std::mem::replace(sum, zeros))
             })
             .collect())
@@ -311,7 +311,7 @@ impl Engine for BurnEngine {
             sums.sort_unstable();
             let Some((&first, rest)) = sums.split_first() else { continue };
             let mut gradient = match self.accumulators.get_mut(&first) {
-                Some(sum) => std::mem::replace(sum, flex::from_vec(&[0], Vec::new())),
+                Some(sum) => std::mem::replace(sum, flex::placeholder()),
                 None => unreachable!("the owner's block is the first that uses the parameter"),
             };
             for accumulator in rest {
@@ -327,10 +327,10 @@ impl Engine for BurnEngine {
             self.accumulators.insert(first, gradient);
         }
         for sum in self.accumulators.values_mut() {
-            clear(sum);
+            clear(sum, &self.pool);
         }
         let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
-        Ok(shared.map(|&id| (id, copy(&self.parameters[&id]))).collect())
+        Ok(shared.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
     }
 
     fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
@@ -346,7 +346,7 @@ impl Engine for BurnEngine {
 
     fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let owned = self.optimizer.keys();
-        Ok(owned.map(|&id| (id, copy(&self.parameters[&id]))).collect())
+        Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
     }
 
     fn peak_bytes(&self) -> u64 {
@@ -355,23 +355,26 @@ impl Engine for BurnEngine {
 }
 
 /// A value that no later write reaches.
-fn copy(tensor: &DispatchTensor) -> DispatchTensor {
-    flex::dense_copy(tensor).unwrap_or_else(|| tensor.clone())
+fn copy(tensor: &DispatchTensor, pool: &Pool) -> DispatchTensor {
+    flex::dense_copy(tensor, pool).unwrap_or_else(|| tensor.clone())
 }
 
-fn dense(value: DispatchTensor) -> DispatchTensor {
-    if flex::is_dense(&value) { value } else { flex::dense_copy(&value).unwrap_or(value) }
+fn dense(value: DispatchTensor, pool: &Pool) -> DispatchTensor {
+    if flex::is_dense(&value) { value } else { copy(&value, pool) }
 }
 
-fn zeros_like(tensor: &DispatchTensor) -> DispatchTensor {
-    let dtype = burn_backend::FloatDType::F32;
-    <Dispatch as FloatTensorOps<Dispatch>>::float_zeros(tensor.shape(), &tensor.device(), dtype)
+fn zeros_like(tensor: &DispatchTensor, pool: &Pool) -> DispatchTensor {
+    type D = Dispatch;
+    flex::zeros_like(tensor, pool).unwrap_or_else(|| {
+        let dtype = burn_backend::FloatDType::F32;
+        <D as FloatTensorOps<D>>::float_zeros(tensor.shape(), &tensor.device(), dtype)
+    })
 }
 
-fn clear(sum: &mut DispatchTensor) {
+fn clear(sum: &mut DispatchTensor, pool: &Pool) {
     match flex::slice_mut(sum) {
         Some(elements) => elements.fill(0.0),
-        None => *sum = zeros_like(sum),
+        None => *sum = zeros_like(sum, pool),
     }
 }
 

@@ -4,9 +4,9 @@ use burn_backend::Scalar;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
+use super::pool::Pool;
 use super::{flex, zeros_like};
-use crate::engine::kernels;
-use crate::train::{AdamW, Optimizer, Sgd};
+use crate::engine::{AdamW, Optimizer, Sgd, kernels};
 
 type D = Dispatch;
 
@@ -19,8 +19,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(optimizer: &Optimizer, parameter: &DispatchTensor) -> Self {
-        let moments = (0..optimizer.moments()).map(|_| zeros_like(parameter)).collect();
+    pub(super) fn new(optimizer: &Optimizer, parameter: &DispatchTensor, pool: &Pool) -> Self {
+        let moments = (0..optimizer.moments()).map(|_| zeros_like(parameter, pool)).collect();
         Self { updates: 0, moments }
     }
 

@@ -1,35 +1,191 @@
-//! Memory of values that are no longer needed, for values to come.
+//! The memory of a CPU device: a few large regions, cut into buffers that come back when they are
+//! dropped.
 //!
-//! A stage's actions make the same sizes over and over, so after its first microbatches an engine
-//! takes all its memory from here: nothing is asked of the system and no page is touched for the
-//! first time.
+//! A stage's actions make the same sizes over and over, so after its first microbatches a device
+//! takes all its memory from buffers that came back: nothing is asked of the system. Regions are
+//! on huge pages where the system has them, because a step reads far more memory than the
+//! processor can find the pages of.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
-use burn_std::sync::Arc;
+use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
+use memmap2::MmapMut;
 
-/// Float buffers by their number of elements.
+/// Bytes of a region: many huge pages, and more than the values of a small model.
+const REGION_BYTES: usize = 64 << 20;
+
+/// Every buffer starts at a multiple of this: a cache line, and the widest vector.
+const ALIGN: usize = 64;
+
+/// Hands out buffers. Clones share their memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool(Arc<Mutex<Regions>>);
+
 #[derive(Debug, Default)]
-pub(super) struct Pool {
-    free: HashMap<usize, Vec<Vec<f32>>>,
+struct Regions {
+    /// Kept alive for the buffers that lie in them.
+    regions: Vec<MmapMut>,
+    /// Bytes of the last region that were handed out.
+    used: usize,
+    /// Buffers that came back, by their bytes.
+    free: HashMap<usize, Vec<Block>>,
+}
+
+/// A part of a region that belongs to one buffer at a time.
+#[derive(Debug)]
+struct Block(NonNull<u8>);
+
+// SAFETY: a block is memory of its own; whoever holds it is the only one to use it.
+unsafe impl Send for Block {}
+// SAFETY: a shared block is only read.
+unsafe impl Sync for Block {}
+
+/// Floats in a pool's memory. Dropping it gives the memory back.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    block: Block,
+    elements: usize,
+    pool: Pool,
 }
 
 impl Pool {
     /// A buffer of `elements` floats of any value.
-    pub(super) fn take(&mut self, elements: usize) -> Vec<f32> {
-        let free = self.free.get_mut(&elements).and_then(Vec::pop);
-        free.unwrap_or_else(|| vec![0.0; elements])
+    pub(super) fn take(&self, elements: usize) -> Buffer {
+        let bytes = (elements * size_of::<f32>()).next_multiple_of(ALIGN);
+        let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = regions.free.get_mut(&bytes).and_then(Vec::pop);
+        let block = back.unwrap_or_else(|| regions.cut(bytes));
+        drop(regions);
+        Buffer { block, elements, pool: self.clone() }
     }
 
-    /// Takes back the memory of `tensor` if nothing else holds it.
-    pub(super) fn give(&mut self, tensor: DispatchTensor) {
-        let DispatchTensorKind::Flex(BackendTensor::Float(tensor)) = tensor.kind else { return };
-        let memory = tensor.data_arc();
-        drop(tensor);
-        let Ok(bytes) = Arc::try_unwrap(memory) else { return };
-        if let Ok(buffer) = bytes.try_into_vec::<f32>() {
-            self.free.entry(buffer.len()).or_default().push(buffer);
+    /// A buffer of zeros.
+    pub(super) fn zeros(&self, elements: usize) -> Buffer {
+        let mut buffer = self.take(elements);
+        buffer.fill(0.0);
+        buffer
+    }
+}
+
+impl Regions {
+    fn cut(&mut self, bytes: usize) -> Block {
+        let room = self.regions.last().map_or(0, |region| region.len() - self.used);
+        if bytes > room || self.regions.is_empty() {
+            let region = MmapMut::map_anon(bytes.max(REGION_BYTES));
+            let region = region.expect("the system gives the memory that the plan asks for");
+            #[cfg(target_os = "linux")]
+            // Without huge pages the region serves as well, only slower.
+            let _ = region.advise(memmap2::Advice::HugePage);
+            self.regions.push(region);
+            self.used = 0;
         }
+        let region = self.regions.last_mut().expect("there is one by now");
+        let start = &mut region[self.used..];
+        assert!(start.len() >= bytes, "a region holds what it was made for");
+        self.used += bytes;
+        Block(NonNull::new(start.as_mut_ptr()).expect("a slice is never at null"))
+    }
+}
+
+impl Buffer {
+    /// The buffer as the memory of a tensor.
+    pub(super) fn into_bytes(self) -> Bytes {
+        let bytes = self.elements * size_of::<f32>();
+        // SAFETY: the first `bytes` bytes were zero when they were mapped and have only been
+        // written as floats since.
+        unsafe { Bytes::from_controller(Box::new(self), bytes) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let bytes = (self.elements * size_of::<f32>()).next_multiple_of(ALIGN);
+        let mut regions = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.free.entry(bytes).or_default().push(Block(self.block.0));
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the block has room for that many floats, starts at a multiple of `ALIGN`, was
+        // zero when it was mapped, and is this buffer's alone.
+        unsafe { std::slice::from_raw_parts(self.block.0.as_ptr().cast(), self.elements) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`, and the buffer is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr().cast(), self.elements) }
+    }
+}
+
+impl AllocationController for Buffer {
+    fn alloc_align(&self) -> usize {
+        ALIGN
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Other
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        _policy: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        let bytes = self.elements * size_of::<f32>();
+        // SAFETY: as in `deref_mut`; bytes have no alignment, and the caller keeps them
+        // initialized.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.block.0.as_ptr().cast(), bytes) })
+    }
+
+    fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        let bytes = self.elements * size_of::<f32>();
+        // SAFETY: as in `deref`; bytes have no alignment.
+        Ok(unsafe { std::slice::from_raw_parts(self.block.0.as_ptr().cast(), bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALIGN, Pool, REGION_BYTES};
+
+    #[test]
+    fn memory_comes_back_and_buffers_do_not_overlap() {
+        let pool = Pool::default();
+        let sizes = [0, 1, 15, 16, 17, 1000, REGION_BYTES / 4, REGION_BYTES / 2, 3];
+        let mut buffers: Vec<_> = sizes.iter().map(|&size| pool.take(size)).collect();
+        for (number, buffer) in buffers.iter_mut().enumerate() {
+            assert_eq!(buffer.as_ptr() as usize % ALIGN, 0);
+            buffer.fill(number as f32);
+        }
+        for (number, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.iter().all(|&element| element == number as f32));
+        }
+        let place = buffers[5].as_ptr();
+        drop(buffers);
+        assert_eq!(pool.take(1000).as_ptr(), place);
+        assert!(pool.zeros(1000).iter().all(|&element| element == 0.0));
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_pool_and_crosses_threads() {
+        let bytes = {
+            let pool = Pool::default();
+            let mut buffer = pool.take(4);
+            buffer.copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+            buffer.into_bytes()
+        };
+        let sum = std::thread::spawn(move || {
+            let elements: &[f32] = bytemuck::cast_slice(&bytes);
+            elements.iter().sum::<f32>()
+        });
+        assert_eq!(sum.join().unwrap(), 10.0);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::Split;
-use crate::compile::compile;
+use super::compile;
 use crate::graph::NodeId;
+use crate::split::Split;
 
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
