@@ -1,4 +1,28 @@
 //! A portable pipeline-parallel trainer for Burn models.
+//!
+//! A Burn module goes in unchanged. Its forward pass and loss are captured as an operation graph,
+//! differentiated, cut into stages, and every stage into three kinds of work: F (forward), B
+//! (gradient of the stage's input) and W (gradient of its weights). A schedule puts the work of all
+//! devices in order, a simulation proves it, and worker threads run it under a scheduler thread.
+//!
+//! [`Trainer`] does all of that. The modules below are the steps in between, in the order in which
+//! data flows; each can be used by itself:
+//!
+//! ```text
+//! capture -> graph -> differentiate -> split -> compile -> plan -> engine, runtime -> train
+//! ```
+//!
+//! A plan without a model:
+//!
+//! ```
+//! use zerobubble::plan::{Costs, Schedule, check, generate, simulate};
+//!
+//! let plan = check(generate(Schedule::ZbH1, 4, 12)?)?;
+//! let simulation = simulate(&plan, &Costs::unit(4))?;
+//! assert_eq!(simulation.bubble.makespan, 39.0);
+//! # Ok::<(), zerobubble::Error>(())
+//! ```
+
 pub mod batch;
 pub mod capture;
 pub mod compile;

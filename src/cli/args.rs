@@ -68,7 +68,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = count::<usize>(65_536))]
     pub microbatch_size: usize,
     /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<u32>(u32::MAX))]
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = count::<u32>(u32::MAX))]
     pub steps: u32,
     /// Seed of the weights, the batches and the sample
     #[arg(long, value_name = "S", default_value_t = 0)]

@@ -1,4 +1,4 @@
-//! Engines play a stage's [`Program`](crate::compile::Program) on a device.
+//! Engines play the [`Program`]s of a device's stages.
 
 mod burn;
 mod devices;

@@ -99,15 +99,8 @@ impl Scheduler {
         let mut done = vec![0; self.lanes.len()];
         let mut open: usize = self.lanes.iter().map(Vec::len).sum();
         while open > 0 {
-            for lane in 0..self.lanes.len() {
-                while self.under_way[lane] < WINDOW
-                    && let Some(next) = self.lanes[lane].get(sent[lane])
-                    && next.after.is_none_or(|(other, position)| done[other] > position)
-                {
-                    let action = next.action;
-                    self.order(lane, Order::Run(action))?;
-                    sent[lane] += 1;
-                }
+            for (lane, sent) in sent.iter_mut().enumerate() {
+                self.dispatch(lane, sent, &done)?;
             }
             // One blocking wait, then whatever else has come in the meantime.
             let mut report = Some(self.report()?);
@@ -127,6 +120,19 @@ impl Scheduler {
                     Err(_) => None,
                 };
             }
+        }
+        Ok(())
+    }
+
+    /// Sends what a lane may do now: the next actions whose parcels are in their links.
+    fn dispatch(&mut self, lane: usize, sent: &mut usize, done: &[usize]) -> Result<()> {
+        while self.under_way[lane] < WINDOW
+            && let Some(next) = self.lanes[lane].get(*sent)
+            && next.after.is_none_or(|(other, position)| done[other] > position)
+        {
+            let action = next.action;
+            self.order(lane, Order::Run(action))?;
+            *sent += 1;
         }
         Ok(())
     }

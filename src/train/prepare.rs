@@ -1,6 +1,7 @@
 //! What is known of a model before it is placed: its blocks, what they cost, and proof that they
 //! compute its loss.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use burn_dispatch::DispatchTensor;
 use super::stages::setups;
 use crate::capture::{EagerLoss, verify_loss};
 use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
 use crate::plan::{Action, MicrobatchId, Placement, StageId, Work};
 use crate::split::Split;
@@ -88,16 +89,16 @@ impl Rehearsal {
         let mut times = vec![[0.0; 3]; self.blocks];
         let mut loss = None;
         let mut parcel = Vec::new();
-        for block in 0..self.blocks {
+        for (block, times) in times.iter_mut().enumerate() {
             let (outcome, seconds) = self.timed(block, Work::F, parcel)?;
             (parcel, loss) = (outcome.parcel, outcome.loss);
-            times[block][0] = seconds;
+            times[0] = seconds;
         }
         parcel = Vec::new();
-        for block in (0..self.blocks).rev() {
+        for (block, times) in times.iter_mut().enumerate().rev() {
             let (outcome, seconds) = self.timed(block, Work::B, parcel)?;
-            times[block][1] = seconds;
-            times[block][2] = self.timed(block, Work::W, Vec::new())?.1;
+            times[1] = seconds;
+            times[2] = self.timed(block, Work::W, Vec::new())?.1;
             parcel = outcome.parcel;
         }
         Ok((loss, times))
@@ -111,7 +112,8 @@ impl Rehearsal {
     ) -> Result<(crate::engine::Outcome, f64)> {
         let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
         let start = Instant::now();
-        let outcome = self.engine.run(action, parcel)?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.run(action, parcel)))
+            .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)))?;
         Ok((outcome, start.elapsed().as_secs_f64()))
     }
 }

@@ -22,7 +22,7 @@ impl fmt::Display for Stages {
     }
 }
 
-/// The stages made of `cuts`, with every parameter owned by the first stage that uses it.
+/// The stages made of `cuts`, with every trained parameter owned by the first stage that uses it.
 pub(super) fn setups(
     split: &Split,
     cuts: &[Range<usize>],
@@ -36,7 +36,10 @@ pub(super) fn setups(
     };
     let device = |stage: usize| placement.device(StageId(stage as u32));
     let owned = |stage: usize| -> Vec<ParameterId> {
-        let own = |&parameter: &ParameterId| users(parameter).next() == Some(stage);
+        let parameters = &split.joint.graph.parameters;
+        let own = |&parameter: &ParameterId| {
+            parameters[parameter.index()].trained && users(parameter).next() == Some(stage)
+        };
         programs[stage].parameters.iter().copied().filter(own).collect()
     };
     let shared = |stage: usize, owned: &[ParameterId]| -> Vec<ParameterId> {

@@ -189,7 +189,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// Number of trained values.
     pub fn parameters(&self) -> u64 {
         let graph = &self.split.joint.graph;
-        graph.parameters.iter().map(|of| graph[of.node].shape.elements() as u64).sum()
+        let trained = graph.parameters.iter().filter(|parameter| parameter.trained);
+        trained.map(|parameter| graph[parameter.node].shape.elements() as u64).sum()
     }
 
     /// Current values of the parameters, in the module's own order.
@@ -306,8 +307,9 @@ where
         let split = Arc::new(split(joint)?);
         let values: Vec<_> = read(&self.model).into_iter().map(host_tensor).collect();
         let values = Arc::new(values);
+        let eager = eager_loss(&self.model, &self.loss, example, self.seed)?;
         let mut rehearsal = Rehearsal::new(&split, &values, &inputs, self.seed)?;
-        rehearsal.verify(&eager_loss(&self.model, &self.loss, example, self.seed)?)?;
+        rehearsal.verify(&eager)?;
         let work = match self.balance {
             Balance::Flops => split.blocks.iter().map(|block| block.flops).collect(),
             Balance::Measured => rehearsal.measure()?,
