@@ -1,0 +1,184 @@
+//! Promise: every block is split into F, B and W, what crosses and what is kept is known in bytes,
+//! and values that skip blocks travel through them.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig, Relu};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use zerobubble::capture::capture;
+use zerobubble::compile::compile;
+use zerobubble::differentiate::differentiate;
+use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::graph::Op;
+use zerobubble::plan::Schedule;
+use zerobubble::split::{Split, split};
+use zerobubble::{AdamW, Trainer};
+
+fn split_gpt(tied: bool) -> Split {
+    let device = Device::flex();
+    let model = GptConfig::new(13, 5, 3, 8, 2).with_tied(tied).init(&device);
+    let tokens = Tensor::<2, Int>::zeros([2, 5], &device);
+    let loss = |model: &Gpt, (tokens, targets)| model.loss(tokens, targets);
+    let graph = capture(&model, &loss, &(tokens.clone(), tokens)).unwrap();
+    split(differentiate(graph, 1.0).unwrap()).unwrap()
+}
+
+#[test]
+fn every_block_has_its_own_w_and_all_but_an_embedding_have_b() {
+    let split = split_gpt(false);
+    assert!(split.blocks.len() >= 7, "two blocks a layer, embeddings and head: {split}");
+    for (index, block) in split.blocks.iter().enumerate() {
+        assert!(!block.forward.is_empty(), "block {index}");
+        assert!(!block.backward_weight.is_empty(), "block {index}");
+        // The gradient of the first embedding's output arrives from the next block.
+        assert!(index == 0 || !block.backward_input.is_empty(), "block {index}");
+    }
+}
+
+#[test]
+fn w_computes_parameter_gradients_and_nothing_that_b_hands_on() {
+    let split = split_gpt(true);
+    for block in &split.blocks {
+        for gradient in &block.gradients_out {
+            assert!(!block.backward_weight.contains(gradient));
+        }
+        for &id in &block.backward_weight {
+            let weight_only = split.joint.contributions.iter().any(|of| of.gradient == id);
+            let feeds_weights = block
+                .backward_weight
+                .iter()
+                .any(|&user| split.joint.graph[user].inputs.contains(&id));
+            assert!(weight_only || feeds_weights, "{id} {}", split.joint.graph[id]);
+        }
+    }
+}
+
+#[test]
+fn a_table_tells_every_blocks_bytes_and_work() {
+    let split = split_gpt(false);
+    let table = split.to_string();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert_eq!(rows.len(), split.blocks.len());
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let bytes = compile(&split, index..index + 1).bytes;
+        assert_eq!(cells[0], index.to_string());
+        assert_eq!(cells[3], bytes.forward_for_b.to_string());
+        assert_eq!(cells[4], bytes.forward_for_w.to_string());
+        assert_eq!(cells[5], bytes.backward_for_w.to_string());
+    }
+}
+
+#[test]
+fn what_b_alone_needs_is_not_kept_for_w() {
+    let split = split_gpt(false);
+    let bytes: Vec<_> =
+        (0..split.blocks.len()).map(|block| compile(&split, block..block + 1).bytes).collect();
+    // Attention keeps its softmax for B, and its inputs of products for W.
+    assert!(bytes.iter().any(|bytes| bytes.forward_for_b > 0 && bytes.forward_for_w > 0));
+}
+
+#[test]
+fn a_stage_computes_the_same_nodes_as_its_blocks() {
+    let split = split_gpt(true);
+    let count = |program: &zerobubble::compile::Program| {
+        program.forward.len() + program.backward_input.len() + program.backward_weight.len()
+    };
+    let blocks = split.blocks.len();
+    let apart: usize = (0..blocks).map(|block| count(&compile(&split, block..block + 1))).sum();
+    assert_eq!(count(&compile(&split, 0..blocks)), apart);
+}
+
+/// Layers in a row, the first of which is added again before the last.
+#[derive(Module, Debug)]
+struct Skip {
+    layers: Vec<Linear>,
+    relu: Relu,
+    out: Linear,
+}
+
+#[derive(Config, Debug)]
+struct SkipConfig {
+    width: usize,
+}
+
+impl SkipConfig {
+    fn init(&self, device: &Device) -> Skip {
+        let layer = |_| LinearConfig::new(self.width, self.width).init(device);
+        Skip {
+            layers: (0..5).map(layer).collect(),
+            relu: Relu::new(),
+            out: LinearConfig::new(self.width, 1).init(device),
+        }
+    }
+}
+
+impl Skip {
+    fn loss(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<1> {
+        let first = self.relu.forward(self.layers[0].forward(x));
+        let last = self.layers[1..]
+            .iter()
+            .fold(first.clone(), |x, layer| self.relu.forward(layer.forward(x)));
+        let error = self.out.forward(last + first) - y;
+        (error.clone() * error).mean()
+    }
+}
+
+fn points(rows: usize, width: usize) -> (Tensor<2>, Tensor<2>) {
+    let device = Device::flex();
+    let value = |at: usize| ((at * 37 % 19) as f32 - 9.0) / 10.0;
+    let tensor = |columns: usize| {
+        let values: Vec<f32> = (0..rows * columns).map(value).collect();
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &device)
+    };
+    (tensor(width), tensor(1))
+}
+
+#[test]
+fn a_value_that_skips_blocks_crosses_every_boundary_in_between() {
+    let device = Device::flex();
+    let model = SkipConfig::new(6).init(&device);
+    let loss = |model: &Skip, (x, y)| model.loss(x, y);
+    let graph = capture(&model, &loss, &points(3, 6)).unwrap();
+    let split = split(differentiate(graph, 1.0).unwrap()).unwrap();
+    let relu = |id: &zerobubble::graph::NodeId| {
+        matches!(split.joint.graph[*id].op, Op::Unary(zerobubble::graph::Unary::Relu))
+    };
+    let skipping = split.blocks[0].activations_out.iter().find(|id| relu(id)).unwrap();
+    let last = split.blocks.len() - 1;
+    assert!(last >= 3, "{split}");
+    // It is added before the last block, to which only the sum crosses.
+    for block in &split.blocks[..last - 1] {
+        assert!(block.activations_out.contains(skipping));
+    }
+    for block in &split.blocks[1..] {
+        assert!(!block.gradients_out.is_empty());
+    }
+}
+
+#[test]
+fn a_value_that_skips_stages_is_trained_the_same_on_any_devices() {
+    let device = Device::flex();
+    let model = SkipConfig::new(6).init(&device);
+    let hash = |devices: &str, schedule| {
+        let loss = |model: &Skip, (x, y)| model.loss(x, y);
+        let mut trainer = Trainer::of(model.clone(), loss)
+            .devices(devices)
+            .unwrap()
+            .schedule(schedule)
+            .microbatches(4)
+            .optimizer(AdamW::default())
+            .build(&points(3, 6))
+            .unwrap();
+        for _ in 0..3 {
+            trainer.step(points(12, 6)).unwrap();
+        }
+        trainer.weights_hash().unwrap()
+    };
+    let expected = hash("cpu", Schedule::GPipe);
+    for devices in ["cpux2", "cpux3", "cpux4"] {
+        for schedule in Schedule::ALL {
+            assert_eq!(hash(devices, schedule), expected, "{devices} {schedule}");
+        }
+    }
+}
