@@ -221,12 +221,9 @@ fn contributions(
 fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mut Vec<Task>) {
     let graph = &split.joint.graph;
     let mut uses = vec![0u32; graph.nodes.len()];
-    for (task, input) in tasks.iter().flat_map(|task| {
+    for task in tasks.iter() {
         let Task::Compute { node, .. } = task else { unreachable!("nothing is added yet") };
-        graph[*node].inputs.iter().map(move |input| (task, input))
-    }) {
-        let _ = task;
-        uses[input.index()] += 1;
+        graph[*node].inputs.iter().for_each(|input| uses[input.index()] += 1);
     }
     for &(gradient, _) in contributions {
         uses[gradient.index()] += 1;

@@ -56,7 +56,7 @@ pub struct Split {
 /// The smallest unit that a stage is made of.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Block {
-    /// Module paths of the parameters it uses.
+    /// The parameters it uses.
     pub parameters: Vec<ParameterId>,
     /// Nodes computed by F.
     pub forward: Vec<NodeId>,
@@ -260,6 +260,6 @@ fn cost(graph: &Graph, id: NodeId) -> f64 {
 }
 
 pub(crate) fn no_work(block: usize) -> Error {
-    Error::model(format!("block {block} between two marks computes nothing"))
+    Error::model(format!("block {block} of those that marks make computes nothing"))
         .hint("call zerobubble::nn::boundary on values that the model computed in between")
 }

@@ -193,7 +193,7 @@ fn a_mark_without_work_before_it_is_refused() {
     };
     let model = Param::from_tensor(rows(&Device::flex()));
     let error = refusal(&model, loss, rows(&Device::flex()));
-    assert_names(&error, &["block 1 between two marks computes nothing", "boundary"]);
+    assert_names(&error, &["block 1 of those that marks make computes nothing", "boundary"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use burn_ir::TensorId;
 
 use parameters::Parameter;
 pub(crate) use parameters::{load, read};
-pub(crate) use verify::{EagerLoss, eager_loss, verify_loss};
+pub(crate) use verify::{EagerLoss, eager_loss, norm, verify_gradient, verify_loss};
 
 use crate::batch::{Batch, move_to};
 use crate::error::{Error, Result, panic_message};

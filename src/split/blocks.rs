@@ -17,11 +17,15 @@ pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<us
         let mut ends = graph.boundaries.clone();
         ends.sort_unstable();
         ends.dedup();
-        for (block, pair) in ends.windows(2).enumerate() {
-            let mut between = (pair[0].0 + 1..=pair[1].0).map(NodeId);
-            if !between.any(|id| roles[id.index()] == Role::Activation) {
-                return Err(no_work(block + 1));
+        let last = NodeId(joint.forward as u32 - 1);
+        let mut start = 0;
+        for (block, end) in ends.iter().chain([&last]).enumerate() {
+            let computes =
+                |id: NodeId| roles[id.index()] == Role::Activation && !graph[id].op.is_leaf();
+            if !(start..=end.0).map(NodeId).any(computes) {
+                return Err(no_work(block));
             }
+            start = end.0 + 1;
         }
         let marks = (1..=ends.len()).collect();
         return Ok((ends, marks));

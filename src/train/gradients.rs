@@ -39,7 +39,7 @@ where
     let inputs = microbatches(batch.clone(), &shapes(batch), 1)?;
     let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
     let mut rehearsal = Rehearsal::new(&split, &values, &inputs, 0)?;
-    rehearsal.verify(&eager_loss(model, loss, batch, 0)?)?;
+    rehearsal.verify(&split, 1.0, &eager_loss(model, loss, batch, 0)?)?;
 
     let graph = &split.joint.graph;
     let mut gradients: Vec<(String, TensorData)> = graph

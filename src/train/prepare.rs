@@ -1,15 +1,16 @@
 //! What is known of a model before it is placed: its blocks, what they cost, and proof that they
 //! compute its loss.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn_dispatch::DispatchTensor;
 
 use super::stages::setups;
-use crate::capture::{EagerLoss, verify_loss};
+use crate::capture::{EagerLoss, norm, verify_gradient, verify_loss};
 use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs};
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
@@ -60,11 +61,28 @@ impl Rehearsal {
         Ok(Self { engine, blocks })
     }
 
-    /// Compares the blocks' loss with the module's own.
-    pub(super) fn verify(&mut self, eager: &EagerLoss) -> Result<()> {
+    /// Compares the blocks' loss and gradients with the module's own. Gradients are those of
+    /// `scale` times the loss.
+    pub(super) fn verify(&mut self, split: &Split, scale: f64, eager: &EagerLoss) -> Result<()> {
         let (loss, _) = self.run()?;
-        let loss = loss.ok_or_else(|| Error::model("the last block computes no loss"))?;
-        verify_loss(f64::from(loss), eager)
+        let loss = loss.expect("the block that computes the loss has run");
+        verify_loss(f64::from(loss), eager)?;
+        let sizes = eager.gradients.iter().flatten().map(|of| norm(of.iter().copied()));
+        let largest = sizes.fold(0.0, f64::max);
+        let captured: HashMap<ParameterId, DispatchTensor> =
+            self.engine.gradients().into_iter().collect();
+        let parameters = &split.joint.graph.parameters;
+        for (position, (parameter, eager)) in parameters.iter().zip(&eager.gradients).enumerate() {
+            let of = captured.get(&ParameterId(position as u32)).cloned();
+            let of: Vec<f32> = of.map_or_else(Vec::new, |gradient| {
+                let data = Tensor::<1>::from_dispatch(gradient).into_data();
+                data.iter::<f32>().map(|x| (f64::from(x) / scale) as f32).collect()
+            });
+            let zeros = vec![0.0; eager.as_ref().map_or(0, Vec::len)];
+            let of = if of.is_empty() { &zeros } else { &of };
+            verify_gradient(&parameter.path, of, eager.as_deref(), largest)?;
+        }
+        Ok(())
     }
 
     /// Gradients summed over the runs so far, of the parameters that have one.
@@ -91,7 +109,7 @@ impl Rehearsal {
         let mut parcel = Vec::new();
         for (block, times) in times.iter_mut().enumerate() {
             let (outcome, seconds) = self.timed(block, Work::F, parcel)?;
-            (parcel, loss) = (outcome.parcel, outcome.loss);
+            (parcel, loss) = (outcome.parcel, outcome.loss.or(loss));
             times[0] = seconds;
         }
         parcel = Vec::new();

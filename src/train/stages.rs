@@ -7,7 +7,7 @@ use crate::compile::{Program, compile};
 use crate::engine::StageSetup;
 use crate::graph::ParameterId;
 use crate::plan::{BoundaryCost, Costs, Placement, StageCost, StageId};
-use crate::split::Split;
+use crate::split::{Block, Split};
 use crate::train::Optimizer;
 
 /// How a model was cut. Prints one line per stage.
@@ -22,7 +22,8 @@ impl fmt::Display for Stages {
     }
 }
 
-/// The stages made of `cuts`, with every trained parameter owned by the first stage that uses it.
+/// The stages made of `cuts`, with every trained parameter owned by the first stage that has a
+/// gradient of it.
 pub(super) fn setups(
     split: &Split,
     cuts: &[Range<usize>],
@@ -34,12 +35,15 @@ pub(super) fn setups(
         let programs = &programs;
         (0..programs.len()).filter(move |&stage| programs[stage].parameters.contains(&parameter))
     };
+    // A stage that only compares a parameter, say, uses it but has no gradient of it.
+    let first_gradient = |parameter: ParameterId| {
+        programs.iter().position(|program| {
+            program.accumulators.iter().any(|accumulator| accumulator.parameter == parameter)
+        })
+    };
     let device = |stage: usize| placement.device(StageId(stage as u32));
     let owned = |stage: usize| -> Vec<ParameterId> {
-        let parameters = &split.joint.graph.parameters;
-        let own = |&parameter: &ParameterId| {
-            parameters[parameter.index()].trained && users(parameter).next() == Some(stage)
-        };
+        let own = |&parameter: &ParameterId| first_gradient(parameter) == Some(stage);
         programs[stage].parameters.iter().copied().filter(own).collect()
     };
     let shared = |stage: usize, owned: &[ParameterId]| -> Vec<ParameterId> {
@@ -72,6 +76,24 @@ fn fixed_bytes(
     let state: u64 = owned.iter().map(|&parameter| optimizer.moments() * bytes(parameter)).sum();
     let constants: u64 = program.constants.iter().map(|&id| graph[id].bytes()).sum();
     parameters + gradients + state + constants
+}
+
+/// Bytes that every block needs at least, wherever it is: a parameter and its state count at the
+/// first block that uses it, gradients at every block. Whether a plan fits is known exactly later.
+pub(super) fn least_bytes(split: &Split, optimizer: &Optimizer) -> Vec<u64> {
+    let graph = &split.joint.graph;
+    let mut seen = vec![false; graph.parameters.len()];
+    let block = |block: &Block| -> u64 {
+        let bytes = |parameter: &ParameterId| {
+            let own = graph[graph.parameters[parameter.index()].node].bytes();
+            let trained = graph.parameters[parameter.index()].trained;
+            let state = if trained { optimizer.moments() } else { 0 };
+            let first = !std::mem::replace(&mut seen[parameter.index()], true);
+            own * (u64::from(trained) + if first { 1 + state } else { 0 })
+        };
+        block.parameters.iter().map(bytes).sum()
+    };
+    split.blocks.iter().map(block).collect()
 }
 
 /// What the stages cost, from what F, B and W of every block cost.

@@ -1,6 +1,7 @@
 //! The front door: a Burn module and a loss in, training steps, the trained module out.
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::batch::Batch;
 use crate::capture::{capture, eager_loss, load, read};
 use crate::differentiate::differentiate;
 use crate::engine::{BurnEngine, Engine, EngineSetup, NamedDevice, devices, host_tensor};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, panic_message};
 use crate::plan::{
     BlockCost, CheckedPlan, PlaceOptions, Schedule, Simulation, check, fit, generate, place,
     progress, simulate,
@@ -292,6 +293,14 @@ where
     ///
     /// Whatever keeps the model from being trained like this, before anything runs.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
+        catch_unwind(AssertUnwindSafe(|| self.prepare(example))).unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            Err(Error::model(format!("it could not be prepared: {message}"))
+                .hint("report this model: a model is refused with a reason, not with a panic"))
+        })
+    }
+
+    fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         if self.microbatches == 0 {
             return Err(Error::config("0 microbatches").hint("1 or more"));
         }
@@ -309,7 +318,7 @@ where
         let values = Arc::new(values);
         let eager = eager_loss(&self.model, &self.loss, example, self.seed)?;
         let mut rehearsal = Rehearsal::new(&split, &values, &inputs, self.seed)?;
-        rehearsal.verify(&eager)?;
+        rehearsal.verify(&split, 1.0 / f64::from(self.microbatches), &eager)?;
         let work = match self.balance {
             Balance::Flops => split.blocks.iter().map(|block| block.flops).collect(),
             Balance::Measured => rehearsal.measure()?,
@@ -369,13 +378,7 @@ fn cut(
     limits: &[u64],
     optimizer: &Optimizer,
 ) -> Result<Vec<std::ops::Range<usize>>> {
-    let one = |block: usize| {
-        let whole = block..block + 1;
-        let placement = crate::plan::Placement::linear(1);
-        let setups = stages::setups(split, std::slice::from_ref(&whole), &placement, optimizer);
-        let bytes = setups[0].program.bytes;
-        bytes.fixed + bytes.forward_for_b + bytes.forward_for_w
-    };
+    let least = stages::least_bytes(split, optimizer);
     let blocks: Vec<BlockCost> = work
         .iter()
         .enumerate()
@@ -383,7 +386,7 @@ fn cut(
             forward,
             backward_input,
             backward_weight,
-            bytes: one(block),
+            bytes: least[block],
         })
         .collect();
     let limited = limits.iter().any(|&limit| limit != u64::MAX);

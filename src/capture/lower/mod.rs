@@ -39,7 +39,8 @@ pub(super) struct Parameter {
 /// Lowers recorded `operations` to a graph that ends in `loss`.
 pub(super) fn lower(leaves: Leaves, operations: &[OperationIr], loss: TensorId) -> Result<Graph> {
     let mut lowering = Lowering::new(leaves)?;
-    for operation in operations {
+    let needed = needed(operations, loss);
+    for (operation, _) in operations.iter().zip(needed).filter(|(_, needed)| *needed) {
         lowering.operation(operation)?;
     }
     let Some(&loss) = lowering.nodes.get(&loss) else {
@@ -48,6 +49,19 @@ pub(super) fn lower(leaves: Leaves, operations: &[OperationIr], loss: TensorId) 
     };
     lowering.graph.loss = Some(loss);
     Ok(lowering.graph)
+}
+
+/// Which operations the loss depends on: a metric beside it is not trained.
+fn needed(operations: &[OperationIr], loss: TensorId) -> Vec<bool> {
+    let mut open = HashSet::from([loss]);
+    let mut needed = vec![false; operations.len()];
+    for (operation, needed) in operations.iter().zip(&mut needed).rev() {
+        *needed = operation.outputs().any(|output| open.contains(&output.id));
+        if *needed {
+            open.extend(operation.inputs().map(|input| input.id));
+        }
+    }
+    needed
 }
 
 /// A graph under construction.
@@ -172,15 +186,23 @@ impl<'a> Lowering<'a> {
             matches!(self.graph[*node].op, Op::Parameter(_)) || self.views.contains(node)
         };
         let view = inputs.iter().any(of_parameters)
-            && inputs
-                .iter()
-                .all(|node| of_parameters(node) || matches!(self.graph[*node].op, Op::Constant(_)));
+            && inputs.iter().all(|node| of_parameters(node) || self.is_constant(*node));
         let node =
             self.graph.push(op, inputs).map_err(|error| error.in_module(self.module.clone()))?;
         if view {
             self.views.insert(node);
         }
         Ok(node)
+    }
+
+    /// Whether a node depends on nothing.
+    fn is_constant(&self, id: NodeId) -> bool {
+        let node = &self.graph[id];
+        match node.op {
+            Op::Constant(_) => true,
+            Op::Input(_) | Op::Parameter(_) | Op::Dropout { .. } => false,
+            _ => node.inputs.iter().all(|&input| self.is_constant(input)),
+        }
     }
 
     /// Appends `op` on tensors.

@@ -73,7 +73,9 @@ pub(super) fn add(value: &DispatchTensor, sum: &mut DispatchTensor) -> bool {
 /// The elements of a float tensor of Flex that nothing else holds.
 pub(super) fn slice_mut(tensor: &mut DispatchTensor) -> Option<&mut [f32]> {
     match &mut tensor.kind {
-        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.try_storage_mut::<f32>(),
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) if is_whole(tensor) => {
+            tensor.try_storage_mut::<f32>()
+        }
         _ => None,
     }
 }
@@ -83,29 +85,44 @@ pub(super) fn slice(tensor: &DispatchTensor) -> Option<&[f32]> {
     flex(tensor)?.as_slice::<f32>()
 }
 
-/// Whether no element is NaN or infinite. Looks at all of them, so that it is one fast loop.
-pub(super) fn all_finite(elements: &[f32]) -> bool {
-    elements.iter().fold(true, |finite, element| finite & element.is_finite())
+/// Whether an element is NaN. Looks at all of them, so that it is one fast loop.
+pub(super) fn any_nan(elements: &[f32]) -> bool {
+    elements.iter().fold(false, |nan, element| nan | element.is_nan())
 }
 
 /// Whether the elements lie in order and are all of the memory that is held.
 pub(super) fn is_dense(tensor: &DispatchTensor) -> bool {
-    flex(tensor).is_none_or(|tensor| {
-        let elements = tensor.layout().num_elements();
-        tensor.is_contiguous() && tensor.bytes().len() == elements * tensor.dtype().size()
-    })
+    flex(tensor).is_none_or(is_whole)
 }
 
-/// A dense copy of a float tensor, where it is one of Flex.
+fn is_whole(tensor: &FlexTensor) -> bool {
+    let elements = tensor.layout().num_elements();
+    tensor.is_contiguous() && tensor.bytes().len() == elements * tensor.dtype().size()
+}
+
+/// A dense copy of a tensor, where it is one of Flex.
 pub(super) fn dense_copy(source: &DispatchTensor, pool: &Pool) -> Option<DispatchTensor> {
     let of = flex(source)?;
     let dims = dims(of);
     if of.dtype() != BurnDType::F32 || dims.len() > kernels::MAX_DIMS {
-        return None;
+        return Some(like(source, FlexTensor::from_data(of.clone().into_data())));
     }
     let mut output = pool.take(dims.iter().product());
     kernels::copy(&mut output, view(of, &dims));
     Some(from_buffer(&dims, output))
+}
+
+/// `tensor` as one of the kind of `source`.
+fn like(source: &DispatchTensor, tensor: FlexTensor) -> DispatchTensor {
+    let kind = match &source.kind {
+        DispatchTensorKind::Flex(BackendTensor::Int(_)) => BackendTensor::Int(tensor),
+        DispatchTensorKind::Flex(BackendTensor::Bool(_)) => BackendTensor::Bool(tensor),
+        _ => BackendTensor::Float(tensor),
+    };
+    DispatchTensor {
+        kind: DispatchTensorKind::Flex(kind),
+        autodiff: DispatchAutodiffContext::Disabled,
+    }
 }
 
 /// Where the elements are and how many bytes are held there, for counting memory.

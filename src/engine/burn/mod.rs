@@ -139,8 +139,9 @@ impl BurnEngine {
                     let node = &graph[id];
                     let value = flex::evaluate(node, &mut operands, in_place, key, &self.pool)
                         .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
-                    let value =
-                        if split.copied[id.index()] { dense(value, &self.pool) } else { value };
+                    // What an op computes is dense, except where it only views its operand.
+                    let owned = !node.op.is_movement() || split.copied[id.index()];
+                    let value = if owned { dense(value, &self.pool) } else { value };
                     self.meter.hold(&value);
                     stash.insert(id, value);
                 }
@@ -257,7 +258,7 @@ impl Engine for BurnEngine {
         let result = played.and_then(|()| {
             let parcel = self.take(sent, &mut stash, &program.kept);
             if action.work == Work::F {
-                check_finite(&parcel, action)?;
+                check_numbers(&parcel, action)?;
             }
             let told = program.loss.filter(|_| action.work == Work::F);
             let told: Vec<NodeId> = told.into_iter().collect();
@@ -287,6 +288,8 @@ impl Engine for BurnEngine {
             .map(|accumulator| {
                 let sum = self.accumulators.get_mut(&accumulator).expect("listed a line above");
                 let zeros = zeros_like(sum, &self.pool);
+                self.meter.release(sum);
+                self.meter.hold(&zeros);
                 (accumulator, std::mem::replace(sum, zeros))
             })
             .collect())
@@ -338,7 +341,10 @@ impl Engine for BurnEngine {
             if let Some(held) = self.parameters.get_mut(parameter)
                 && !self.optimizer.contains_key(parameter)
             {
-                *held = move_to(value.clone(), &self.device);
+                let value = move_to(value.clone(), &self.device);
+                self.meter.release(held);
+                self.meter.hold(&value);
+                *held = value;
             }
         }
         Ok(())
@@ -387,13 +393,13 @@ fn add(value: DispatchTensor, sum: &mut DispatchTensor) {
     }
 }
 
-/// The first stage whose output is not finite is where a NaN loss comes from.
-fn check_finite(parcel: &Parcel, action: Action) -> Result<()> {
-    let finite = parcel.iter().filter_map(flex::slice).all(flex::all_finite);
-    if finite {
+/// The first stage whose output has a NaN is where a NaN loss comes from. An infinity may be meant:
+/// a mask is made of them.
+fn check_numbers(parcel: &Parcel, action: Action) -> Result<()> {
+    if !parcel.iter().filter_map(flex::slice).any(flex::any_nan) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::NotFinite, "an activation is NaN or infinite")
+    Err(Error::new(ErrorKind::NotFinite, "an activation is NaN")
         .in_action(action)
         .hint("a smaller learning rate, or inputs without NaN"))
 }

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
-use memmap2::MmapMut;
+use memmap2::{MmapOptions, MmapRaw};
 
 /// Bytes of a region: many huge pages, and more than the values of a small model.
 const REGION_BYTES: usize = 64 << 20;
@@ -28,7 +28,7 @@ pub(super) struct Pool(Arc<Mutex<Regions>>);
 #[derive(Debug, Default)]
 struct Regions {
     /// Kept alive for the buffers that lie in them.
-    regions: Vec<MmapMut>,
+    regions: Vec<MmapRaw>,
     /// Bytes of the last region that were handed out.
     used: usize,
     /// Buffers that came back, by their bytes.
@@ -75,19 +75,22 @@ impl Regions {
     fn cut(&mut self, bytes: usize) -> Block {
         let room = self.regions.last().map_or(0, |region| region.len() - self.used);
         if bytes > room || self.regions.is_empty() {
-            let region = MmapMut::map_anon(bytes.max(REGION_BYTES));
+            let region = MmapOptions::new().len(bytes.max(REGION_BYTES)).map_anon();
             let region = region.expect("the system gives the memory that the plan asks for");
+            let region = MmapRaw::from(region);
             #[cfg(target_os = "linux")]
             // Without huge pages the region serves as well, only slower.
             let _ = region.advise(memmap2::Advice::HugePage);
             self.regions.push(region);
             self.used = 0;
         }
-        let region = self.regions.last_mut().expect("there is one by now");
-        let start = &mut region[self.used..];
-        assert!(start.len() >= bytes, "a region holds what it was made for");
+        let region = self.regions.last().expect("there is one by now");
+        assert!(region.len() - self.used >= bytes, "a region holds what it was made for");
+        // SAFETY: the assertion above. No reference to the region is made: other buffers in it are
+        // in use.
+        let start = unsafe { region.as_mut_ptr().add(self.used) };
         self.used += bytes;
-        Block(NonNull::new(start.as_mut_ptr()).expect("a slice is never at null"))
+        Block(NonNull::new(start).expect("a mapping is never at null"))
     }
 }
 
