@@ -49,6 +49,11 @@ fn count(item: &str) -> Result<usize> {
         Some((name, times)) => (name, times),
         None => (item, "1"),
     };
+    // CPU devices are alike: which one an id names makes no difference.
+    let name = match name.strip_prefix("cpu:") {
+        Some(index) if index.parse::<u32>().is_ok() => "cpu",
+        _ => name,
+    };
     match (name, times.parse::<usize>()) {
         ("cpu", Ok(times @ 1..)) => Ok(times),
         ("cpu", _) => unknown(format!("'{times}' in '{item}' is not a number of devices")),
@@ -69,12 +74,15 @@ mod tests {
         assert_eq!(names("cpu"), ["cpu:0"]);
         assert_eq!(names("cpux2"), ["cpu:0", "cpu:1"]);
         assert_eq!(names("cpu, cpux2"), ["cpu:0", "cpu:1", "cpu:2"]);
+        assert_eq!(names("cpu:0,cpu:1"), ["cpu:0", "cpu:1"]);
         assert!(!names("auto").is_empty());
     }
 
     #[test]
     fn what_is_not_a_device_is_named() {
-        for spec in ["", "cpux0", "cpux", "cpuxx2", "tpu", "gpu:0", "cpux65", "cpu,"] {
+        for spec in
+            ["", "cpux0", "cpux", "cpuxx2", "tpu", "gpu:0", "cpux65", "cpu,", "cpu:", "cpu:a"]
+        {
             let error = devices(spec).unwrap_err().to_string();
             assert!(error.contains("try:"), "{spec}: {error}");
         }

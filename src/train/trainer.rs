@@ -31,7 +31,8 @@ use crate::trace::Timeline;
 pub struct TrainerBuilder<M, B, L> {
     model: M,
     loss: L,
-    devices: Vec<NamedDevice>,
+    /// None for `auto`.
+    devices: Option<Vec<NamedDevice>>,
     schedule: Schedule,
     microbatches: u32,
     optimizer: Optimizer,
@@ -85,7 +86,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         TrainerBuilder {
             model,
             loss,
-            devices: Vec::new(),
+            devices: None,
             schedule: Schedule::ZbH1,
             microbatches: 8,
             optimizer: AdamW::default().into(),
@@ -233,14 +234,14 @@ where
     ///
     /// When `spec` names something that is not a device.
     pub fn devices(mut self, spec: &str) -> Result<Self> {
-        self.devices = devices(spec)?;
+        self.devices = Some(devices(spec)?);
         Ok(self)
     }
 
     /// The devices as Burn knows them, one stage each, in order.
     pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
         let named = |(index, device)| NamedDevice { name: format!("burn:{index}"), device };
-        self.devices = devices.into_iter().enumerate().map(named).collect();
+        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
         self
     }
 
@@ -300,7 +301,7 @@ where
         })
     }
 
-    fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
+    fn check_settings(&self) -> Result<()> {
         if self.microbatches == 0 {
             return Err(Error::config("0 microbatches").hint("1 or more"));
         }
@@ -308,7 +309,18 @@ where
             let rate = self.learning_rate;
             return Err(Error::config(format!("a learning rate of {rate}")).hint("1e-3"));
         }
-        let named = if self.devices.is_empty() { devices("auto")? } else { self.devices };
+        Ok(())
+    }
+
+    fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
+        self.check_settings()?;
+        let named = match self.devices {
+            Some(named) if named.is_empty() => {
+                return Err(Error::config("no devices").hint("one device or more"));
+            }
+            Some(named) => named,
+            None => devices("auto")?,
+        };
         let shapes = shapes(example);
         let inputs = microbatches(example.clone(), &shapes, 1)?;
         let graph = capture(&self.model, &self.loss, example)?;
