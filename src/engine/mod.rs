@@ -2,7 +2,7 @@
 
 mod burn;
 mod devices;
-pub mod kernels;
+pub(crate) mod kernels;
 mod null;
 mod optimizer;
 

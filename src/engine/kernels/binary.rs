@@ -1,7 +1,6 @@
 //! Elementwise operations on two tensors, with broadcasting and in place.
 
 use super::layout::{View, Walk};
-use super::math;
 use multiversion::multiversion;
 
 /// An operation on two elements.
@@ -15,8 +14,6 @@ pub enum Binary {
     Mul,
     /// `a / b`.
     Div,
-    /// The larger one; NaN if either is.
-    Max,
 }
 
 /// Expands `$map!(function)` for the chosen operation: one loop per operation, no branch inside.
@@ -27,7 +24,6 @@ macro_rules! for_each_binary {
             Binary::Sub => $map!(std::ops::Sub::sub),
             Binary::Mul => $map!(std::ops::Mul::mul),
             Binary::Div => $map!(std::ops::Div::div),
-            Binary::Max => $map!(math::max),
         }
     };
 }
@@ -63,21 +59,6 @@ pub fn binary_assign(op: Binary, dst: &mut [f32], b: View) {
     for_each_binary!(op, map);
 }
 
-/// `dst += bias` on every row of `dst [rows, cols]`, for `bias [cols]`.
-#[multiversion(targets = "simd")]
-pub fn add_bias(dst: &mut [f32], bias: &[f32]) {
-    if bias.is_empty() {
-        assert!(dst.is_empty(), "output is not whole rows");
-        return;
-    }
-    assert!(dst.len().is_multiple_of(bias.len()), "output is not whole rows");
-    for row in dst.chunks_exact_mut(bias.len()) {
-        for (d, &b) in row.iter_mut().zip(bias) {
-            *d += b;
-        }
-    }
-}
-
 /// `dst += x`.
 #[multiversion(targets = "simd")]
 pub fn add_assign(dst: &mut [f32], x: &[f32]) {
@@ -92,15 +73,6 @@ pub fn add_assign(dst: &mut [f32], x: &[f32]) {
 pub fn scale(dst: &mut [f32], factor: f32) {
     for d in dst.iter_mut() {
         *d *= factor;
-    }
-}
-
-/// `dst += factor x`, rounded once.
-#[multiversion(targets = "simd")]
-pub fn axpy(dst: &mut [f32], factor: f32, x: &[f32]) {
-    assert_eq!(dst.len(), x.len(), "output and input differ in length");
-    for (d, &x) in dst.iter_mut().zip(x) {
-        *d = x.mul_add(factor, *d);
     }
 }
 
@@ -193,7 +165,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Binary; 5] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max];
+    const ALL: [Binary; 4] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div];
 
     fn scalar(op: Binary, a: f32, b: f32) -> f32 {
         match op {
@@ -201,7 +173,6 @@ mod tests {
             Binary::Sub => a - b,
             Binary::Mul => a * b,
             Binary::Div => a / b,
-            Binary::Max => a.max(b),
         }
     }
 
@@ -239,21 +210,17 @@ mod tests {
 
         #[test]
         fn in_place_forms_match_a_scalar_loop(rows in 0usize..4, n in 1usize..70) {
-            let (d, x, bias) = (values(rows * n, 1), values(rows * n, 2), values(n, 3));
+            let (d, x) = (values(rows * n, 1), values(rows * n, 2));
             let run = |f: &dyn Fn(&mut [f32])| {
                 let mut out = d.clone();
                 f(&mut out);
                 out
             };
             let reference = |f: &dyn Fn(usize) -> f64| (0..rows * n).map(f).collect::<Vec<_>>();
-            let want = reference(&|i| d[i] as f64 + bias[i % n] as f64);
-            assert_close(&run(&|out| add_bias(out, &bias)), &want, 1e-7);
             let want = reference(&|i| d[i] as f64 + x[i] as f64);
             assert_close(&run(&|out| add_assign(out, &x)), &want, 1e-7);
             let want = reference(&|i| d[i] as f64 * 0.3f32 as f64);
             assert_close(&run(&|out| scale(out, 0.3)), &want, 1e-7);
-            let want = reference(&|i| d[i] as f64 + 0.3f32 as f64 * x[i] as f64);
-            assert_close(&run(&|out| axpy(out, 0.3, &x)), &want, 1e-7);
         }
     }
 
@@ -269,12 +236,5 @@ mod tests {
         check(View::broadcast(&x[..5], &[5, 1], &[5, 7]), View::contiguous(&y, &[5, 7]));
         check(View::contiguous(&[], &[0, 7]), View::broadcast(&y[..7], &[7], &[0, 7]));
         check(View::contiguous(&[], &[5, 0]), View::broadcast(&y[..5], &[5, 1], &[5, 0]));
-    }
-
-    #[test]
-    fn max_keeps_nan() {
-        let mut dst = [f32::NAN, 1.0];
-        binary_assign(Binary::Max, &mut dst, View::contiguous(&[1.0, f32::NAN], &[2]));
-        assert!(dst.iter().all(|x| x.is_nan()));
     }
 }

@@ -15,6 +15,7 @@ pub struct MatRef<'a> {
 
 impl<'a> MatRef<'a> {
     /// The row-major matrix at the start of the slice.
+    #[cfg(test)]
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols, 1)
     }
@@ -31,6 +32,7 @@ impl<'a> MatRef<'a> {
     }
 
     /// The transpose, without moving anything.
+    #[cfg(test)]
     pub fn t(self) -> Self {
         Self::strided(self.data, self.cols, self.rows, self.col_stride, self.row_stride)
     }
@@ -64,69 +66,38 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// How far apart the matrices of a batch start; 0 uses one matrix for the whole batch.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchStrides {
-    /// Of the output.
-    pub dst: usize,
-    /// Of the left operand.
-    pub a: usize,
-    /// Of the right operand.
-    pub b: usize,
-}
-
 /// `dst = a b` or `dst += a b`, for `a [m, k]`, `b [k, n]`, `dst [m, n]`.
 pub fn matmul(dst: MatMut, a: MatRef, b: MatRef, write: Write) {
-    matmul_batched(1, BatchStrides { dst: 0, a: 0, b: 0 }, dst, a, b, write);
-}
-
-/// [`matmul`] for `batch` matrices; the views are the first of each batch.
-pub fn matmul_batched(
-    batch: usize,
-    strides: BatchStrides,
-    dst: MatMut,
-    a: MatRef,
-    b: MatRef,
-    write: Write,
-) {
     let (m, n, k) = (dst.rows, dst.cols, a.cols);
     assert!(a.rows == m && b.rows == k && b.cols == n, "{m}x{n} is not the shape of the product");
-    if batch == 0 {
-        return;
-    }
-    // Saturating, so that no stride can wrap past the assertion.
-    let reach =
-        |stride: usize, extent: usize| stride.saturating_mul(batch - 1).saturating_add(extent);
-    let fits = reach(strides.dst, extent(m, n, dst.row_stride, dst.col_stride)) <= dst.data.len()
-        && reach(strides.a, extent(m, k, a.row_stride, a.col_stride)) <= a.data.len()
-        && reach(strides.b, extent(k, n, b.row_stride, b.col_stride)) <= b.data.len();
-    assert!(fits, "a matrix of the batch leaves its slice");
-    for i in 0..batch {
-        // SAFETY: the assertion above bounds the last element of every matrix of the batch, dst
-        // is exclusively borrowed, and gemm touches nothing but the elements of the views.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                dst.data.as_mut_ptr().wrapping_add(i * strides.dst),
-                dst.col_stride as isize,
-                dst.row_stride as isize,
-                write == Write::Add,
-                a.data.as_ptr().wrapping_add(i * strides.a),
-                a.col_stride as isize,
-                a.row_stride as isize,
-                b.data.as_ptr().wrapping_add(i * strides.b),
-                b.col_stride as isize,
-                b.row_stride as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
+    let fits = extent(m, n, dst.row_stride, dst.col_stride) <= dst.data.len()
+        && extent(m, k, a.row_stride, a.col_stride) <= a.data.len()
+        && extent(k, n, b.row_stride, b.col_stride) <= b.data.len();
+    assert!(fits, "a matrix leaves its slice");
+    // SAFETY: the assertion above bounds the last element of every matrix, dst is exclusively
+    // borrowed, and gemm touches nothing but the elements of the views.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.data.as_mut_ptr(),
+            dst.col_stride as isize,
+            dst.row_stride as isize,
+            write == Write::Add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
     }
 }
 
@@ -145,29 +116,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn at(m: &MatRef, base: usize, i: usize, j: usize) -> f64 {
-        m.data[base + i * m.row_stride + j * m.col_stride] as f64
+    fn at(m: &MatRef, i: usize, j: usize) -> f64 {
+        m.data[i * m.row_stride + j * m.col_stride] as f64
     }
 
-    fn check(batch: usize, [m, n, k]: [usize; 3], at_: bool, bt: bool, shared: bool, write: Write) {
-        let (a, b) = (values(batch * m * k, 1), values(batch * k * n, 2));
-        let mut dst = values(batch * m * n, 3);
+    fn check([m, n, k]: [usize; 3], at_: bool, bt: bool, write: Write) {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let mut dst = values(m * n, 3);
         let a = if at_ { MatRef::new(&a, k, m).t() } else { MatRef::new(&a, m, k) };
         let b = if bt { MatRef::new(&b, n, k).t() } else { MatRef::new(&b, k, n) };
-        let strides = BatchStrides { dst: m * n, a: m * k, b: if shared { 0 } else { k * n } };
         let mut want = Vec::new();
-        for z in 0..batch {
-            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                let product = |p| at(&a, z * strides.a, i, p) * at(&b, z * strides.b, p, j);
-                let sum: f64 = (0..k).map(product).sum();
-                let old = if write == Write::Add { dst[z * m * n + i * n + j] } else { 0.0 };
-                want.push(old as f64 + sum);
-            }
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let sum: f64 = (0..k).map(|p| at(&a, i, p) * at(&b, p, j)).sum();
+            let old = if write == Write::Add { dst[i * n + j] } else { 0.0 };
+            want.push(old as f64 + sum);
         }
         if write == Write::Set {
             dst.fill(f32::NAN);
         }
-        matmul_batched(batch, strides, MatMut::new(&mut dst, m, n), a, b, write);
+        matmul(MatMut::new(&mut dst, m, n), a, b, write);
         assert_close(&dst, &want, 1e-4);
     }
 
@@ -175,11 +142,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn matches_the_definition(
-            batch in 1usize..4, m in 1usize..40, n in 1usize..40, k in 0usize..70,
-            at_: bool, bt: bool, shared: bool, add: bool,
+            m in 1usize..40, n in 1usize..40, k in 0usize..70, at_: bool, bt: bool, add: bool,
         ) {
             let write = if add { Write::Add } else { Write::Set };
-            check(batch, [m, n, k], at_, bt, shared, write);
+            check([m, n, k], at_, bt, write);
         }
     }
 

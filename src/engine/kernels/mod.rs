@@ -25,15 +25,15 @@ mod reduce;
 mod softmax;
 mod unary;
 
-pub use binary::{Binary, add_assign, add_bias, axpy, binary, binary_assign, scale};
+pub use binary::{Binary, add_assign, binary, binary_assign, scale};
 pub use embedding::{gather_rows, scatter_add_rows};
 pub use layout::{MAX_DIMS, View};
-pub use matmul::{BatchStrides, MatMut, MatRef, matmul, matmul_batched};
+pub use matmul::{MatMut, MatRef, matmul};
 pub use norm::{layer_norm, layer_norm_grad_gamma, layer_norm_grad_x};
 pub use optim::{AdamW, Momentum, Sgd, adamw, sgd, sgd_momentum};
 pub use permute::copy;
-pub use random::{dropout_mask, uniform};
-pub use reduce::{max_last, mean_axis, sum_axis};
+pub use random::dropout_mask;
+pub use reduce::sum_axis;
 pub use softmax::{log_softmax, log_softmax_grad, softmax, softmax_grad};
 pub use unary::{Unary, UnaryGrad, unary, unary_assign, unary_grad};
 

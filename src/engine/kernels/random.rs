@@ -10,12 +10,13 @@ use multiversion::multiversion;
 const LANES: usize = 32;
 
 /// Fills with uniform values in `[0, 1)`: the top 24 bits of each word times `2^-24`.
-pub fn uniform(key: [u32; 2], counter: [u32; 3], dst: &mut [f32]) {
+#[cfg(test)]
+fn uniform(key: [u32; 2], counter: [u32; 3], dst: &mut [f32]) {
     fill(key, counter, dst, to_unit);
 }
 
 /// Fills with 0 with probability `p` and `1 / (1 - p)` otherwise: an element is 0 where
-/// [`uniform`] would be below `p`.
+/// its uniform number in `[0, 1)`, the top 24 bits of its word times `2^-24`, is below `p`.
 pub fn dropout_mask(key: [u32; 2], counter: [u32; 3], p: f32, dst: &mut [f32]) {
     assert!((0.0..1.0).contains(&p), "dropout probability {p} is not in [0, 1)");
     let kept = 1.0 / (1.0 - p);

@@ -1,4 +1,4 @@
-//! Sums, means and maxima along an axis, in a fixed order.
+//! Sums along an axis and maxima of a row, in a fixed order.
 
 use super::{Write, math};
 use multiversion::multiversion;
@@ -37,26 +37,6 @@ pub fn sum_axis(dst: &mut [f32], x: &[f32], [outer, n, inner]: [usize; 3], write
         for (d, x) in dst.chunks_exact_mut(inner).zip(x.chunks_exact(n * inner)) {
             sum_columns(d, x, write);
         }
-    }
-}
-
-/// The mean where [`sum_axis`] takes the sum.
-#[multiversion(targets = "simd")]
-pub fn mean_axis(dst: &mut [f32], x: &[f32], shape: [usize; 3]) {
-    sum_axis(dst, x, shape, Write::Set);
-    let n = shape[1] as f32;
-    for d in dst.iter_mut() {
-        *d /= n;
-    }
-}
-
-/// `dst[r] = max over j of x[r, j]`, for `x [rows, n]`; NaN if the row has one.
-#[multiversion(targets = "simd")]
-pub fn max_last(dst: &mut [f32], x: &[f32], n: usize) {
-    assert!(n > 0, "the maximum of nothing");
-    assert_eq!(x.len(), dst.len() * n, "input does not fit the shape");
-    for (d, row) in dst.iter_mut().zip(x.chunks_exact(n)) {
-        *d = max(row);
     }
 }
 
@@ -169,7 +149,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn sums_and_means_match_a_scalar_loop(
+        fn sums_match_a_scalar_loop(
             outer in 0usize..4, n in 1usize..150, inner in 1usize..140, last: bool,
         ) {
             let shape = [outer, n, if last { 1 } else { inner }];
@@ -180,17 +160,6 @@ mod tests {
             assert_close(&dst, &want, 1e-4);
             sum_axis(&mut dst, &x, shape, Write::Add);
             assert_close(&dst, &want.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 2e-4);
-            mean_axis(&mut dst, &x, shape);
-            assert_close(&dst, &want.iter().map(|w| w / n as f64).collect::<Vec<_>>(), 2e-6);
-        }
-
-        #[test]
-        fn maxima_match_a_scalar_loop(rows in 0usize..5, n in 1usize..150) {
-            let x = values(rows * n, 1);
-            let mut dst = vec![0.0; rows];
-            max_last(&mut dst, &x, n);
-            let row_max = |row: &[f32]| row.iter().copied().fold(f32::MIN, f32::max);
-            assert_eq!(dst, x.chunks(n).map(row_max).collect::<Vec<_>>());
         }
     }
 
@@ -223,9 +192,7 @@ mod tests {
         for at in [0, 40, 65] {
             let mut x = vec![1.0; 66];
             x[at] = f32::NAN;
-            let mut dst = [0.0];
-            max_last(&mut dst, &x, 66);
-            assert!(dst[0].is_nan());
+            assert!(max(&x).is_nan());
         }
     }
 }

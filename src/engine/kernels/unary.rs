@@ -14,8 +14,6 @@ pub enum Unary {
     Tanh,
     /// `1 / (1 + e^-x)`, 2.5 ulp, 0 below -88.7.
     Sigmoid,
-    /// `x sigmoid(x)`, 3.5 ulp; NaN at -infinity, as in Burn.
-    Silu,
     /// `x (1 + erf(x / sqrt 2)) / 2`, absolute error `1.5e-7 max(1, |x|)`; NaN at -infinity, as in
     /// Burn.
     Gelu,
@@ -29,8 +27,6 @@ pub enum Unary {
     Recip,
     /// `|x|`.
     Abs,
-    /// `x x`.
-    Square,
 }
 
 /// The gradient of a [`Unary`], given what the forward pass kept and the output's gradient `g`.
@@ -39,8 +35,6 @@ pub enum UnaryGrad {
     /// Of [`Unary::Gelu`] from its input: `g (cdf(x) + x pdf(x))` of the standard normal
     /// distribution, absolute error `2.5e-7 |g|`.
     Gelu,
-    /// Of [`Unary::Silu`] from its input: `g s (1 + x (1 - s))`, `s = sigmoid(x)`.
-    Silu,
     /// Of [`Unary::Relu`] from its input or output: `g` where it is above 0 or NaN, else 0.
     Relu,
     /// Of [`Unary::Sigmoid`] from its output: `g y (1 - y)`.
@@ -89,7 +83,6 @@ pub fn unary_grad(op: UnaryGrad, dst: &mut [f32], kept: &[f32], g: &[f32]) {
     }
     match op {
         UnaryGrad::Gelu => map!(gelu_grad),
-        UnaryGrad::Silu => map!(silu_grad),
         UnaryGrad::Relu => map!(relu_grad),
         UnaryGrad::Sigmoid => map!(sigmoid_grad),
         UnaryGrad::Tanh => map!(tanh_grad),
@@ -104,23 +97,16 @@ macro_rules! for_each_unary {
             Unary::Log => $map!(math::log),
             Unary::Tanh => $map!(math::tanh),
             Unary::Sigmoid => $map!(math::sigmoid),
-            Unary::Silu => $map!(silu),
             Unary::Gelu => $map!(gelu),
             Unary::Relu => $map!(relu),
             Unary::Neg => $map!(std::ops::Neg::neg),
             Unary::Sqrt => $map!(f32::sqrt),
             Unary::Recip => $map!(f32::recip),
             Unary::Abs => $map!(f32::abs),
-            Unary::Square => $map!(square),
         }
     };
 }
 use for_each_unary;
-
-#[inline(always)]
-fn silu(x: f32) -> f32 {
-    x * math::sigmoid(x)
-}
 
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
@@ -133,20 +119,9 @@ fn relu(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn square(x: f32) -> f32 {
-    x * x
-}
-
-#[inline(always)]
 fn gelu_grad(x: f32, g: f32) -> f32 {
     let (pdf, cdf) = math::normal(x);
     g * (cdf + x * pdf)
-}
-
-#[inline(always)]
-fn silu_grad(x: f32, g: f32) -> f32 {
-    let s = math::sigmoid(x);
-    g * s * (1.0 + x * (1.0 - s))
 }
 
 #[inline(always)]
@@ -170,23 +145,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Unary; 12] = [
+    const ALL: [Unary; 10] = [
         Unary::Exp,
         Unary::Log,
         Unary::Tanh,
         Unary::Sigmoid,
-        Unary::Silu,
         Unary::Gelu,
         Unary::Relu,
         Unary::Neg,
         Unary::Sqrt,
         Unary::Recip,
         Unary::Abs,
-        Unary::Square,
     ];
 
-    const GRADS: [UnaryGrad; 5] =
-        [UnaryGrad::Gelu, UnaryGrad::Silu, UnaryGrad::Relu, UnaryGrad::Sigmoid, UnaryGrad::Tanh];
+    const GRADS: [UnaryGrad; 4] =
+        [UnaryGrad::Gelu, UnaryGrad::Relu, UnaryGrad::Sigmoid, UnaryGrad::Tanh];
 
     fn cdf(x: f64) -> f64 {
         0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)
@@ -198,7 +171,6 @@ mod tests {
             Unary::Log => x.ln(),
             Unary::Tanh => x.tanh(),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            Unary::Silu => x / (1.0 + (-x).exp()),
             Unary::Gelu => x * cdf(x),
             Unary::Relu => {
                 if x > 0.0 {
@@ -211,16 +183,13 @@ mod tests {
             Unary::Sqrt => x.sqrt(),
             Unary::Recip => 1.0 / x,
             Unary::Abs => x.abs(),
-            Unary::Square => x * x,
         }
     }
 
     fn grad_reference(op: UnaryGrad, kept: f64, g: f64) -> f64 {
-        let s = 1.0 / (1.0 + (-kept).exp());
         let pdf = (-0.5 * kept * kept).exp() / (2.0 * std::f64::consts::PI).sqrt();
         match op {
             UnaryGrad::Gelu => g * (cdf(kept) + kept * pdf),
-            UnaryGrad::Silu => g * s * (1.0 + kept * (1.0 - s)),
             UnaryGrad::Relu => {
                 if kept > 0.0 {
                     g
@@ -288,7 +257,6 @@ mod tests {
             (Unary::Log, math::log),
             (Unary::Tanh, math::tanh),
             (Unary::Sigmoid, math::sigmoid),
-            (Unary::Silu, silu),
             (Unary::Gelu, gelu),
         ];
         for (op, f) in functions {
