@@ -8,7 +8,7 @@ mod report;
 
 use std::ops::Range;
 
-use crate::graph::{Graph, NodeId, Op, ParameterId};
+use crate::graph::{NodeId, Op, ParameterId};
 use crate::plan::{StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
 use liveness::Liveness;
@@ -106,7 +106,6 @@ impl Program {
 
 /// Compiles the stage that is made of `blocks`.
 pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
-    let graph = &split.joint.graph;
     let parts = &split.blocks[blocks.clone()];
     assert!(!parts.is_empty(), "a stage has at least one block");
     let merged = |list: fn(&crate::split::Block) -> &Vec<NodeId>| {
@@ -155,12 +154,7 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     program.backward_weight = liveness.commands(2, backward_weight);
     program.kept = liveness.kept(&program);
     program.bytes = liveness.bytes(&program);
-    debug_assert!(program.forward.iter().all(|command| is_computed(graph, &command.task)));
     program
-}
-
-fn is_computed(graph: &Graph, task: &Task) -> bool {
-    matches!(task, Task::Compute { node, .. } if !graph[*node].op.is_leaf())
 }
 
 /// Constants that the works read, or that are added to accumulators as they are.

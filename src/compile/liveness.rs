@@ -15,7 +15,6 @@ pub(super) struct Liveness<'a> {
     last_read: HashMap<NodeId, (usize, usize)>,
     /// Storages that another device may still read.
     shared: Vec<NodeId>,
-    received: Vec<NodeId>,
 }
 
 impl<'a> Liveness<'a> {
@@ -26,7 +25,7 @@ impl<'a> Liveness<'a> {
         let storages = storages(graph, |id| split.copied[id.index()] || received.contains(&id));
         let sent = program.activations_out.iter().chain(&program.gradients_out);
         let shared = received.iter().chain(sent).map(|id| storages[id.index()].owner).collect();
-        let mut liveness = Self { split, storages, last_read: HashMap::new(), shared, received };
+        let mut liveness = Self { split, storages, last_read: HashMap::new(), shared };
         for (work, tasks) in tasks.iter().enumerate() {
             for (at, task) in tasks.iter().enumerate() {
                 for id in liveness.reads(task) {
@@ -229,9 +228,6 @@ impl Held<'_> {
         for &id in sent.iter().filter(|&&id| !of.read_after(id, work)) {
             self.remove(id);
         }
-        let unread: Vec<NodeId> =
-            of.received.iter().copied().filter(|id| !of.last_read.contains_key(id)).collect();
-        unread.into_iter().for_each(|id| self.remove(id));
         self.peak
     }
 

@@ -292,7 +292,7 @@ where
     ///
     /// # Errors
     ///
-    /// Whatever keeps the model from being trained like this, before anything runs.
+    /// Whatever keeps the model from being trained like this, before the first step.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
         catch_unwind(AssertUnwindSafe(|| self.prepare(example))).unwrap_or_else(|panic| {
             let message = panic_message(&*panic);

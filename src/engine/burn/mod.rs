@@ -122,7 +122,7 @@ impl BurnEngine {
         gradients
     }
 
-    fn play(&mut self, action: Action, program: &Program, stash: &mut Stash) -> Result<()> {
+    fn play(&mut self, action: Action, program: &Program, stash: &mut Stash) {
         let split = self.setup.split.clone();
         let graph = &split.joint.graph;
         let microbatch = action.microbatch;
@@ -166,7 +166,6 @@ impl BurnEngine {
                 }
             }
         }
-        Ok(())
     }
 
     /// Operands of `id`; the one to be overwritten leaves the stash.
@@ -254,27 +253,21 @@ impl Engine for BurnEngine {
             self.meter.hold(&value);
             stash.insert(id, value);
         }
-        let played = self.play(action, program, &mut stash);
-        let result = played.and_then(|()| {
-            let parcel = self.take(sent, &mut stash, &program.kept);
-            if action.work == Work::F {
-                check_numbers(&parcel, action)?;
-            }
-            let told = program.loss.filter(|_| action.work == Work::F);
-            let told: Vec<NodeId> = told.into_iter().collect();
-            let loss = self.take(&told, &mut stash, &program.kept).pop();
-            let loss = loss.map(|loss| scalar(&loss, action)).transpose()?;
-            Ok(Outcome { parcel, loss })
-        });
-        if !matches!(action.work, Work::F | Work::B) {
-            for (_, value) in stash.drain() {
-                self.meter.release(&value);
-            }
-        }
+        self.play(action, program, &mut stash);
+        let parcel = self.take(sent, &mut stash, &program.kept);
+        let told: Vec<NodeId> =
+            program.loss.filter(|_| action.work == Work::F).into_iter().collect();
+        let loss = self.take(&told, &mut stash, &program.kept).pop();
+        let ended = matches!(action.work, Work::W | Work::BW);
+        assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
         let stage = self.stages.get_mut(&action.stage).expect("the stage was there before");
         stage.stash[action.microbatch.index()] = stash;
-        result
+        if action.work == Work::F {
+            check_numbers(&parcel, action)?;
+        }
+        let loss = loss.map(|loss| scalar(&loss, action)).transpose()?;
+        Ok(Outcome { parcel, loss })
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
@@ -300,23 +293,21 @@ impl Engine for BurnEngine {
         learning_rate: f64,
         shared: &[(Accumulator, DispatchTensor)],
     ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let mut owned: Vec<ParameterId> = self.optimizer.keys().copied().collect();
-        owned.sort_unstable();
-        for parameter in owned {
-            let mut sums: Vec<Accumulator> = self
-                .accumulators
-                .keys()
-                .chain(shared.iter().map(|(accumulator, _)| accumulator))
-                .copied()
-                .filter(|accumulator| accumulator.parameter == parameter)
-                .collect();
-            // Blocks are added in their order, whichever devices they are on.
-            sums.sort_unstable();
-            let Some((&first, rest)) = sums.split_first() else { continue };
-            let mut gradient = match self.accumulators.get_mut(&first) {
-                Some(sum) => std::mem::replace(sum, flex::placeholder()),
-                None => unreachable!("the owner's block is the first that uses the parameter"),
-            };
+        let mut sums: Vec<Accumulator> = self
+            .accumulators
+            .keys()
+            .chain(shared.iter().map(|(accumulator, _)| accumulator))
+            .copied()
+            .filter(|accumulator| self.optimizer.contains_key(&accumulator.parameter))
+            .collect();
+        // Blocks are added in their order, whichever devices they are on.
+        sums.sort_unstable();
+        for sums in sums.chunk_by(|a, b| a.parameter == b.parameter) {
+            let (&first, rest) = sums.split_first().expect("a chunk is not empty");
+            let parameter = first.parameter;
+            let sum = self.accumulators.get_mut(&first);
+            let sum = sum.expect("the owner is the first that has a gradient of the parameter");
+            let mut gradient = std::mem::replace(sum, flex::placeholder());
             for accumulator in rest {
                 let other = self.accumulators.get(accumulator).or_else(|| {
                     shared.iter().find(|(of, _)| of == accumulator).map(|(_, sum)| sum)
