@@ -3,6 +3,7 @@
 mod cli {
     pub mod args;
     pub mod bench;
+    pub mod bench_gpu;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
@@ -25,6 +26,9 @@ const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Mesa's layer that picks the desktop's GPU looks for a display, and complains on stderr where
+    // there is none. SAFETY: there is only this thread yet.
+    unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(UsageError::Asked(help)) => return exit(print(&help)),
@@ -42,7 +46,10 @@ fn run(cli: &Cli) -> Result<()> {
             show(&cli::train::run(args, start)?, cli.json)
         }
         Command::Plan(args) => show(&cli::plan::run(args)?, args.wants_json(cli.json)?),
-        Command::Bench(args) => show(&cli::bench::run(args)?, cli.json),
+        Command::Bench(args) => match &args.devices {
+            None => show(&cli::bench::run(args)?, cli.json),
+            Some(device) => show(&cli::bench_gpu::run(args, device)?, cli.json),
+        },
     }
 }
 

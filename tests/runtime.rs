@@ -21,8 +21,8 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
         Ok(())
     }
 
-    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome> {
-        Ok(Outcome { parcel: (self.0)(action, arrived)?, loss: None })
+    fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>> {
+        Ok(Some(Outcome { parcel: (self.0)(action, arrived)?, ..Outcome::default() }))
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
@@ -41,7 +41,7 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
         Ok(())
     }
 
-    fn parameters(&self) -> Result<Vec<(ParameterId, Value)>> {
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
         Ok(Vec::new())
     }
 

@@ -250,6 +250,7 @@ fn first_stages(costs: &Costs, stages: usize) -> Costs {
     Costs {
         stages: costs.stages[..stages].to_vec(),
         boundaries: costs.boundaries[..stages - 1].to_vec(),
+        buffers: Vec::new(),
     }
 }
 

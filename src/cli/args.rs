@@ -55,7 +55,7 @@ pub enum Command {
 /// Options of `train`.
 #[derive(Args)]
 pub struct TrainArgs {
-    /// Devices of the pipeline: a comma list of cpu, each with an optional xK for K of them
+    /// Devices of the pipeline: a comma list of cpu or gpu:N, each with an optional xK for K of them
     #[arg(long, value_name = "SPEC", default_value = "auto")]
     pub devices: String,
     // The help is made of the names, so that a new schedule cannot be missing there.
@@ -156,6 +156,9 @@ pub struct BenchArgs {
     /// Rounds; in each of them every contender runs one step, in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count::<u32>(10_000))]
     pub steps: u32,
+    /// A GPU, such as gpu:0, to measure instead of CPU devices
+    #[arg(long, value_name = "SPEC")]
+    pub devices: Option<String>,
 }
 
 /// Times of F, B and W: one triple for all devices, or one for each.

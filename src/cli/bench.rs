@@ -19,13 +19,16 @@ use zerobubble::train::{AdamW, Trainer};
 use super::args::BenchArgs;
 use super::evaluate::{self, Batch};
 
-const MICROBATCHES: u32 = 8;
-const MICROBATCH_SIZE: usize = 2;
-const CONTEXT: usize = 128;
-const VOCABULARY: usize = 96;
-const LAYERS: usize = 8;
-const WIDTH: usize = 256;
-const HEADS: usize = 4;
+/// The training step of CPU devices.
+const STEP: Workload = Workload {
+    microbatches: 8,
+    microbatch_size: 2,
+    context: 128,
+    vocabulary: 96,
+    layers: 8,
+    width: 256,
+    heads: 4,
+};
 const LEARNING_RATE: f64 = 1e-3;
 const SEED: u64 = 0;
 
@@ -52,18 +55,30 @@ struct Speeds {
     two_devices_to_one: f64,
 }
 
+/// A GPT and the batch of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    pub microbatches: u32,
+    pub microbatch_size: usize,
+    pub context: usize,
+    pub vocabulary: usize,
+    pub layers: usize,
+    pub width: usize,
+    pub heads: usize,
+}
+
 /// One way to train: takes a step on a batch.
-type Contender = Box<dyn FnMut(Windows) -> Result<()>>;
+pub type Contender = Box<dyn FnMut(Windows) -> Result<()>>;
 
 /// Measures all figures.
 pub fn run(args: &BenchArgs) -> Result<Figures> {
-    let text: String = ('\u{20}'..).take(VOCABULARY).cycle().take(100_000).collect();
-    let mut sampler = Corpus::of_text("the bench's text", &text)?.sampler(CONTEXT, SEED)?;
-    let mut contenders = [burn_eager(), pipeline("cpu")?, pipeline("cpux2")?];
+    let text: String = ('\u{20}'..).take(STEP.vocabulary).cycle().take(100_000).collect();
+    let mut sampler = Corpus::of_text("the bench's text", &text)?.sampler(STEP.context, SEED)?;
+    let mut contenders = [burn_eager(STEP), pipeline(STEP, "cpu")?, pipeline(STEP, "cpux2")?];
     let mut seconds: [Vec<f64>; 3] = Default::default();
     // What round 0 takes is not counted: it allocates and warms up.
     for round in 0..=args.steps {
-        let batch = sampler.next_batch(MICROBATCH_SIZE * MICROBATCHES as usize);
+        let batch = sampler.next_batch(STEP.rows());
         for (contender, seconds) in contenders.iter_mut().zip(&mut seconds) {
             let start = Instant::now();
             contender(batch.clone())?;
@@ -86,7 +101,7 @@ pub fn run(args: &BenchArgs) -> Result<Figures> {
 impl Speeds {
     /// Speeds from every contender's seconds per step, of which `pick` takes one.
     fn of(seconds: &[Vec<f64>; 3], pick: impl Fn(&[f64]) -> f64) -> Self {
-        let tokens = (MICROBATCH_SIZE * MICROBATCHES as usize * CONTEXT) as f64;
+        let tokens = (STEP.rows() * STEP.context) as f64;
         let [burn_eager, one_device, two_devices] =
             [0, 1, 2].map(|contender| tokens / pick(&seconds[contender]));
         Self {
@@ -100,17 +115,17 @@ impl Speeds {
 }
 
 /// Burn's own training as its users write it: autodiff on one Flex thread.
-fn burn_eager() -> Contender {
+pub fn burn_eager(work: Workload) -> Contender {
     let device = Device::flex().autodiff();
-    let mut model = Some(model(&device));
+    let mut model = Some(work.model(&device));
     let mut optimizer = AdamWConfig::new().init();
     let mut accumulator = GradientsAccumulator::new();
     Box::new(move |windows| {
         let current = model.take().ok_or_else(|| Error::run("the step before this one failed"))?;
-        for part in 0..MICROBATCHES as usize {
-            let rows = part * MICROBATCH_SIZE..(part + 1) * MICROBATCH_SIZE;
+        for part in 0..work.microbatches as usize {
+            let rows = part * work.microbatch_size..(part + 1) * work.microbatch_size;
             let (tokens, targets) = evaluate::batch(windows.rows(rows), &device);
-            let loss = current.loss(tokens, targets) / f64::from(MICROBATCHES);
+            let loss = current.loss(tokens, targets) / f64::from(work.microbatches);
             let gradients = GradientsParams::from_grads(loss.backward(), &current);
             accumulator.accumulate(&current, gradients);
         }
@@ -119,19 +134,20 @@ fn burn_eager() -> Contender {
     })
 }
 
-fn pipeline(devices: &str) -> Result<Contender> {
+/// The same through a pipeline.
+pub fn pipeline(work: Workload, devices: &str) -> Result<Contender> {
     let device = Device::flex();
     let example = Windows {
-        rows: MICROBATCH_SIZE,
-        context: CONTEXT,
-        tokens: vec![0; MICROBATCH_SIZE * CONTEXT],
-        targets: vec![0; MICROBATCH_SIZE * CONTEXT],
+        rows: work.microbatch_size,
+        context: work.context,
+        tokens: vec![0; work.microbatch_size * work.context],
+        targets: vec![0; work.microbatch_size * work.context],
     };
     let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
-    let mut trainer = Trainer::of(model(&device), loss)
+    let mut trainer = Trainer::of(work.model(&device), loss)
         .devices(devices)?
         .schedule(Schedule::ZbH1)
-        .microbatches(MICROBATCHES)
+        .microbatches(work.microbatches)
         .optimizer(AdamW::default())
         .learning_rate(LEARNING_RATE)
         .seed(SEED)
@@ -139,12 +155,32 @@ fn pipeline(devices: &str) -> Result<Contender> {
     Ok(Box::new(move |windows| trainer.step(evaluate::batch(windows, &device)).map(drop)))
 }
 
-fn model(device: &Device) -> Gpt {
-    device.seed(SEED);
-    GptConfig::new(VOCABULARY, CONTEXT, LAYERS, WIDTH, HEADS).init(device)
+impl Workload {
+    /// Sequences of a step.
+    pub fn rows(&self) -> usize {
+        self.microbatch_size * self.microbatches as usize
+    }
+
+    fn model(&self, device: &Device) -> Gpt {
+        device.seed(SEED);
+        let Self { vocabulary, context, layers, width, heads, .. } = *self;
+        GptConfig::new(vocabulary, context, layers, width, heads).init(device)
+    }
 }
 
-fn median(values: &[f64]) -> f64 {
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { microbatches, microbatch_size, context, vocabulary, layers, width, heads } =
+            self;
+        write!(
+            f,
+            "GPT d={width}, {layers} layers, {heads} heads, context {context}, vocabulary \
+             {vocabulary}, {microbatches} microbatches of {microbatch_size}, f32, AdamW"
+        )
+    }
+}
+
+pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -157,13 +193,7 @@ fn median(values: &[f64]) -> f64 {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "GPT d={WIDTH}, {LAYERS} layers, {HEADS} heads, context {CONTEXT}, vocabulary \
-             {VOCABULARY}, {MICROBATCHES} microbatches of {MICROBATCH_SIZE}, f32, AdamW; \
-             tokens/s over {} rounds",
-            self.rounds
-        )?;
+        writeln!(f, "{STEP}; tokens/s over {} rounds", self.rounds)?;
         let (median, best) = (&self.median, &self.best);
         writeln!(f, "{:22} {:>8} {:>8}", "", "median", "best")?;
         let line = |f: &mut fmt::Formatter<'_>, name, speed: fn(&Speeds) -> f64| {

@@ -5,6 +5,7 @@ use std::fs;
 use std::thread;
 
 use serde::Serialize;
+use zerobubble::engine::wgpu::{GpuInfo, gpus};
 use zerobubble::error::{Error, Result};
 
 use super::drawing::bytes;
@@ -20,13 +21,15 @@ struct Device {
     id: String,
     name: String,
     backend: &'static str,
-    driver: &'static str,
+    driver: String,
     kind: &'static str,
     /// In bytes, where the system tells. CPU devices share it.
     memory: Option<u64>,
+    /// Most bytes of one tensor on a GPU.
+    buffer_bytes: Option<u64>,
 }
 
-/// Lists one CPU device per core that this process may use.
+/// Lists the GPUs, software ones included, and one CPU device per core that this process may use.
 pub fn run() -> Result<Devices> {
     let cores = thread::available_parallelism()
         .map_err(|error| Error::run(format!("the number of CPU cores is unknown: {error}")))?;
@@ -35,25 +38,39 @@ pub fn run() -> Result<Devices> {
         id: format!("cpu:{core}"),
         name: name.clone(),
         backend: "flex",
-        driver: "burn-flex",
+        driver: "burn-flex".to_owned(),
         kind: "cpu",
         memory,
+        buffer_bytes: None,
     };
-    Ok(Devices { devices: (0..cores.get()).map(device).collect() })
+    let gpu = |(index, gpu): (usize, GpuInfo)| Device {
+        id: format!("gpu:{index}"),
+        name: gpu.name,
+        backend: gpu.backend,
+        driver: gpu.driver,
+        kind: gpu.kind,
+        // wgpu does not tell, on any of its backends.
+        memory: None,
+        buffer_bytes: Some(gpu.buffer_bytes),
+    };
+    let gpus = gpus().into_iter().enumerate().map(gpu);
+    Ok(Devices { devices: gpus.chain((0..cores.get()).map(device)).collect() })
 }
 
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = ["id", "name", "backend", "driver", "kind", "memory"].map(str::to_owned);
+        let header = ["id", "name", "backend", "driver", "kind", "memory", "tensor at most"];
+        let header = header.map(str::to_owned);
         let mut rows = vec![header];
         rows.extend(self.devices.iter().map(|device| {
             let memory = device.memory.map_or("unknown".to_owned(), bytes);
-            let words = [device.backend, device.driver, device.kind].map(str::to_owned);
+            let most = device.buffer_bytes.map_or(String::new(), bytes);
+            let words = [device.backend, &device.driver, device.kind].map(str::to_owned);
             let [backend, driver, kind] = words;
-            [device.id.clone(), device.name.clone(), backend, driver, kind, memory]
+            [device.id.clone(), device.name.clone(), backend, driver, kind, memory, most]
         }));
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
         for row in &rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;

@@ -47,7 +47,7 @@ mod tests {
             end += time;
             Span { label: Label::Action("0F0".parse().unwrap()), start, end }
         };
-        Timeline { lanes: vec![times.iter().map(span).collect()] }
+        Timeline { lanes: vec![times.iter().map(span).collect()], transfers: Vec::new() }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 
+use super::wgpu::Gpu;
 use crate::error::{Error, Result};
 
 /// Most devices in one run; more is a typing error.
@@ -15,53 +16,101 @@ const AUTO_DEVICES: usize = 4;
 pub struct NamedDevice {
     /// Its name, such as `cpu:0`.
     pub name: String,
-    /// Where Burn computes.
-    pub device: Device,
+    /// What it is.
+    pub kind: DeviceKind,
 }
 
-/// The devices of a comma list of `cpu` or `cpuxK`, or of `auto`: one CPU device per core, at
-/// most four. Each CPU device is one thread.
+/// What computes on a device.
+#[derive(Debug, Clone)]
+pub enum DeviceKind {
+    /// A device of Burn; `cpu` is its Flex device, on one thread.
+    Burn(Device),
+    /// A queue of a GPU, through wgpu.
+    Wgpu(Gpu),
+}
+
+/// The devices of a comma list of `cpu` or `gpu:N`, each with an optional `xK` for K of them, or of
+/// `auto`: the hardware GPUs, or else one CPU device per core, at most four.
+///
+/// Each CPU device is one thread. `gpu:N` counts as [`gpus`](super::wgpu::gpus) lists, and `gpu:0x2`
+/// is two queues of one adapter, each a device of its own.
 ///
 /// # Errors
 ///
 /// Says which item is not a device and what would be.
 pub fn devices(spec: &str) -> Result<Vec<NamedDevice>> {
-    let count = match spec.trim() {
-        "auto" => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            cores.min(AUTO_DEVICES)
-        }
-        list => list.split(',').map(|item| count(item.trim())).sum::<Result<usize>>()?,
+    let items = match spec.trim() {
+        "auto" => auto(),
+        list => list.split(',').map(|text| item(text.trim())).collect::<Result<_>>()?,
     };
+    let count: usize = items.iter().map(|item| item.times).sum();
     if count > MOST_DEVICES {
         return Err(Error::config(format!("{count} devices, at most {MOST_DEVICES} are allowed"))
             .hint("cpux2, or auto"));
     }
-    Ok((0..count)
-        .map(|index| NamedDevice { name: format!("cpu:{index}"), device: Device::flex() })
-        .collect())
+    let mut devices = Vec::with_capacity(count);
+    for Item { gpu, times } in items {
+        for queue in 0..times {
+            devices.push(match gpu {
+                None => NamedDevice {
+                    name: format!("cpu:{}", cpus(&devices)),
+                    kind: DeviceKind::Burn(Device::flex()),
+                },
+                Some(index) => NamedDevice {
+                    name: match times {
+                        1 => format!("gpu:{index}"),
+                        _ => format!("gpu:{index}/{queue}"),
+                    },
+                    kind: DeviceKind::Wgpu(Gpu::at(index)?),
+                },
+            });
+        }
+    }
+    Ok(devices)
 }
 
-/// How many devices one item of the list asks for.
-fn count(item: &str) -> Result<usize> {
-    let unknown = |problem: String| Err(Error::config(problem).hint("cpu, cpux2, or auto"));
-    let (name, times) = match item.split_once('x') {
-        Some((name, times)) => (name, times),
-        None => (item, "1"),
-    };
-    // CPU devices are alike: which one an id names makes no difference.
-    let name = match name.strip_prefix("cpu:") {
-        Some(index) if index.parse::<u32>().is_ok() => "cpu",
-        _ => name,
-    };
-    match (name, times.parse::<usize>()) {
-        ("cpu", Ok(times @ 1..)) => Ok(times),
-        ("cpu", _) => unknown(format!("'{times}' in '{item}' is not a number of devices")),
-        (name, _) if name.starts_with("gpu") => {
-            unknown(format!("'{item}': this version trains on CPU devices only"))
-        }
-        _ => unknown(format!("'{item}' is not a device")),
+/// How often a list names one device.
+struct Item {
+    /// The adapter, if it is one.
+    gpu: Option<usize>,
+    times: usize,
+}
+
+fn auto() -> Vec<Item> {
+    let gpus: Vec<Item> =
+        Gpu::hardware().into_iter().map(|gpu| Item { gpu: Some(gpu), times: 1 }).collect();
+    if !gpus.is_empty() {
+        return gpus;
     }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    vec![Item { gpu: None, times: cores.min(AUTO_DEVICES) }]
+}
+
+fn item(text: &str) -> Result<Item> {
+    let unknown =
+        |problem: String| Error::config(problem).hint("cpu, cpux2, gpu:0, gpu:0x2, or auto");
+    let (name, times) = text.split_once('x').unwrap_or((text, "1"));
+    let gpu = match name.split_once(':') {
+        // CPU devices are alike: which one an id names makes no difference.
+        Some(("cpu", index)) if index.parse::<u32>().is_ok() => None,
+        Some(("gpu", index)) => {
+            let index = index.parse::<usize>();
+            Some(index.map_err(|_| unknown(format!("'{text}' does not say which GPU")))?)
+        }
+        None if name == "cpu" => None,
+        None if name == "gpu" => {
+            return Err(unknown(format!("'{text}' does not say which GPU")));
+        }
+        _ => return Err(unknown(format!("'{text}' is not a device"))),
+    };
+    match times.parse::<usize>() {
+        Ok(times @ 1..) => Ok(Item { gpu, times }),
+        _ => Err(unknown(format!("'{times}' in '{text}' is not a number of devices"))),
+    }
+}
+
+fn cpus(devices: &[NamedDevice]) -> usize {
+    devices.iter().filter(|device| matches!(device.kind, DeviceKind::Burn(_))).count()
 }
 
 #[cfg(test)]
@@ -81,7 +130,7 @@ mod tests {
     #[test]
     fn what_is_not_a_device_is_named() {
         for spec in
-            ["", "cpux0", "cpux", "cpuxx2", "tpu", "gpu:0", "cpux65", "cpu,", "cpu:", "cpu:a"]
+            ["", "cpux0", "cpux", "cpuxx2", "tpu", "gpu", "gpu:", "gpu:a", "gpu:99", "gpu:0x0", "cpux65", "cpu,", "cpu:", "cpu:a"]
         {
             let error = devices(spec).unwrap_err().to_string();
             assert!(error.contains("try:"), "{spec}: {error}");

@@ -5,13 +5,15 @@ mod devices;
 pub(crate) mod kernels;
 mod null;
 mod optimizer;
+pub mod wgpu;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchTensor;
 
-pub use self::burn::BurnEngine;
-pub use devices::{NamedDevice, devices};
+pub use self::burn::{BurnEngine, reference};
+pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
 
@@ -21,6 +23,9 @@ use crate::graph::ParameterId;
 use crate::plan::{Action, StageId};
 use crate::split::Split;
 
+/// Actions that a device may have under way: one that it computes and one that comes right after.
+pub const IN_FLIGHT: usize = 2;
+
 /// A device that computes actions, used by one thread.
 ///
 /// Values that pass between engines are Burn tensors on any device; an engine that does not
@@ -29,8 +34,16 @@ pub trait Engine: Send {
     /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId).
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
 
-    /// Computes `action` from what the neighbouring stage sent, if it sends.
-    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome>;
+    /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
+    /// under way at once; they end in the order in which they were started. A device that
+    /// computes at once gives the outcome.
+    fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>>;
+
+    /// The outcome of the oldest action under way; none if it takes longer than `patience`.
+    fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
+        let _ = patience;
+        Ok(None)
+    }
 
     /// Gradients of parameters that another device updates, at the end of a step.
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>>;
@@ -47,7 +60,7 @@ pub trait Engine: Send {
     fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()>;
 
     /// Values of the parameters that this device owns.
-    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>>;
 
     /// Most bytes held at once since the engine was made.
     fn peak_bytes(&self) -> u64;
@@ -66,6 +79,10 @@ pub struct Outcome {
     pub parcel: Parcel,
     /// Loss of the microbatch, from the last stage's F.
     pub loss: Option<f32>,
+    /// How long the device itself says that it took.
+    pub seconds: Option<f64>,
+    /// When parcels were moved between the host and the device.
+    pub transfers: Vec<(Instant, Instant)>,
 }
 
 /// Data of any rank and kind as a tensor of Burn's host device.
@@ -102,10 +119,12 @@ pub struct EngineSetup {
 }
 
 /// One stage of a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StageSetup {
     /// Which stage.
     pub stage: StageId,
+    /// The blocks that it is made of.
+    pub blocks: std::ops::Range<usize>,
     /// What it computes.
     pub program: Program,
     /// Parameters that this stage updates: those that no earlier stage uses.

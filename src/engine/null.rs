@@ -17,8 +17,8 @@ impl Engine for NullEngine {
         Ok(())
     }
 
-    fn run(&mut self, _action: Action, _arrived: Parcel) -> Result<Outcome> {
-        Ok(Outcome::default())
+    fn start(&mut self, _action: Action, _arrived: Parcel) -> Result<Option<Outcome>> {
+        Ok(Some(Outcome::default()))
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
@@ -37,7 +37,7 @@ impl Engine for NullEngine {
         Ok(())
     }
 
-    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         Ok(Vec::new())
     }
 

@@ -25,14 +25,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use overhead::overhead;
 
-use crate::engine::{Engine, StepInputs};
+use crate::engine::{Engine, IN_FLIGHT, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
 use crate::trace::Timeline;
 
-/// Orders that may be on their way to a device: one that runs and one that comes right after it.
-const WINDOW: usize = 2;
+/// Orders that may be on their way to a device.
+const WINDOW: usize = IN_FLIGHT;
 
 /// A running pipeline. Dropping it stops and joins its threads.
 #[derive(Debug)]

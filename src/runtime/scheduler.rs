@@ -85,7 +85,10 @@ impl Scheduler {
         self.all(|_| Order::Begin { step, inputs: inputs.clone(), start })?;
         let mut outcome = StepOutcome {
             losses: vec![0.0; self.microbatches],
-            timeline: Timeline { lanes: vec![Vec::new(); self.lanes.len()] },
+            timeline: Timeline {
+                lanes: vec![Vec::new(); self.lanes.len()],
+                transfers: vec![Vec::new(); self.lanes.len()],
+            },
             peak_bytes: vec![0; self.lanes.len()],
         };
         self.play(&mut outcome)?;
@@ -105,13 +108,16 @@ impl Scheduler {
             // One blocking wait, then whatever else has come in the meantime.
             let mut report = Some(self.report()?);
             while let Some((device, answer)) = report {
-                let Answer::Ran { action, start, end, loss } = answer else {
+                let Answer::Ran { action, start, end, loss, transfers } = answer else {
                     unreachable!("only actions are under way")
                 };
                 done[device] += 1;
                 open -= 1;
                 let span = Span { label: Label::Action(action), start, end };
                 outcome.timeline.lanes[device].push(span);
+                outcome.timeline.transfers[device].extend(transfers.into_iter().map(
+                    |(start, end)| Span { label: Label::Transfer, start, end },
+                ));
                 if let Some(loss) = loss {
                     outcome.losses[action.microbatch.index()] = loss;
                 }

@@ -1,15 +1,15 @@
 //! A device's thread: does what it is told, hands parcels on, reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchTensor;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::link::Links;
 use crate::compile::Accumulator;
-use crate::engine::{Engine, Parcel, StepInputs};
+use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
@@ -39,7 +39,13 @@ pub(super) struct Report {
 /// What came of an order.
 pub(super) enum Answer {
     Done,
-    Ran { action: Action, start: f64, end: f64, loss: Option<f32> },
+    Ran {
+        action: Action,
+        start: f64,
+        end: f64,
+        loss: Option<f32>,
+        transfers: Vec<(f64, f64)>,
+    },
     Shared(SharedGradients),
     Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
     Parameters(Parameters),
@@ -56,8 +62,19 @@ pub(super) struct Worker {
     links: Links,
     /// Parcels between two stages that are both here, by the action that made them.
     own: HashMap<Action, Parcel>,
+    /// Actions that the device has not finished, and when they were started.
+    under_way: VecDeque<(Action, f64)>,
     start: Instant,
+    /// When the device became free.
+    free: f64,
 }
+
+/// How long a device is waited for when an order may come meanwhile: as much later is the order
+/// submitted at worst.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// How long a device is waited for when no order can come.
+const LONG: Duration = Duration::from_millis(100);
 
 impl Worker {
     pub(super) fn new(
@@ -66,38 +83,69 @@ impl Worker {
         plan: CheckedPlan,
         links: Links,
     ) -> Self {
-        Self { device, engine, plan, links, own: HashMap::new(), start: Instant::now() }
+        Self {
+            device,
+            engine,
+            plan,
+            links,
+            own: HashMap::new(),
+            under_way: VecDeque::new(),
+            start: Instant::now(),
+            free: 0.0,
+        }
     }
 
     /// Obeys until the scheduler is gone.
     pub(super) fn run(mut self, orders: &Receiver<Order>, reports: &Sender<Report>) {
-        for order in orders {
-            let action = match order {
-                Order::Run(action) => Some(action),
-                _ => None,
+        loop {
+            // Submitting comes before waiting: the device must not run out of work.
+            let order = if self.under_way.is_empty() {
+                orders.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                orders.try_recv()
             };
-            let answer = catch_unwind(AssertUnwindSafe(|| self.obey(order)))
-                .unwrap_or_else(|panic| {
-                    let message = crate::error::panic_message(&*panic);
-                    Err(Error::run(format!("device {} panicked: {message}", self.device)))
-                })
-                .map_err(|error| match action {
-                    Some(action) => error.in_action(action),
-                    None => error,
-                });
+            let oldest = self.under_way.front().map(|&(action, _)| action);
+            let (action, answer) = match order {
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => (oldest, self.guarded(Self::finish)),
+                Ok(Order::Run(action)) => {
+                    (Some(action), self.guarded(|worker| worker.compute(action)))
+                }
+                Ok(order) => (None, self.guarded(|worker| worker.obey(order).map(Some))),
+            };
+            if answer.is_err() && action.is_some() && action == oldest {
+                self.under_way.pop_front();
+            }
+            let named = |error: Error| match action {
+                Some(action) => error.in_action(action),
+                None => error,
+            };
+            let Some(answer) = answer.map_err(named).transpose() else { continue };
             if reports.send(Report { device: self.device as usize, answer }).is_err() {
                 return;
             }
         }
     }
 
+    /// Turns a panic into an error.
+    fn guarded(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<Option<Answer>>,
+    ) -> Result<Option<Answer>> {
+        let device = self.device;
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
+            let message = crate::error::panic_message(&*panic);
+            Err(Error::run(format!("device {device} panicked: {message}")))
+        })
+    }
+
     fn obey(&mut self, order: Order) -> Result<Answer> {
         match order {
             Order::Begin { step, inputs, start } => {
-                self.start = start;
+                (self.start, self.free) = (start, 0.0);
                 self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
             }
-            Order::Run(action) => self.compute(action),
+            Order::Run(_) => unreachable!("actions are computed, and may take longer"),
             Order::TakeShared => self.engine.take_shared_gradients().map(Answer::Shared),
             Order::Update { learning_rate, shared } => {
                 let start = self.now();
@@ -110,13 +158,38 @@ impl Worker {
         }
     }
 
-    fn compute(&mut self, action: Action) -> Result<Answer> {
+    /// Starts an action, and ends it if the device computes at once.
+    fn compute(&mut self, action: Action) -> Result<Option<Answer>> {
         let arrived = self.receive(action)?;
         let start = self.now();
-        let outcome = self.engine.run(action, arrived)?;
+        match self.engine.start(action, arrived)? {
+            Some(outcome) => self.end(action, start, outcome).map(Some),
+            None => {
+                self.under_way.push_back((action, start));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends the oldest action under way, if the device has finished it.
+    fn finish(&mut self) -> Result<Option<Answer>> {
+        let patience = if self.under_way.len() < IN_FLIGHT { SHORT } else { LONG };
+        let Some(outcome) = self.engine.finish(patience)? else { return Ok(None) };
+        let (action, start) = self.under_way.pop_front().expect("a device ends what it started");
+        self.end(action, start, outcome).map(Some)
+    }
+
+    fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Answer> {
         let end = self.now();
+        // A device that was given an action early began it when it had ended the one before.
+        let start = started.max(self.free);
+        let start = outcome.seconds.map_or(start, |seconds| start.max(end - seconds));
+        self.free = end;
+        let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
+        let transfers =
+            outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;
-        Ok(Answer::Ran { action, start, end, loss: outcome.loss })
+        Ok(Answer::Ran { action, start, end, loss: outcome.loss, transfers })
     }
 
     fn receive(&mut self, action: Action) -> Result<Parcel> {

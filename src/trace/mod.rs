@@ -11,6 +11,9 @@ use crate::plan::Action;
 pub struct Timeline {
     /// Every device's spans in the order they ran, without overlap; the index is the device.
     pub lanes: Vec<Vec<Span>>,
+    /// When every device's parcels moved between host and device, beside its actions. Empty where
+    /// that takes no time of its own.
+    pub transfers: Vec<Vec<Span>>,
 }
 
 /// One piece of a device's time.

@@ -118,7 +118,8 @@ mod tests {
             };
             Span { label, start: start.parse().unwrap(), end: end.parse().unwrap() }
         };
-        Timeline { lanes: lanes.iter().map(|l| l.split_whitespace().map(span).collect()).collect() }
+        let lanes = lanes.iter().map(|l| l.split_whitespace().map(span).collect()).collect();
+        Timeline { lanes, transfers: Vec::new() }
     }
 
     fn check(lanes: &[&str], width: usize, expected: &str) {

@@ -57,7 +57,13 @@ pub(super) fn setups(
             let shared = shared(stage, &owned);
             let mut program = programs[stage].clone();
             program.bytes.fixed = fixed_bytes(split, &program, &owned, optimizer);
-            StageSetup { stage: StageId(stage as u32), program, owned, shared }
+            StageSetup {
+                stage: StageId(stage as u32),
+                blocks: cuts[stage].clone(),
+                program,
+                owned,
+                shared,
+            }
         })
         .collect()
 }
@@ -122,6 +128,7 @@ pub(super) fn costs(
     Costs {
         stages: setups.iter().zip(cuts).map(stage).collect(),
         boundaries: setups.windows(2).map(boundary).collect(),
+        buffers: Vec::new(),
     }
 }
 

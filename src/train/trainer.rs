@@ -9,6 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 
+use super::engines;
 use super::inputs::{microbatches, shapes};
 use super::prepare::{Balance, Rehearsal};
 use super::stages::{self, Stages};
@@ -16,7 +17,8 @@ use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{capture, eager_loss, load, read};
 use crate::differentiate::differentiate;
-use crate::engine::{BurnEngine, Engine, EngineSetup, NamedDevice, devices, host_tensor};
+use crate::engine::wgpu::Gpu;
+use crate::engine::{DeviceKind, NamedDevice, devices, host_tensor};
 use crate::error::{Error, ErrorKind, Result, panic_message};
 use crate::plan::{
     BlockCost, CheckedPlan, PlaceOptions, Schedule, Simulation, check, fit, generate, place,
@@ -240,7 +242,21 @@ where
 
     /// The devices as Burn knows them, one stage each, in order.
     pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
-        let named = |(index, device)| NamedDevice { name: format!("burn:{index}"), device };
+        let named = |(index, device)| NamedDevice {
+            name: format!("burn:{index}"),
+            kind: DeviceKind::Burn(device),
+        };
+        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
+        self
+    }
+
+    /// The devices as wgpu knows them, one stage each, in order; each should have the limits of its
+    /// adapter.
+    pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
+        let named = |(index, (device, queue))| NamedDevice {
+            name: format!("wgpu:{index}"),
+            kind: DeviceKind::Wgpu(Gpu::opened(device, queue)),
+        };
         self.devices = Some(devices.into_iter().enumerate().map(named).collect());
         self
     }
@@ -337,34 +353,29 @@ where
         };
         drop(rehearsal);
 
-        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); named.len()];
-        let cuts = cut(&split, &work, named.len(), &limits, &self.optimizer)?;
-        let plan = check(generate(self.schedule, named.len() as u32, self.microbatches)?)?;
-        let placement = plan.plan().placement.clone();
-        let setups = stages::setups(&split, &cuts, &placement, &self.optimizer);
-        let costs = stages::costs(&split, &setups, &cuts, &work);
+        let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
+        let opened = engines::open(named)?;
+        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
+        let cuts = cut(&split, &work, names.len(), &limits, &self.optimizer)?;
+        let plan = check(generate(self.schedule, names.len() as u32, self.microbatches)?)?;
+        let setups = stages::setups(&split, &cuts, &plan.plan().placement, &self.optimizer);
+        let devices = engines::prepare(opened, &setups, &plan, &split, &self.optimizer);
+        let mut costs = stages::costs(&split, &setups, &cuts, &work);
+        costs.buffers = devices.iter().map(engines::Prepared::bytes).collect();
         let prediction = simulate(&plan, &costs)?;
         fit(&prediction.memory, &limits)?;
         progress(&plan, &prediction.channels)?;
 
-        let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
         let stages = stages::describe(&split, &setups, &cuts, &names);
-        let mut per_device: Vec<Vec<_>> = named.iter().map(|_| Vec::new()).collect();
-        for setup in setups {
-            per_device[placement.device(setup.stage).index()].push(setup);
-        }
-        let engine = |(device, stages): (NamedDevice, Vec<_>)| -> Box<dyn Engine> {
-            let setup = EngineSetup {
-                split: split.clone(),
-                stages,
-                values: values.clone(),
-                microbatches: self.microbatches,
-                seed: self.seed,
-                optimizer: self.optimizer,
-            };
-            Box::new(BurnEngine::new(device.device, setup))
+        let common = engines::Common {
+            split: split.clone(),
+            values,
+            microbatches: self.microbatches,
+            seed: self.seed,
+            optimizer: self.optimizer,
         };
-        let engines = named.into_iter().zip(per_device).map(engine).collect();
+        let engines =
+            devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
         let runtime = Runtime::start(plan.clone(), &prediction.channels, engines)?;
         Ok(Trainer {
             model: self.model,

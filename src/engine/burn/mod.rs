@@ -19,7 +19,7 @@ use super::{Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, NodeId, Op, ParameterId};
+use crate::graph::{Graph, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::DropoutKey;
 use fold::fold;
@@ -235,7 +235,7 @@ impl Engine for BurnEngine {
         Ok(())
     }
 
-    fn run(&mut self, action: Action, arrived: Parcel) -> Result<Outcome> {
+    fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>> {
         let stage = self.stages.get_mut(&action.stage).expect("the plan gave this stage here");
         let position = stage.position;
         let mut stash = std::mem::take(&mut stage.stash[action.microbatch.index()]);
@@ -267,7 +267,7 @@ impl Engine for BurnEngine {
             check_numbers(&parcel, action)?;
         }
         let loss = loss.map(|loss| scalar(&loss, action)).transpose()?;
-        Ok(Outcome { parcel, loss })
+        Ok(Some(Outcome { parcel, loss, ..Outcome::default() }))
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
@@ -341,7 +341,7 @@ impl Engine for BurnEngine {
         Ok(())
     }
 
-    fn parameters(&self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let owned = self.optimizer.keys();
         Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
     }
@@ -349,6 +349,18 @@ impl Engine for BurnEngine {
     fn peak_bytes(&self) -> u64 {
         self.meter.peak
     }
+}
+
+/// What `node` is, from its operands, as Burn itself computes it on their device: what every
+/// kernel is compared with. Dropout is keyed by seed 0, step 0, microbatch 0.
+pub fn reference(node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {
+    let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
+    evaluate::evaluate(node, operands, key)
+}
+
+/// Values of the constants that `program` reads, on the host.
+pub(super) fn constants(graph: &Graph, program: &Program) -> Vec<(NodeId, DispatchTensor)> {
+    fold(graph, program, &Pool::default())
 }
 
 /// A value that no later write reaches.

@@ -11,6 +11,18 @@ pub struct Costs {
     pub stages: Vec<StageCost>,
     /// Entry s is the boundary between stage s and stage s + 1.
     pub boundaries: Vec<BoundaryCost>,
+    /// Devices that make their buffers before the first step, and these take the place of the
+    /// bytes that their stages say; the index is the device. Devices beyond the list are not such.
+    pub buffers: Vec<Option<BufferBytes>>,
+}
+
+/// The buffers of a device that makes them before the first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BufferBytes {
+    /// Whatever the schedule: parameters, gradients, optimizer state, working and staging buffers.
+    pub fixed: u64,
+    /// One slot for every microbatch that is on its way through the device at once.
+    pub stash: u64,
 }
 
 /// What one stage costs per microbatch.
@@ -73,6 +85,7 @@ impl Costs {
         Self {
             stages: vec![stage; stages],
             boundaries: vec![BoundaryCost::default(); stages.saturating_sub(1)],
+            buffers: Vec::new(),
         }
     }
 

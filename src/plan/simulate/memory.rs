@@ -101,6 +101,11 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
             }
         }
     }
+    if let Some(&Some(buffers)) = costs.buffers.get(device.index()) {
+        // Parcels on their way wait in the host's memory.
+        memory.channel_bytes = 0;
+        (memory.fixed_bytes, memory.peak_stash_bytes) = (buffers.fixed, buffers.stash);
+    }
     memory.peak_stash = f64::from(most_parts) / plan.placement.stages_of(device).count() as f64;
     memory
 }
@@ -169,7 +174,7 @@ mod tests {
         let text = format!("schedule test\nmicrobatches 2\nplacement 0\ndevice 0: {lane}\n");
         let plan = check(text.parse().unwrap()).unwrap();
         let stage = StageCost { bytes, ..StageCost::default() };
-        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![] }).unwrap().memory[0]
+        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![], buffers: vec![] }).unwrap().memory[0]
     }
 
     fn peak(lane: &str, at: &str, peak_stash_bytes: u64, peak_stash: f64) {

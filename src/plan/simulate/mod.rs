@@ -4,7 +4,7 @@ mod costs;
 mod lower_bound;
 mod memory;
 
-pub use costs::{BoundaryCost, Costs, StageBytes, StageCost};
+pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
 pub use memory::{DeviceMemory, fit};
 
 use super::bounds::{Channel, bounds};
@@ -70,5 +70,5 @@ fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
                 end + costs.transfer(placement, link);
         }
     }
-    Timeline { lanes }
+    Timeline { lanes, transfers: Vec::new() }
 }

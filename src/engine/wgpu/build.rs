@@ -1,0 +1,203 @@
+//! A layout to a loaded engine: buffers, pipelines, bind groups, first values.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use wgpu::{Buffer, BufferBinding, BufferUsages};
+
+use super::context::Context;
+use super::measure::Tiles;
+use super::layout::{ArenaId, Bound, KEY_BYTES, Layout, Place, Range, SMALL, TIMESTAMPS};
+use super::shader::shader;
+use super::staging::Ring;
+use super::update::Updates;
+use super::{Dispatch, RunState, WgpuEngine};
+use crate::engine::burn::constants;
+use crate::engine::{EngineSetup, IN_FLIGHT};
+use crate::error::Result;
+use crate::plan::{StageId, Work};
+
+/// All buffers of a device but the staging ones.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    arenas: HashMap<ArenaId, Vec<Buffer>>,
+    working: Vec<Buffer>,
+    /// By run, slot and buffer.
+    slots: Vec<Vec<Vec<Buffer>>>,
+    /// A word that kernels set when an index is out of range.
+    pub(super) status: Buffer,
+    /// The optimizer's settings of a step.
+    pub(super) settings: Buffer,
+    /// Where timestamps are put, and what takes them.
+    pub(super) timestamps: Option<(wgpu::QuerySet, Buffer)>,
+}
+
+/// A storage buffer that is copied to and from.
+const STORAGE: BufferUsages =
+    BufferUsages::STORAGE.union(BufferUsages::COPY_SRC).union(BufferUsages::COPY_DST);
+
+/// Makes everything that the engine needs for its whole life.
+pub(super) fn build(
+    mut context: Context,
+    setup: EngineSetup,
+    layout: Layout,
+) -> Result<WgpuEngine> {
+    if let Some((what, bytes)) = layout.too_large(&setup.split) {
+        let most = context.limits().buffer_bytes;
+        return Err(context
+            .error(format!("{what} needs a buffer of {bytes} bytes, it binds at most {most}"))
+            .hint("a smaller model or microbatch, or another device"));
+    }
+    let buffers = Buffers::new(&mut context, &layout)?;
+    let up = Ring::up(&mut context, IN_FLIGHT, layout.staging)?;
+    let down = Ring::down(&mut context, IN_FLIGHT, layout.staging)?;
+    let mut tiles = Tiles::new(&context);
+    let mut runs = Vec::new();
+    for (run, of) in layout.runs.iter().enumerate() {
+        let slots = 0..of.slots;
+        let dispatches = slots
+            .clone()
+            .map(|slot| dispatches(&mut context, &mut tiles, &layout, &buffers, run, slot))
+            .collect::<Result<_>>()?;
+        runs.push(RunState { dispatches, free: slots.rev().collect(), held: HashMap::new() });
+    }
+    tiles.remember();
+    let updates = Updates::new(&mut context, &setup, &layout, &buffers)?;
+    let mut engine = WgpuEngine {
+        sealed: 0,
+        context,
+        setup,
+        layout,
+        buffers,
+        up,
+        down,
+        runs,
+        updates,
+        under_way: VecDeque::new(),
+        inputs: Arc::default(),
+        step: 0,
+    };
+    engine.load()?;
+    engine.sealed = engine.context.objects();
+    let bytes = engine.layout.bytes();
+    assert_eq!(engine.context.bytes(), bytes.fixed + bytes.stash, "bytes were predicted");
+    Ok(engine)
+}
+
+impl Buffers {
+    fn new(context: &mut Context, layout: &Layout) -> Result<Self> {
+        let mut arenas = HashMap::new();
+        for (arena, chunks) in &layout.arenas.chunks {
+            let what = arena.to_string();
+            let chunks = chunks.iter().map(|&bytes| context.buffer(&what, bytes, STORAGE));
+            arenas.insert(*arena, chunks.collect::<Result<_>>()?);
+        }
+        let working = layout.working.iter();
+        let working = working.map(|&bytes| context.buffer("working memory", bytes, STORAGE));
+        let working = working.collect::<Result<_>>()?;
+        let mut slots = Vec::new();
+        for run in &layout.runs {
+            let slot = |context: &mut Context| {
+                let buffers = run.buffers.iter();
+                buffers.map(|&bytes| context.buffer("a stash", bytes, STORAGE)).collect()
+            };
+            slots.push((0..run.slots).map(|_| slot(context)).collect::<Result<_>>()?);
+        }
+        let status = context.buffer("the status", SMALL, STORAGE)?;
+        let settings = context.buffer("the optimizer's settings", SMALL, STORAGE)?;
+        let mut timestamps = None;
+        if context.limits().timestamps {
+            let usage = BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC;
+            let bytes = IN_FLIGHT as u64 * TIMESTAMPS;
+            let buffer = context.buffer("timestamps", bytes, usage)?;
+            timestamps = Some((context.queries(2 * IN_FLIGHT as u32), buffer));
+        }
+        Ok(Self { arenas, working, slots, status, settings, timestamps })
+    }
+
+    pub(super) fn range(&self, range: Range) -> BufferBinding<'_> {
+        BufferBinding {
+            buffer: &self.arenas[&range.arena][range.chunk],
+            offset: range.offset,
+            size: std::num::NonZeroU64::new(range.bytes),
+        }
+    }
+
+    pub(super) fn chunk(&self, arena: ArenaId, chunk: usize) -> &Buffer {
+        &self.arenas[&arena][chunk]
+    }
+
+    /// Where a tensor of a microbatch is.
+    pub(super) fn place(&self, place: Place, run: usize, slot: usize) -> BufferBinding<'_> {
+        match place {
+            Place::Slot(at) => self.slots[run][slot][at].as_entire_buffer_binding(),
+            Place::Working(at) => self.working[at].as_entire_buffer_binding(),
+            Place::Arena(range) => self.range(range),
+        }
+    }
+}
+
+/// What the stages of a run do with one slot.
+fn dispatches(
+    context: &mut Context,
+    tiles: &mut Tiles,
+    layout: &Layout,
+    buffers: &Buffers,
+    run: usize,
+    slot: usize,
+) -> Result<HashMap<(StageId, Work), Vec<Dispatch>>> {
+    let mut all = HashMap::new();
+    for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.run == run) {
+        let kernels = script.kernels.iter();
+        let dispatches = kernels.map(|bound| {
+            dispatch(context, tiles, buffers, bound, run, slot).map_err(|error| error.in_stage(action.0))
+        });
+        all.insert(action, dispatches.collect::<Result<_>>()?);
+    }
+    Ok(all)
+}
+
+fn dispatch(
+    context: &mut Context,
+    tiles: &mut Tiles,
+    buffers: &Buffers,
+    bound: &Bound,
+    run: usize,
+    slot: usize,
+) -> Result<Dispatch> {
+    let kernel = &bound.kernel;
+    let tile = tiles.of(context, kernel)?;
+    let shader = shader(kernel, tile.as_ref());
+    let mut bindings: Vec<BufferBinding<'_>> =
+        bound.places.iter().map(|&place| buffers.place(place, run, slot)).collect();
+    if let Some(key) = bound.key {
+        let size = std::num::NonZeroU64::new(KEY_BYTES);
+        bindings.push(BufferBinding { size, ..buffers.place(key, run, slot) });
+    }
+    if kernel.uses_status() {
+        bindings.push(buffers.status.as_entire_buffer_binding());
+    }
+    let pipeline = context.pipeline(&shader, &kernel.written())?;
+    let group = context.bind(&pipeline, &bindings);
+    context.check().map_err(|error| error.in_op(shader.label.clone()))?;
+    Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
+}
+
+impl WgpuEngine {
+    /// Puts parameters and constants where they belong.
+    fn load(&mut self) -> Result<()> {
+        let split = self.setup.split.clone();
+        let parameters: Vec<_> = self.layout.arenas.parameters.clone().into_iter().collect();
+        for (parameter, range) in parameters {
+            let value = self.setup.values[parameter.index()].clone();
+            self.write(range, &value)?;
+        }
+        for at in 0..self.setup.stages.len() {
+            for (id, value) in constants(&split.joint.graph, &self.setup.stages[at].program) {
+                let range = self.layout.arenas.constants[&id];
+                self.write(range, &value)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! The stages of a device to buffers: what is made before the first step, to the byte, and what
+//! every action binds, takes from staging and puts there.
+//!
+//! Adjacent stages of a device form a run. A microbatch that is on its way through a run holds one
+//! slot of it, from the first F to the last W: the buffers of everything that outlives an action.
+//! What one action alone needs is in working buffers that all actions of the device share. So a
+//! stage hands its output to the next one of its run without a copy, and which slot a microbatch
+//! has may be decided while the pipeline runs.
+
+mod arena;
+mod runs;
+mod values;
+
+use std::collections::HashMap;
+
+pub(super) use arena::{ArenaId, Arenas, Range};
+use values::Values;
+
+use super::kernel::{Kernel, Target};
+use super::lower::{BlockKernels, lower};
+use super::pack::pack;
+use crate::compile::Accumulator;
+use crate::engine::{IN_FLIGHT, Optimizer, StageSetup};
+use crate::graph::{DType, InputId, NodeId};
+use crate::plan::{Action, BufferBytes, StageId, Work};
+use crate::split::{BlockId, Split};
+
+/// Bytes of an element, of any type.
+pub(super) const ELEMENT: u64 = 4;
+
+/// Smallest staging buffer: parameters pass through it as well.
+const LEAST_STAGING: u64 = 1 << 18;
+
+/// Bytes of a dropout key.
+pub(super) const KEY_BYTES: u64 = 32;
+
+/// Bytes of the status word and of the optimizer's settings, each in a buffer of its own.
+pub(super) const SMALL: u64 = 64;
+
+/// Bytes of the place for the timestamps of an action: the step in which they may be resolved.
+pub(super) const TIMESTAMPS: u64 = wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
+
+/// What an adapter allows and asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of a buffer that a kernel binds.
+    pub buffer_bytes: u64,
+    /// What offsets into a buffer are multiples of.
+    pub alignment: u64,
+    /// Whether actions are timed by the device.
+    pub timestamps: bool,
+}
+
+/// The buffers of a device and what its actions do with them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layout {
+    /// Parameters, gradients, optimizer state and constants.
+    pub(super) arenas: Arenas,
+    /// Bytes of the buffers that actions share.
+    pub(super) working: Vec<u64>,
+    /// The runs of stages.
+    pub(super) runs: Vec<Run>,
+    /// What every stage's F, B and W does.
+    pub(super) scripts: HashMap<(StageId, Work), Script>,
+    /// Bytes of one staging buffer, up or down.
+    pub(super) staging: u64,
+    limits: Limits,
+    gradients: Gradients,
+}
+
+/// Sums of gradients of a device, by what becomes of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Gradients {
+    /// Sums to be added to the first sum of their parameter, ascending: local or from elsewhere.
+    pub(super) added: Vec<Accumulator>,
+    /// Sums that other devices send.
+    pub(super) foreign: Vec<Accumulator>,
+    /// Sums that go to other devices.
+    pub(super) shared: Vec<Accumulator>,
+}
+
+/// A run of adjacent stages.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Run {
+    /// How many microbatches it can hold at once.
+    pub(super) slots: usize,
+    /// Bytes of the buffers of one slot.
+    pub(super) buffers: Vec<u64>,
+    /// How many W end a microbatch: one per stage.
+    pub(super) stages: usize,
+}
+
+/// What one kind of work of one stage does.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Script {
+    /// The run whose slot it uses.
+    pub(super) run: usize,
+    /// What is copied from staging to the slot first.
+    pub(super) uploads: Vec<Transfer<Source>>,
+    /// The kernels, in order.
+    pub(super) kernels: Vec<Bound>,
+    /// What is copied to staging last.
+    pub(super) downloads: Vec<Transfer<Sink>>,
+    /// Whether a kernel may report a bad index.
+    pub(super) status: bool,
+}
+
+/// A kernel and its buffers, in binding order without key and status.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bound {
+    pub(super) kernel: Kernel,
+    pub(super) places: Vec<Place>,
+    /// Buffer of the slot that holds the dropout key.
+    pub(super) key: Option<Place>,
+}
+
+/// Where a tensor is on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// A buffer of the microbatch's slot.
+    Slot(usize),
+    /// A working buffer.
+    Working(usize),
+    /// A part of an arena.
+    Arena(Range),
+}
+
+/// A copy between staging and the device.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Transfer<T> {
+    /// What is copied.
+    pub(super) what: T,
+    /// Where in the staging buffer.
+    pub(super) offset: u64,
+    /// How many bytes.
+    pub(super) bytes: u64,
+    /// Where on the device.
+    pub(super) place: Place,
+}
+
+/// What an action takes from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A tensor of the parcel, at a position.
+    Parcel(usize),
+    /// A tensor of the batch.
+    Input(InputId),
+    /// The dropout key.
+    Key,
+}
+
+/// What an action gives to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sink {
+    /// A tensor of the parcel.
+    Parcel { shape: Vec<usize>, dtype: DType },
+    /// The loss.
+    Loss,
+}
+
+/// Lays out the stages of `setup`, whose actions are `lane`.
+pub fn lay_out(
+    split: &Split,
+    stages: &[StageSetup],
+    lane: &[Action],
+    optimizer: &Optimizer,
+    limits: Limits,
+) -> Layout {
+    let lowered = lowered(split, stages);
+    let gradients = gradients(split, stages);
+    let arenas = Arenas::new(split, stages, &gradients, optimizer, limits);
+    let mut layout = Layout {
+        arenas,
+        working: Vec::new(),
+        runs: Vec::new(),
+        scripts: HashMap::new(),
+        staging: LEAST_STAGING,
+        limits,
+        gradients,
+    };
+    let mut working = Vec::new();
+    let mut runs = Vec::new();
+    for (run, stages) in (0..).zip(runs::runs(stages)) {
+        let values = Values::new(split, stages, &lowered, run);
+        working.extend(values.working());
+        runs.push((stages, values));
+    }
+    let (homes, sizes) = pack(&working);
+    layout.working = sizes;
+    let mut homes = homes.into_iter();
+    for (position, (stages, mut values)) in runs.into_iter().enumerate() {
+        let buffers = values.place(&mut homes);
+        layout.runs.push(Run {
+            slots: runs::slots(stages, lane),
+            buffers,
+            stages: stages.len(),
+        });
+        for (stage, work, script) in
+            values.scripts(position, &layout.arenas)
+        {
+            let end = |offset: u64, bytes: u64| offset + bytes;
+            let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
+            let down = script.downloads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
+            layout.staging = layout.staging.max(up.unwrap_or(0)).max(down.unwrap_or(0) + SMALL);
+            layout.scripts.insert((stage, work), script);
+        }
+    }
+    layout
+}
+
+impl Layout {
+    /// Bytes of all buffers of the device.
+    pub fn bytes(&self) -> BufferBytes {
+        let rings = 2 * IN_FLIGHT as u64 * self.staging;
+        let timing = if self.limits.timestamps { IN_FLIGHT as u64 * TIMESTAMPS } else { 0 };
+        let fixed = self.arenas.bytes() + self.working.iter().sum::<u64>() + rings + timing;
+        let slots = |run: &Run| run.slots as u64 * run.buffers.iter().sum::<u64>();
+        BufferBytes { fixed: fixed + 2 * SMALL, stash: self.runs.iter().map(slots).sum() }
+    }
+
+    /// What becomes of the sums of gradients.
+    pub(super) fn gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
+    /// The largest buffer that is above what the adapter can bind, and what it is for.
+    pub(super) fn too_large(&self, split: &Split) -> Option<(String, u64)> {
+        let of_slots = self.runs.iter().flat_map(|run| &run.buffers).chain(&self.working);
+        let activation = of_slots.max().map(|&bytes| ("an activation".to_string(), bytes));
+        let all = self.arenas.largest(split).into_iter().chain(activation);
+        let largest = all.max_by_key(|(_, bytes)| *bytes);
+        largest.filter(|(_, bytes)| *bytes > self.limits.buffer_bytes)
+    }
+}
+
+/// The kernels of every block of the stages.
+fn lowered(split: &Split, stages: &[StageSetup]) -> HashMap<BlockId, BlockKernels> {
+    let blocks = stages.iter().flat_map(|stage| stage.blocks.clone());
+    blocks.map(|block| BlockId(block as u32)).map(|block| (block, lower(split, block))).collect()
+}
+
+fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
+    let local: Vec<Accumulator> =
+        stages.iter().flat_map(|stage| stage.program.accumulators.iter().copied()).collect();
+    let owned = |accumulator: &Accumulator| {
+        stages.iter().any(|stage| stage.owned.contains(&accumulator.parameter))
+    };
+    let mut all: Vec<Accumulator> = split
+        .joint
+        .contributions
+        .iter()
+        .map(|of| {
+            let block = split.block(of.user).expect("a user of a parameter is in a block");
+            Accumulator { parameter: of.parameter, block }
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    let is_local = |accumulator: &Accumulator| local.contains(accumulator);
+    let shared = all.iter().filter(|sum| is_local(sum) && !owned(sum)).copied().collect();
+    all.retain(owned);
+    let foreign = all.iter().filter(|sum| !is_local(sum)).copied().collect();
+    let first = |at: usize| at == 0 || all[at - 1].parameter != all[at].parameter;
+    let added = (0..all.len()).filter(|&at| !first(at)).map(|at| all[at]).collect();
+    Gradients { added, foreign, shared }
+}
+
+/// The place of a kernel's write.
+fn sum_of(target: Target, block: &BlockKernels) -> Result<NodeId, Accumulator> {
+    match target {
+        Target::Value(node) => Ok(node),
+        Target::Sum(position) => Err(block.accumulators[position]),
+    }
+}

@@ -1,0 +1,175 @@
+//! Parameters, gradients, optimizer state and constants: one array each, in as few buffers as the
+//! adapter's limit allows, so that one dispatch updates many parameters.
+
+use std::collections::HashMap;
+
+use super::{ELEMENT, Gradients, Limits};
+use crate::compile::Accumulator;
+use crate::engine::{Optimizer, StageSetup};
+use crate::graph::{NodeId, ParameterId};
+use crate::split::Split;
+
+/// Which array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ArenaId {
+    /// Parameters that the device updates.
+    Owned,
+    /// The first sum of gradients of each of these, in the same places.
+    Gradients,
+    /// The optimizer's state of each of these, in the same places.
+    Moment(u32),
+    /// Parameters that the device only reads.
+    Borrowed,
+    /// All other sums of gradients.
+    Sums,
+    /// Values that depend on no input and no parameter.
+    Constants,
+}
+
+impl std::fmt::Display for ArenaId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ArenaId::Owned => "parameters",
+            ArenaId::Gradients => "gradients",
+            ArenaId::Moment(_) => "the optimizer's state",
+            ArenaId::Borrowed => "parameters of other devices",
+            ArenaId::Sums => "sums of gradients",
+            ArenaId::Constants => "constants",
+        })
+    }
+}
+
+/// A part of one buffer of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Range {
+    pub(crate) arena: ArenaId,
+    /// Which of its buffers.
+    pub(crate) chunk: usize,
+    /// In bytes.
+    pub(crate) offset: u64,
+    /// In bytes.
+    pub(crate) bytes: u64,
+}
+
+/// The arenas of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Arenas {
+    /// Bytes of the buffers of every arena.
+    pub(crate) chunks: Vec<(ArenaId, Vec<u64>)>,
+    /// Where parameters are.
+    pub(crate) parameters: HashMap<ParameterId, Range>,
+    /// Where sums of gradients are, local and from elsewhere.
+    pub(crate) sums: HashMap<Accumulator, Range>,
+    /// Where constants are.
+    pub(crate) constants: HashMap<NodeId, Range>,
+}
+
+impl Arenas {
+    pub(super) fn new(
+        split: &Split,
+        stages: &[StageSetup],
+        gradients: &Gradients,
+        optimizer: &Optimizer,
+        limits: Limits,
+    ) -> Self {
+        let graph = &split.joint.graph;
+        let bytes = |id: NodeId| graph[id].shape.elements() as u64 * ELEMENT;
+        let of = |parameter: ParameterId| bytes(graph.parameters[parameter.index()].node);
+        let unique = |mut ids: Vec<ParameterId>| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let owned = unique(stages.iter().flat_map(|stage| stage.owned.clone()).collect());
+        let used = unique(stages.iter().flat_map(|of| of.program.parameters.clone()).collect());
+        let borrowed: Vec<ParameterId> =
+            used.into_iter().filter(|id| owned.binary_search(id).is_err()).collect();
+        let constants: Vec<NodeId> = {
+            let mut all: Vec<NodeId> =
+                stages.iter().flat_map(|stage| stage.program.constants.clone()).collect();
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let mut others: Vec<Accumulator> = gradients.added.clone();
+        others.extend(&gradients.shared);
+
+        let mut packer = Packer { limits, chunks: Vec::new() };
+        let own = packer.arena(ArenaId::Owned, owned.iter().map(|&id| of(id)));
+        let borrow = packer.arena(ArenaId::Borrowed, borrowed.iter().map(|&id| of(id)));
+        let rest = packer.arena(ArenaId::Sums, others.iter().map(|sum| of(sum.parameter)));
+        let fixed = packer.arena(ArenaId::Constants, constants.iter().map(|&id| bytes(id)));
+        packer.twin(ArenaId::Gradients);
+        (0..optimizer.moments() as u32).for_each(|moment| packer.twin(ArenaId::Moment(moment)));
+
+        let first = |parameter: ParameterId| {
+            let sums = stages.iter().flat_map(|stage| &stage.program.accumulators);
+            sums.filter(|sum| sum.parameter == parameter).min().copied()
+        };
+        let mut sums: HashMap<Accumulator, Range> = others.into_iter().zip(rest).collect();
+        for (&parameter, range) in owned.iter().zip(&own) {
+            let first = first(parameter).expect("the owner has the first gradient");
+            sums.insert(first, Range { arena: ArenaId::Gradients, ..*range });
+        }
+        let parameters = owned.into_iter().zip(own).chain(borrowed.into_iter().zip(borrow));
+        Self {
+            chunks: packer.chunks,
+            parameters: parameters.collect(),
+            sums,
+            constants: constants.into_iter().zip(fixed).collect(),
+        }
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunks.iter().flat_map(|(_, chunks)| chunks).sum()
+    }
+
+    /// Bytes of the buffers of one arena.
+    pub(crate) fn chunks(&self, arena: ArenaId) -> &[u64] {
+        let found = self.chunks.iter().find(|(id, _)| *id == arena);
+        found.map_or(&[], |(_, chunks)| chunks)
+    }
+
+    /// The largest tensor: what it is, and its bytes.
+    pub(super) fn largest(&self, split: &Split) -> Option<(String, u64)> {
+        let graph = &split.joint.graph;
+        let parameter = |(id, range): (&ParameterId, &Range)| {
+            (format!("parameter {}", graph.parameters[id.index()].path), range.bytes)
+        };
+        let constant = |(id, range): (&NodeId, &Range)| (format!("constant {id}"), range.bytes);
+        let parameters = self.parameters.iter().map(parameter);
+        parameters.chain(self.constants.iter().map(constant)).max_by_key(|(_, bytes)| *bytes)
+    }
+}
+
+/// Puts tensors one after another into buffers.
+struct Packer {
+    limits: Limits,
+    chunks: Vec<(ArenaId, Vec<u64>)>,
+}
+
+impl Packer {
+    fn arena(&mut self, arena: ArenaId, sizes: impl Iterator<Item = u64>) -> Vec<Range> {
+        let mut chunks: Vec<u64> = Vec::new();
+        let place = |bytes: u64| {
+            let room = bytes.next_multiple_of(self.limits.alignment);
+            match chunks.last_mut() {
+                Some(last) if *last + room <= self.limits.buffer_bytes => *last += room,
+                _ => chunks.push(room),
+            }
+            let chunk = chunks.len() - 1;
+            Range { arena, chunk, offset: chunks[chunk] - room, bytes }
+        };
+        let ranges = sizes.map(place).collect();
+        self.chunks.push((arena, chunks));
+        ranges
+    }
+
+    /// An arena with the places of the owned parameters.
+    fn twin(&mut self, arena: ArenaId) {
+        let (_, chunks) = &self.chunks[0];
+        let chunks = chunks.clone();
+        self.chunks.push((arena, chunks));
+    }
+}

@@ -1,0 +1,313 @@
+//! The values of one run of stages: when each is needed, and where it therefore is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::arena::Arenas;
+use super::{Bound, ELEMENT, KEY_BYTES, Place, Script, Sink, Source, Transfer, sum_of};
+use crate::engine::StageSetup;
+use crate::engine::wgpu::kernel::Kernel;
+use crate::engine::wgpu::lower::BlockKernels;
+use crate::engine::wgpu::pack::{Lifetime, pack};
+use crate::engine::wgpu::view::Views;
+use crate::graph::{NodeId, Op};
+use crate::plan::{StageId, Work};
+use crate::split::{BlockId, Role, Split};
+
+/// A value of a microbatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Value {
+    Node(NodeId),
+    Key,
+}
+
+/// Which of the run's works, and a position within: 0 before the kernels, then one per kernel.
+type Touch = (Event, u32);
+
+/// A kind of work of the stage at a position in the run.
+type Event = (Work, u32);
+
+/// When a value is there, in the order in which a run treats a microbatch.
+type Time = (u32, u32);
+
+pub(super) struct Values<'a> {
+    split: &'a Split,
+    stages: &'a [StageSetup],
+    lowered: &'a HashMap<BlockId, BlockKernels>,
+    views: HashMap<BlockId, Views<'a>>,
+    run: u32,
+    touched: BTreeMap<Value, Vec<Touch>>,
+    places: HashMap<Value, Place>,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn new(
+        split: &'a Split,
+        stages: &'a [StageSetup],
+        lowered: &'a HashMap<BlockId, BlockKernels>,
+        run: u32,
+    ) -> Self {
+        let views = HashMap::new();
+        let (touched, places) = (BTreeMap::new(), HashMap::new());
+        let mut values = Self { split, stages, lowered, views, run, touched, places };
+        for stage in 0..stages.len() as u32 {
+            for work in [Work::F, Work::B, Work::W] {
+                values.touch((work, stage));
+            }
+        }
+        values
+    }
+
+    /// Notes what one work needs, and when.
+    fn touch(&mut self, event: Event) {
+        let kernels = self.kernels(event);
+        for (position, (_, kernel)) in (1..).zip(&kernels) {
+            for read in &kernel.reads {
+                if let Some(value) = self.value(read.node) {
+                    self.note(value, (event, position));
+                }
+            }
+            for write in &kernel.writes {
+                if let super::Target::Value(node) = write.target {
+                    self.note(Value::Node(node), (event, position));
+                }
+            }
+            if kernel.uses_key() {
+                self.note(Value::Key, (event, position));
+            }
+        }
+        for id in self.received(event) {
+            self.note(Value::Node(id), (event, 0));
+        }
+        let end = kernels.len() as u32 + 1;
+        for id in self.sent(event).into_iter().chain(self.loss(event)) {
+            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            self.note(value, (event, end));
+        }
+    }
+
+    /// What comes from the host is there before the run's first kernel.
+    fn note(&mut self, value: Value, touch: Touch) {
+        let from_host = match value {
+            Value::Key => true,
+            Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Input(_)),
+        };
+        let touches = self.touched.entry(value).or_default();
+        if from_host && touches.is_empty() {
+            touches.push(((Work::F, 0), 0));
+        }
+        touches.push(touch);
+    }
+
+    /// Kernels of one work, in order: backward, the last block comes first.
+    fn kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
+        let blocks = self.stages[stage as usize].blocks.clone().map(|at| BlockId(at as u32));
+        let of = |block: BlockId, work: usize| {
+            self.lowered[&block].works[work].iter().map(move |kernel| (block, kernel))
+        };
+        match work {
+            Work::F => blocks.flat_map(|block| of(block, 0)).collect(),
+            Work::B => blocks.rev().flat_map(|block| of(block, 1)).collect(),
+            Work::W => blocks.rev().flat_map(|block| of(block, 2)).collect(),
+            Work::BW => unreachable!("a fused backward is B, then W"),
+        }
+    }
+
+    /// The value whose buffer holds `id`; none for parameters and constants.
+    fn value(&mut self, id: NodeId) -> Option<Value> {
+        let graph = &self.split.joint.graph;
+        if matches!(graph[id].op, Op::Parameter(_)) || self.is_constant(id) {
+            return None;
+        }
+        let from_outside = self.outside().any(|outside| outside == id);
+        if from_outside || graph[id].op.is_leaf() {
+            return Some(Value::Node(id));
+        }
+        let block = self.split.block(id).expect("a block computes what is no leaf");
+        let views = self.views.entry(block).or_insert_with(|| Views::new(self.split, block));
+        let (owner, view) = views.of(id);
+        assert!(view.is_dense(), "{id} leaves its block and is not dense");
+        if owner == id { Some(Value::Node(id)) } else { self.value(owner) }
+    }
+
+    fn is_constant(&self, id: NodeId) -> bool {
+        self.split.roles[id.index()] == Role::Constant
+    }
+
+    /// What comes from other devices.
+    fn outside(&self) -> impl Iterator<Item = NodeId> + use<'a> {
+        let (first, last) = (&self.stages[0], &self.stages[self.stages.len() - 1]);
+        let activations = first.program.activations_in.iter();
+        activations.chain(&last.program.gradients_in).copied()
+    }
+
+    fn received(&self, (work, stage): Event) -> Vec<NodeId> {
+        let program = &self.stages[stage as usize].program;
+        match work {
+            Work::F if stage == 0 => program.activations_in.clone(),
+            Work::B if self.is_last(stage) => program.gradients_in.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What goes to other devices.
+    fn sent(&self, (work, stage): Event) -> Vec<NodeId> {
+        let program = &self.stages[stage as usize].program;
+        match work {
+            Work::F if self.is_last(stage) => program.activations_out.clone(),
+            Work::B if stage == 0 => program.gradients_out.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn loss(&self, (work, stage): Event) -> Option<NodeId> {
+        self.stages[stage as usize].program.loss.filter(|_| work == Work::F)
+    }
+
+    fn is_last(&self, stage: u32) -> bool {
+        stage as usize + 1 == self.stages.len()
+    }
+
+    fn bytes(&self, value: Value) -> u64 {
+        match value {
+            Value::Key => KEY_BYTES,
+            Value::Node(id) => self.split.joint.graph[id].shape.elements() as u64 * ELEMENT,
+        }
+    }
+
+    /// The one work that needs a value, if there is only one.
+    fn only(touches: &[Touch]) -> Option<Event> {
+        let first = touches[0].0;
+        touches.iter().all(|touch| touch.0 == first).then_some(first)
+    }
+
+    /// Values that one action alone needs, on a time axis of all actions of the device.
+    pub(super) fn working(&self) -> Vec<Lifetime<(u32, u32, u32)>> {
+        let lifetime = |(&value, touches): (&Value, &Vec<Touch>)| {
+            let (work, stage) = Self::only(touches)?;
+            let action = stage * 3 + [Work::F, Work::B, Work::W].iter().position(|w| *w == work)? as u32;
+            let at = |position: u32| (self.run, action, position);
+            let positions = touches.iter().map(|touch| touch.1);
+            let (first, last) = (positions.clone().min()?, positions.max()?);
+            Some(Lifetime { first: at(first), last: at(last), bytes: self.bytes(value) })
+        };
+        self.touched.iter().filter_map(lifetime).collect()
+    }
+
+    /// Gives every value its place: `working` are the buffers of [`Values::working`], in order.
+    /// Returns the bytes of the buffers of a slot.
+    pub(super) fn place(&mut self, working: &mut impl Iterator<Item = usize>) -> Vec<u64> {
+        let mut lifetimes = Vec::new();
+        let mut stashed = Vec::new();
+        for (&value, touches) in &self.touched {
+            if Self::only(touches).is_some() {
+                let home = working.next().expect("as many homes as working values");
+                self.places.insert(value, Place::Working(home));
+                continue;
+            }
+            let times = touches.iter().map(|&touch| self.time(touch));
+            let first = times.clone().min().expect("a value is touched");
+            let last = times.max().expect("a value is touched");
+            lifetimes.push(Lifetime { first, last, bytes: self.bytes(value) });
+            stashed.push(value);
+        }
+        let (homes, sizes) = pack(&lifetimes);
+        let slots = homes.into_iter().map(Place::Slot);
+        self.places.extend(stashed.into_iter().zip(slots));
+        sizes
+    }
+
+    /// W may come in any order after B: all of them are at the end.
+    fn time(&self, ((work, stage), position): Touch) -> Time {
+        let stages = self.stages.len() as u32;
+        match work {
+            Work::F => (stage, position),
+            Work::B => (2 * stages - 1 - stage, position),
+            Work::W | Work::BW => (2 * stages, 0),
+        }
+    }
+
+    /// What every work of the run does.
+    pub(super) fn scripts(mut self, run: usize, arenas: &Arenas) -> Vec<(StageId, Work, Script)> {
+        let mut scripts = Vec::new();
+        for stage in 0..self.stages.len() as u32 {
+            for work in [Work::F, Work::B, Work::W] {
+                let script = self.script((work, stage), run, arenas);
+                scripts.push((self.stages[stage as usize].stage, work, script));
+            }
+        }
+        scripts
+    }
+
+    fn script(&mut self, event: Event, run: usize, arenas: &Arenas) -> Script {
+        let mut script = Script { run, ..Script::default() };
+        let mut offset = 0;
+        for (what, value) in self.from_host(event) {
+            let (bytes, place) = (self.bytes(value), self.places[&value]);
+            script.uploads.push(Transfer { what, offset, bytes, place });
+            offset += bytes.next_multiple_of(16);
+        }
+        for (block, kernel) in self.kernels(event) {
+            script.status |= kernel.uses_status();
+            let bound = self.bind(kernel, block, arenas);
+            script.kernels.push(bound);
+        }
+        offset = 0;
+        let graph = &self.split.joint.graph;
+        let parcel = |&id: &NodeId| {
+            let shape = graph[id].shape.0.clone();
+            (id, Sink::Parcel { shape, dtype: graph[id].dtype })
+        };
+        let sent = self.sent(event);
+        let loss = self.loss(event).map(|id| (id, Sink::Loss));
+        for (id, what) in sent.iter().map(parcel).chain(loss).collect::<Vec<_>>() {
+            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            let (bytes, place) = (self.bytes(value), self.places[&value]);
+            script.downloads.push(Transfer { what, offset, bytes, place });
+            offset += bytes.next_multiple_of(16);
+        }
+        script
+    }
+
+    /// What a work takes from the host. Inputs and key come with the run's first F.
+    fn from_host(&self, event: Event) -> Vec<(Source, Value)> {
+        let received = self.received(event);
+        let parcel = received.into_iter().enumerate();
+        let mut all: Vec<(Source, Value)> =
+            parcel.filter_map(|(at, id)| {
+                let value = Value::Node(id);
+                self.touched.contains_key(&value).then_some((Source::Parcel(at), value))
+            }).collect();
+        if event == (Work::F, 0) {
+            all.extend(self.touched.keys().filter_map(|&value| match value {
+                Value::Key => Some((Source::Key, value)),
+                Value::Node(id) => match self.split.joint.graph[id].op {
+                    Op::Input(input) => Some((Source::Input(input), value)),
+                    _ => None,
+                },
+            }));
+        }
+        all
+    }
+
+    fn bind(&mut self, kernel: &Kernel, block: BlockId, arenas: &Arenas) -> Bound {
+        let mut places = Vec::with_capacity(kernel.reads.len() + kernel.writes.len());
+        for read in &kernel.reads {
+            let place = match self.value(read.node) {
+                Some(value) => self.places[&value],
+                None => Place::Arena(match self.split.joint.graph[read.node].op {
+                    Op::Parameter(parameter) => arenas.parameters[&parameter],
+                    _ => arenas.constants[&read.node],
+                }),
+            };
+            places.push(place);
+        }
+        for write in &kernel.writes {
+            places.push(match sum_of(write.target, &self.lowered[&block]) {
+                Ok(node) => self.places[&Value::Node(node)],
+                Err(sum) => Place::Arena(arenas.sums[&sum]),
+            });
+        }
+        let key = kernel.uses_key().then(|| self.places[&Value::Key]);
+        Bound { kernel: kernel.clone(), places, key }
+    }
+}

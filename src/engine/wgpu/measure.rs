@@ -1,0 +1,213 @@
+//! The tile of every product: remembered, measured on the device, or the likely best.
+
+use std::time::{Duration, Instant};
+
+use wgpu::{Buffer, BufferUsages, DeviceType};
+
+use super::context::Context;
+use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write};
+use super::layout::ELEMENT;
+use super::shader::{Shader, shader};
+use super::shader::matmul::{Abilities, Tile};
+use super::tune::{Adapter, Cache, default_tile, directory};
+use crate::error::Result;
+use crate::graph::{DType, NodeId};
+
+/// Products with fewer operations take no time worth a measurement.
+const LEAST_FLOPS: usize = 4_000_000;
+
+/// Timed runs of every tile, after one that warms up.
+const RUNS: usize = 3;
+
+/// A run that takes longer is not worth waiting for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Chooses tiles on one device.
+#[derive(Debug)]
+pub(super) struct Tiles {
+    cache: Cache,
+    abilities: Abilities,
+}
+
+impl Tiles {
+    /// Reads what is remembered for the device.
+    pub(super) fn new(context: &Context) -> Self {
+        let info = context.device.adapter_info();
+        let features = context.device.features();
+        let one_size = info.subgroup_min_size == info.subgroup_max_size;
+        let subgroup = (features.contains(wgpu::Features::SUBGROUP) && one_size)
+            .then_some(info.subgroup_min_size as usize);
+        let abilities = Abilities {
+            cpu: info.device_type == DeviceType::Cpu,
+            subgroup,
+            wide: features.contains(wgpu::Features::SHADER_INT64),
+        };
+        let adapter = Adapter::new(&info.name, &info.driver, &info.driver_info);
+        let directory = directory(|name| std::env::var_os(name));
+        Self { cache: Cache::read(directory.as_deref(), adapter), abilities }
+    }
+
+    /// The tile of a kernel, if it is a product.
+    pub(super) fn of(&mut self, context: &Context, kernel: &Kernel) -> Result<Option<Tile>> {
+        let Body::Matmul(chain) = &kernel.body else { return Ok(None) };
+        let inner = kernel.reads[0].view.shape.last().copied().unwrap_or(1);
+        if 2 * chain.elements * inner < LEAST_FLOPS {
+            return Ok(Some(default_tile(kernel, &self.abilities)));
+        }
+        self.cache
+            .measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader))
+            .map(Some)
+    }
+
+    /// Remembers what was measured.
+    pub(super) fn remember(&self) {
+        self.cache.write();
+    }
+}
+
+/// Runs one kernel by itself: the words of its operands' buffers in, the words of its results out.
+/// Results that are added to start from 1.
+///
+/// # Errors
+///
+/// When the device fails, or an index is out of range.
+pub fn compute(
+    context: &Context,
+    kernel: &Kernel,
+    tile: Option<&Tile>,
+    operands: &[Vec<u32>],
+    key: [u32; 8],
+) -> Result<Vec<Vec<u32>>> {
+    let shader = shader(kernel, tile);
+    let ones = |write: &Write| {
+        let sum = matches!(write.target, Target::Sum(_));
+        let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
+        vec![word; write.shape.iter().product()]
+    };
+    let mut contents: Vec<Vec<u32>> = operands.to_vec();
+    contents.extend(kernel.writes.iter().map(ones));
+    contents.extend(kernel.uses_key().then(|| key.to_vec()));
+    contents.extend(kernel.uses_status().then(|| vec![0]));
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let buffer = |usage: BufferUsages, words: usize| {
+        context.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("a kernel's own"),
+            size: (words as u64 * ELEMENT).next_multiple_of(16),
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    let buffers: Vec<Buffer> =
+        contents.iter().map(|content| buffer(usage, content.len())).collect();
+    for (buffer, content) in buffers.iter().zip(&contents) {
+        context.queue.write_buffer(buffer, 0, bytemuck::cast_slice(content));
+    }
+    let pipeline = context.compile(&shader, &kernel.written())?;
+    let bindings: Vec<_> = buffers.iter().map(Buffer::as_entire_buffer_binding).collect();
+    let mut encoder = context.encoder();
+    record(context, &mut encoder, &pipeline, &bindings, shader.workgroups);
+    let mut results = Vec::new();
+    for (buffer_of, content) in buffers.iter().zip(&contents).skip(kernel.reads.len()) {
+        let down = buffer(BufferUsages::MAP_READ | BufferUsages::COPY_DST, content.len());
+        encoder.copy_buffer_to_buffer(buffer_of, 0, &down, 0, down.size());
+        results.push((down, content.len()));
+    }
+    let submission = context.submit(encoder);
+    results.iter().for_each(|(down, _)| down.map_async(wgpu::MapMode::Read, .., |_| {}));
+    context.wait(&submission, PATIENCE)?;
+    let mut words = Vec::new();
+    for (down, count) in &results {
+        let view = down.get_mapped_range(..).map_err(|error| context.error(error))?;
+        let mut all = bytemuck::pod_collect_to_vec::<u8, u32>(&view);
+        all.truncate(*count);
+        words.push(all);
+    }
+    if kernel.uses_status() {
+        super::play::check_status(words.pop().map_or(0, |status| status[0]))?;
+    }
+    words.truncate(kernel.writes.len());
+    Ok(words)
+}
+
+fn record(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    pipeline: &wgpu::ComputePipeline,
+    bindings: &[wgpu::BufferBinding<'_>],
+    [x, y, z]: [u32; 3],
+) {
+    let group = context.bind_once(pipeline, bindings);
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    pass.set_pipeline(pipeline);
+    pass.set_bind_group(0, &group, &[]);
+    pass.dispatch_workgroups(x, y, z);
+}
+
+/// The shortest of a few runs on buffers of its own.
+fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
+    let elements = |view: &View| {
+        let last = view.shape.iter().zip(&view.strides).map(|(size, stride)| (size - 1) * stride);
+        view.offset + last.sum::<usize>() + 1
+    };
+    let reads = kernel.reads.iter().map(|read| elements(&read.view));
+    let writes = kernel.writes.iter().map(|write| write.shape.iter().product());
+    let key = kernel.uses_key().then_some(8);
+    let buffers: Vec<Buffer> = reads
+        .chain(writes)
+        .chain(key)
+        .map(|elements| {
+            context.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("measurement"),
+                size: (elements as u64 * ELEMENT).next_multiple_of(16),
+                usage: BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })
+        .collect();
+    let written = kernel.written();
+    let pipeline = context.compile(shader, &written)?;
+    let bindings: Vec<_> = buffers.iter().map(Buffer::as_entire_buffer_binding).collect();
+    let mut best = f64::INFINITY;
+    for _ in 0..=RUNS {
+        let start = Instant::now();
+        let mut encoder = context.encoder();
+        record(context, &mut encoder, &pipeline, &bindings, shader.workgroups);
+        let submission = context.submit(encoder);
+        if !context.wait(&submission, PATIENCE)? {
+            return Err(context.error(format!("{} takes more than {PATIENCE:?}", shader.label)));
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// How long a device takes for the product of a `[rows, inner]` and an `[inner, columns]` matrix:
+/// the shortest of a few runs, with the best tile.
+///
+/// # Errors
+///
+/// When the device fails.
+pub fn product_seconds(
+    context: &Context,
+    rows: usize,
+    inner: usize,
+    columns: usize,
+) -> Result<f64> {
+    let read = |node: u32, shape: [usize; 2]| Operand {
+        node: NodeId(node),
+        view: View::dense(&shape),
+        dtype: DType::F32,
+    };
+    let shape = vec![rows, columns];
+    let chain =
+        Chain { elements: rows * columns, steps: Vec::new(), results: vec![Argument::Product] };
+    let kernel = Kernel {
+        reads: vec![read(0, [rows, inner]), read(1, [inner, columns])],
+        writes: vec![Write { target: Target::Value(NodeId(2)), shape, dtype: DType::F32 }],
+        body: Body::Matmul(chain),
+    };
+    let mut tiles = Tiles::new(context);
+    let tile = tiles.of(context, &kernel)?;
+    tiles.remember();
+    seconds(context, &kernel, &shader(&kernel, tile.as_ref()))
+}

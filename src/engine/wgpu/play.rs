@@ -1,0 +1,338 @@
+//! Actions on the device: recorded, submitted, and collected when they are done.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn_backend::TensorMetadata;
+use burn_dispatch::DispatchTensor;
+use wgpu::{CommandEncoder, ComputePassDescriptor, ComputePassTimestampWrites, SubmissionIndex};
+
+use super::WgpuEngine;
+use super::layout::{KEY_BYTES, Range, SMALL, Sink, Source, TIMESTAMPS, Transfer};
+use super::staging::EntryId;
+use crate::engine::{Outcome, Parcel, host_tensor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::DType;
+use crate::plan::{Action, Work};
+
+/// Where a staging buffer for the host holds the status word and the timestamps; tensors follow.
+const STATUS_AT: u64 = 0;
+const TIMESTAMPS_AT: u64 = 16;
+const TENSORS_AT: u64 = SMALL;
+
+/// Bytes of the start and the end of an action.
+const STAMP_BYTES: u64 = 16;
+
+/// An action that the device has not finished.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    action: Action,
+    submission: SubmissionIndex,
+    down: Option<EntryId>,
+    downloads: Vec<Transfer<Sink>>,
+    status: bool,
+    transfers: Vec<(Instant, Instant)>,
+}
+
+impl WgpuEngine {
+    /// Records `action` and hands it to the device.
+    pub(super) fn submit(&mut self, action: Action, arrived: Parcel) -> Result<()> {
+        let scripts = self.scripts(action);
+        let run = scripts[0].run;
+        let uploads = scripts[0].uploads.clone();
+        let downloads: Vec<_> = scripts.iter().flat_map(|of| of.downloads.clone()).collect();
+        let status = scripts.iter().any(|script| script.status);
+        let slot = self.slot(action, run);
+        let mut transfers = Vec::new();
+        let mut encoder = self.context.encoder();
+        let mut up = None;
+        if !uploads.is_empty() {
+            let start = Instant::now();
+            up = Some(self.upload(action, &uploads, &arrived, slot, run, &mut encoder)?);
+            transfers.push((start, Instant::now()));
+        }
+        if status {
+            encoder.clear_buffer(&self.buffers.status, 0, None);
+        }
+        let timed = self.buffers.timestamps.is_some();
+        let down = (timed || status || !downloads.is_empty()).then(|| self.down.take());
+        self.compute(action, run, slot, down, &mut encoder);
+        if let Some(entry) = down {
+            self.download(entry, &downloads, status, run, slot, &mut encoder);
+        }
+        let submission = self.context.submit(encoder);
+        if let Some(entry) = up {
+            self.up.map(entry);
+        }
+        if let Some(entry) = down {
+            self.down.map(entry);
+        }
+        self.release(action, run);
+        self.context.check()?;
+        let waiting = UnderWay { action, submission, down, downloads, status, transfers };
+        self.under_way.push_back(waiting);
+        Ok(())
+    }
+
+    /// One pass of all dispatches; buffers that a dispatch writes and a later one reads are
+    /// ordered by wgpu.
+    fn compute(
+        &self,
+        action: Action,
+        run: usize,
+        slot: usize,
+        down: Option<EntryId>,
+        encoder: &mut CommandEncoder,
+    ) {
+        let queries = self.buffers.timestamps.as_ref().zip(down);
+        let timestamp_writes = queries.map(|((queries, _), entry)| ComputePassTimestampWrites {
+            query_set: queries,
+            beginning_of_pass_write_index: Some(2 * entry.index()),
+            end_of_pass_write_index: Some(2 * entry.index() + 1),
+        });
+        let works: &[Work] = match &action.work {
+            Work::BW => &[Work::B, Work::W],
+            work => std::slice::from_ref(work),
+        };
+        let mut pass =
+            encoder.begin_compute_pass(&ComputePassDescriptor { label: None, timestamp_writes });
+        for &work in works {
+            for dispatch in &self.runs[run].dispatches[slot][&(action.stage, work)] {
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.group, &[]);
+                let [x, y, z] = dispatch.workgroups;
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+    }
+
+    /// Puts what an action takes from the host into staging and records its copies.
+    fn upload(
+        &mut self,
+        action: Action,
+        uploads: &[Transfer<Source>],
+        arrived: &Parcel,
+        slot: usize,
+        run: usize,
+        encoder: &mut CommandEncoder,
+    ) -> Result<EntryId> {
+        let key = self.key(action);
+        let inputs = self.inputs.get(action.microbatch.index());
+        let data = uploads
+            .iter()
+            .map(|copy| match copy.what {
+                Source::Parcel(at) => words(&arrived[at]),
+                Source::Input(input) => {
+                    let inputs = inputs.expect("a step has the inputs of all its microbatches");
+                    words(&inputs[input.0 as usize])
+                }
+                Source::Key => Ok(key.to_vec()),
+            })
+            .collect::<Result<Vec<_>>>()
+            .map_err(|error| error.in_action(action))?;
+        let entry = self.up.take();
+        self.up.wait(entry, &self.context)?;
+        self.up.write(entry, &self.context, |put| {
+            for (copy, data) in uploads.iter().zip(&data) {
+                assert_eq!(data.len() as u64 * 4, copy.bytes, "{action} got another parcel");
+                put(copy.offset, bytemuck::cast_slice(data));
+            }
+        })?;
+        self.up.unmap(entry);
+        for copy in uploads {
+            let to = self.buffers.place(copy.place, run, slot);
+            let from = self.up.buffer(entry);
+            encoder.copy_buffer_to_buffer(from, copy.offset, to.buffer, to.offset, copy.bytes);
+        }
+        Ok(entry)
+    }
+
+    /// Seed, step and microbatch, low words first.
+    fn key(&self, action: Action) -> [u32; KEY_BYTES as usize / 4] {
+        let halves = |number: u64| [number as u32, (number >> 32) as u32];
+        let [seed_low, seed_high] = halves(self.setup.seed);
+        let [step_low, step_high] = halves(self.step);
+        [seed_low, seed_high, step_low, step_high, action.microbatch.0, 0, 0, 0]
+    }
+
+    fn download(
+        &self,
+        entry: EntryId,
+        downloads: &[Transfer<Sink>],
+        status: bool,
+        run: usize,
+        slot: usize,
+        encoder: &mut CommandEncoder,
+    ) {
+        let to = self.down.buffer(entry);
+        for copy in downloads {
+            let from = self.buffers.place(copy.place, run, slot);
+            let at = TENSORS_AT + copy.offset;
+            encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, at, copy.bytes);
+        }
+        if status {
+            encoder.copy_buffer_to_buffer(&self.buffers.status, 0, to, STATUS_AT, 4);
+        }
+        if let Some((queries, buffer)) = &self.buffers.timestamps {
+            let first = 2 * entry.index();
+            let at = u64::from(entry.index()) * TIMESTAMPS;
+            encoder.resolve_query_set(queries, first..first + 2, buffer, at);
+            encoder.copy_buffer_to_buffer(buffer, at, to, TIMESTAMPS_AT, STAMP_BYTES);
+        }
+    }
+
+    /// The oldest action under way, if it is done within `patience`.
+    pub(super) fn collect(&mut self, patience: Duration) -> Result<Option<Outcome>> {
+        let Some(oldest) = self.under_way.front() else { return Ok(None) };
+        if !self.context.wait(&oldest.submission, patience)? {
+            return Ok(None);
+        }
+        let done = self.under_way.pop_front().expect("it is the front");
+        let mut outcome = Outcome { transfers: done.transfers, ..Outcome::default() };
+        let Some(entry) = done.down else { return Ok(Some(outcome)) };
+        self.down.wait(entry, &self.context)?;
+        let start = Instant::now();
+        let words = |bytes: &[u8]| bytemuck::pod_collect_to_vec::<u8, u32>(bytes);
+        let read = self.down.read(entry, &self.context, |bytes| {
+            let part = |at: u64, size: u64| &bytes[at as usize..(at + size) as usize];
+            let tensor = |copy: &Transfer<Sink>| words(part(TENSORS_AT + copy.offset, copy.bytes));
+            let tensors: Vec<Vec<u32>> = done.downloads.iter().map(tensor).collect();
+            let stamps = bytemuck::pod_collect_to_vec::<u8, u64>(part(TIMESTAMPS_AT, STAMP_BYTES));
+            (tensors, words(part(STATUS_AT, 4))[0], stamps)
+        });
+        self.down.unmap(entry);
+        let (tensors, status, stamps) = read?;
+        if done.status {
+            check_status(status).map_err(|error| error.in_action(done.action))?;
+        }
+        if self.buffers.timestamps.is_some() {
+            let ticks = stamps[1].saturating_sub(stamps[0]) as f64;
+            let period = f64::from(self.context.queue.get_timestamp_period());
+            outcome.seconds = Some(ticks * period * 1e-9);
+        }
+        for (copy, words) in done.downloads.into_iter().zip(tensors) {
+            match copy.what {
+                Sink::Loss => outcome.loss = Some(loss(f32::from_bits(words[0]), done.action)?),
+                Sink::Parcel { shape, dtype } => {
+                    outcome.parcel.push(tensor(words, shape, dtype, done.action)?);
+                }
+            }
+        }
+        if !outcome.parcel.is_empty() {
+            outcome.transfers.push((start, Instant::now()));
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Writes a tensor to its place, piece by piece through staging, and waits.
+    pub(super) fn write(&mut self, range: Range, value: &DispatchTensor) -> Result<()> {
+        let data = words(value)?;
+        assert_eq!(data.len() as u64 * 4, range.bytes, "a tensor fills its place");
+        for (at, piece) in data.chunks(self.layout.staging as usize / 4).enumerate() {
+            let entry = self.up.take();
+            self.up.wait(entry, &self.context)?;
+            self.up.write(entry, &self.context, |put| put(0, bytemuck::cast_slice(piece)))?;
+            self.up.unmap(entry);
+            let mut encoder = self.context.encoder();
+            let to = self.buffers.chunk(range.arena, range.chunk);
+            let offset = range.offset + at as u64 * self.layout.staging;
+            let bytes = piece.len() as u64 * 4;
+            encoder.copy_buffer_to_buffer(self.up.buffer(entry), 0, to, offset, bytes);
+            self.context.submit(encoder);
+            self.up.map(entry);
+        }
+        self.context.check()
+    }
+
+    /// Reads a tensor from its place, piece by piece through staging.
+    pub(super) fn read(&mut self, range: Range) -> Result<Vec<f32>> {
+        let mut data = Vec::with_capacity(range.bytes as usize / 4);
+        let mut done = 0;
+        while done < range.bytes {
+            let bytes = (range.bytes - done).min(self.layout.staging);
+            let entry = self.down.take();
+            let mut encoder = self.context.encoder();
+            let from = self.buffers.chunk(range.arena, range.chunk);
+            let to = self.down.buffer(entry);
+            encoder.copy_buffer_to_buffer(from, range.offset + done, to, 0, bytes);
+            self.context.submit(encoder);
+            self.down.map(entry);
+            self.down.wait(entry, &self.context)?;
+            let part = self.down.read(entry, &self.context, |all| {
+                bytemuck::pod_collect_to_vec::<u8, f32>(&all[..bytes as usize])
+            });
+            self.down.unmap(entry);
+            data.extend(part?);
+            done += bytes;
+        }
+        Ok(data)
+    }
+}
+
+/// Elements as the device stores them: 32 bits each, whatever they are.
+fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
+    let dtype = tensor.dtype();
+    if dtype.is_float() {
+        let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
+        return Ok(data.iter::<f32>().map(f32::to_bits).collect());
+    }
+    if dtype.is_bool() {
+        let data = Tensor::<1, Bool>::from_dispatch(tensor.clone()).into_data();
+        return Ok(data.iter::<bool>().map(u32::from).collect());
+    }
+    let data = Tensor::<1, Int>::from_dispatch(tensor.clone()).into_data();
+    let narrow = |x: i64| {
+        i32::try_from(x).map(|x| x as u32).map_err(|_| {
+            Error::data(format!("the integer {x} does not fit into 32 bits"))
+                .hint("smaller integers on GPUs, or a CPU device")
+        })
+    };
+    data.iter::<i64>().map(narrow).collect()
+}
+
+/// A tensor of the host from elements as the device stores them.
+fn tensor(
+    words: Vec<u32>,
+    shape: Vec<usize>,
+    dtype: DType,
+    action: Action,
+) -> Result<DispatchTensor> {
+    Ok(host_tensor(match dtype {
+        DType::F32 => {
+            let floats: Vec<f32> = bytemuck::cast_vec(words);
+            if action.work == Work::F && floats.iter().any(|x| x.is_nan()) {
+                return Err(Error::new(ErrorKind::NotFinite, "an activation is NaN")
+                    .in_action(action)
+                    .hint("a smaller learning rate, or inputs without NaN"));
+            }
+            TensorData::new(floats, shape)
+        }
+        DType::Int => {
+            let wide: Vec<i64> = words.into_iter().map(|x| i64::from(x as i32)).collect();
+            TensorData::new(wide, shape)
+        }
+        DType::Bool => {
+            let truths: Vec<bool> = words.into_iter().map(|x| x != 0).collect();
+            TensorData::new(truths, shape)
+        }
+    }))
+}
+
+fn loss(loss: f32, action: Action) -> Result<f32> {
+    if loss.is_finite() {
+        return Ok(loss);
+    }
+    Err(Error::new(ErrorKind::NotFinite, format!("the loss is {loss}"))
+        .in_action(action)
+        .hint("a smaller learning rate, or inputs without NaN"))
+}
+
+/// What kernels report: 0, or one more than the largest index that was out of range.
+pub(super) fn check_status(status: u32) -> Result<()> {
+    let problem = match status {
+        0 => return Ok(()),
+        u32::MAX => "an index is negative".to_string(),
+        above => format!("index {} is out of range", above - 1),
+    };
+    Err(Error::data(problem).hint("indices below the size of what they index"))
+}

@@ -1,0 +1,229 @@
+//! Elementwise steps to WGSL: kernels of their own, and what a product does with its elements.
+
+use std::fmt::Write as _;
+
+use super::Shader;
+use super::bindings::{bindings, grid};
+use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Step, Target};
+use crate::graph::{Binary, Comparison, DType, Op, Scalar, Unary};
+
+/// Threads of a workgroup.
+const WORKGROUP: usize = 64;
+
+/// The shader of a kernel whose body is the chain.
+pub(super) fn chain(kernel: &Kernel, chain: &Chain) -> Shader {
+    let grid = grid(chain.elements, WORKGROUP);
+    let steps: Vec<String> = chain.steps.iter().map(|step| step.op.to_string()).collect();
+    let steps = if steps.is_empty() { "copy".to_string() } else { steps.join(", ") };
+    let mut source = bindings(kernel);
+    source += &format!("const ELEMENTS: u32 = {}u;\n", chain.elements);
+    source += &grid.wgsl();
+    source += &finish(kernel, chain);
+    source += include_str!("../../../../shaders/chain.wgsl");
+    let label = format!("{steps} on {} elements", chain.elements);
+    Shader { label, source, workgroups: grid.workgroups }
+}
+
+/// `fn finish(i: u32, product: f32)` and what it calls: computes the steps for the element with
+/// the row-major index `i`, and stores or adds the results.
+pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = String::new();
+    if needs_math(chain) {
+        text += include_str!("../../../../shaders/math.wgsl");
+    }
+    if kernel.uses_key() {
+        text += include_str!("../../../../shaders/random.wgsl");
+    }
+    text += "fn finish(i: u32, product: f32) {\n";
+    for (n, read) in kernel.reads.iter().enumerate() {
+        if is_read(chain, n) {
+            let value = format!("r{n}[r{n}_at(i)]");
+            let value = if read.dtype == DType::Bool { format!("({value} != 0u)") } else { value };
+            writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
+        }
+    }
+    for (n, step) in chain.steps.iter().enumerate() {
+        let of = dtype(kernel, chain, step.arguments[0]);
+        let value = expression(step, of);
+        writeln!(text, "    let s{n} = {value};").expect("a string takes any text");
+    }
+    for (n, (write, &result)) in kernel.writes.iter().zip(&chain.results).enumerate() {
+        let value = name(result);
+        let value = match (write.target, write.dtype) {
+            (Target::Sum(_), _) => format!("w{n}[i] + {value}"),
+            (_, DType::Bool) => format!("select(0u, 1u, {value})"),
+            _ => value,
+        };
+        writeln!(text, "    w{n}[i] = {value};").expect("a string takes any text");
+    }
+    text + "}\n"
+}
+
+fn is_read(chain: &Chain, read: usize) -> bool {
+    let arguments = chain.steps.iter().flat_map(|step| &step.arguments);
+    arguments.chain(&chain.results).any(|&argument| argument == Argument::Read(read))
+}
+
+fn name(argument: Argument) -> String {
+    match argument {
+        Argument::Read(n) => format!("x{n}"),
+        Argument::Step(n) => format!("s{n}"),
+        Argument::Product => "product".into(),
+    }
+}
+
+fn dtype(kernel: &Kernel, chain: &Chain, argument: Argument) -> DType {
+    match argument {
+        Argument::Read(n) => kernel.reads[n].dtype,
+        Argument::Step(n) => chain.steps[n].dtype,
+        Argument::Product => DType::F32,
+    }
+}
+
+/// Whether a step calls a function of `shaders/math.wgsl`.
+fn needs_math(chain: &Chain) -> bool {
+    let calls = |op: &Op| match op {
+        Op::Unary(unary) => {
+            !matches!(unary, Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Reciprocal | Unary::Not)
+        }
+        Op::Scalar(Scalar::Power, _) | Op::UnaryGradient(Unary::Gelu) => true,
+        Op::Scalar(_, value) | Op::Fill(value) | Op::CompareScalar(_, value) => {
+            !(*value as f32).is_finite()
+        }
+        _ => false,
+    };
+    chain.steps.iter().any(|step| calls(&step.op))
+}
+
+/// WGSL of a step's result; `of` is what its first operand is.
+fn expression(step: &Step, of: DType) -> String {
+    let names: Vec<String> = step.arguments.iter().map(|&argument| name(argument)).collect();
+    let x = names[0].as_str();
+    match &step.op {
+        Op::Unary(op) => unary(*op, of, x),
+        Op::Scalar(op, value) => scalar(*op, *value, of, x),
+        Op::Binary(op) => {
+            let sign = match op {
+                Binary::Add => "+",
+                Binary::Subtract => "-",
+                Binary::Multiply => "*",
+                Binary::Divide => "/",
+                Binary::And => "&&",
+                Binary::Or => "||",
+            };
+            format!("{x} {sign} {}", names[1])
+        }
+        Op::Compare(op) => format!("{x} {} {}", comparison(*op), names[1]),
+        Op::CompareScalar(op, value) => format!("{x} {} {}", comparison(*op), literal(*value, of)),
+        Op::Where => format!("select({}, {}, {x})", names[2], names[1]),
+        Op::Fill(value) => format!("select({}, {}, {x})", names[1], literal(*value, step.dtype)),
+        Op::Cast(to) => cast(of, *to, x),
+        Op::UnaryGradient(op) => unary_gradient(*op, x, &names[1]),
+        Op::Dropout { layer, probability } => {
+            let p = *probability as f32;
+            format!("{x} * dropout_(i, {layer}u, {p:?}f, {:?}f)", 1.0 / (1.0 - p))
+        }
+        op => unreachable!("{op} is not elementwise"),
+    }
+}
+
+fn unary(op: Unary, of: DType, x: &str) -> String {
+    match op {
+        Unary::Neg => format!("-{x}"),
+        Unary::Abs => format!("abs({x})"),
+        Unary::Sign if of == DType::Int => format!("sign({x})"),
+        Unary::Sign => format!("sign_({x})"),
+        Unary::Exp => format!("exp_({x})"),
+        Unary::Log => format!("log_({x})"),
+        Unary::Sqrt => format!("sqrt({x})"),
+        Unary::Reciprocal => format!("1.0 / {x}"),
+        Unary::Sin => format!("sine_({x}, 0)"),
+        Unary::Cos => format!("sine_({x}, 1)"),
+        Unary::Erf => format!("erf_({x})"),
+        Unary::Tanh => format!("tanh_({x})"),
+        Unary::Sigmoid => format!("sigmoid_({x})"),
+        Unary::Relu => format!("select({x}, 0.0, {x} <= 0.0)"),
+        Unary::Gelu => format!("gelu_({x})"),
+        Unary::Not => format!("!{x}"),
+    }
+}
+
+fn unary_gradient(op: Unary, of: &str, g: &str) -> String {
+    match op {
+        Unary::Gelu => format!("gelu_gradient_({of}, {g})"),
+        Unary::Relu => format!("select({g}, 0.0, {of} <= 0.0)"),
+        Unary::Sigmoid => format!("{g} * {of} * (1.0 - {of})"),
+        Unary::Tanh => format!("{g} * (1.0 - {of} * {of})"),
+        op => unreachable!("the gradient of {op} is made of other ops"),
+    }
+}
+
+fn scalar(op: Scalar, value: f64, of: DType, x: &str) -> String {
+    let number = literal(value, of);
+    match op {
+        Scalar::Add => format!("{x} + {number}"),
+        Scalar::Multiply => format!("{x} * {number}"),
+        Scalar::AtLeast => format!("select({x}, {number}, {x} < {number})"),
+        Scalar::AtMost => format!("select({x}, {number}, {x} > {number})"),
+        Scalar::Power => power(value, of, x),
+    }
+}
+
+/// Largest exponent that is multiplied out.
+const MOST_FACTORS: f64 = 8.0;
+
+fn power(exponent: f64, of: DType, x: &str) -> String {
+    let one = if of == DType::Int { "1" } else { "1.0" };
+    let factors = exponent.abs();
+    let product = |factors: f64| vec![x; factors as usize].join(" * ");
+    match exponent {
+        _ if exponent == 0.0 => format!("select({one}, {one}, {x} == {x})"),
+        _ if exponent == 0.5 => format!("sqrt({x})"),
+        _ if exponent == -0.5 => format!("1.0 / sqrt({x})"),
+        _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS && exponent > 0.0 => {
+            product(factors)
+        }
+        _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS => {
+            format!("{one} / ({})", product(factors))
+        }
+        _ if of == DType::Int => format!("i32(power_(f32({x}), {}))", literal(exponent, DType::F32)),
+        _ => format!("power_({x}, {})", literal(exponent, of)),
+    }
+}
+
+fn comparison(op: Comparison) -> &'static str {
+    match op {
+        Comparison::Equal => "==",
+        Comparison::NotEqual => "!=",
+        Comparison::Greater => ">",
+        Comparison::GreaterEqual => ">=",
+        Comparison::Less => "<",
+        Comparison::LessEqual => "<=",
+    }
+}
+
+fn cast(from: DType, to: DType, x: &str) -> String {
+    match (from, to) {
+        (DType::Bool, DType::F32) => format!("select(0.0, 1.0, {x})"),
+        (DType::Bool, DType::Int) => format!("select(0, 1, {x})"),
+        (_, DType::F32) => format!("f32({x})"),
+        (_, DType::Int) => format!("i32({x})"),
+        (DType::F32, DType::Bool) => format!("{x} != 0.0"),
+        (DType::Int, DType::Bool) => format!("{x} != 0"),
+        (DType::Bool, DType::Bool) => x.to_string(),
+    }
+}
+
+/// A number as a literal of its type. Integers are as narrow as the device's.
+fn literal(value: f64, dtype: DType) -> String {
+    let float = value as f32;
+    match dtype {
+        DType::F32 if float.is_finite() => format!("({float:?}f)"),
+        DType::F32 => format!("from_bits({}u)", float.to_bits()),
+        DType::Int => {
+            let narrow = (value as i64).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+            format!("i32({narrow})")
+        }
+        DType::Bool => (value != 0.0).to_string(),
+    }
+}

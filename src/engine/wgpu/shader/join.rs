@@ -1,0 +1,46 @@
+//! Concatenation and padding to WGSL.
+
+use std::fmt::Write as _;
+
+use super::Shader;
+use super::bindings::{bindings, element, grid};
+use crate::engine::wgpu::kernel::{Body, Kernel};
+
+/// Threads of a workgroup.
+const WORKGROUP: usize = 64;
+
+/// The shader of a kernel whose body joins or pads.
+pub(super) fn join(kernel: &Kernel) -> Shader {
+    let (axis, mut start, name) = match kernel.body {
+        Body::Concatenate(axis) => (axis, 0, "concatenate"),
+        Body::Pad { axis, before } => (axis, before, "pad"),
+        ref body => unreachable!("no join: {body:?}"),
+    };
+    let write = &kernel.writes[0];
+    let outputs: usize = write.shape.iter().product();
+    let inner: usize = write.shape[axis + 1..].iter().product();
+    let grid = grid(outputs, WORKGROUP);
+    let mut source = bindings(kernel) + &grid.wgsl();
+    source += &format!(
+        "const OUTPUTS: u32 = {outputs}u;\nconst LENGTH: u32 = {}u;\n\
+         const INNER: u32 = {inner}u;\nalias Element = {};\n",
+        write.shape[axis],
+        element(write.dtype)
+    );
+    source += "fn part(outer: u32, at: u32, inner: u32) -> Element {\n";
+    for (n, read) in kernel.reads.iter().enumerate() {
+        let size = read.view.shape[axis];
+        let end = start + size;
+        writeln!(
+            source,
+            "    if (at >= {start}u && at < {end}u) {{\n        \
+             return r{n}[r{n}_at((outer * {size}u + at - {start}u) * INNER + inner)];\n    }}"
+        )
+        .expect("a string takes any text");
+        start = end;
+    }
+    source += "    return Element();\n}\n";
+    source += include_str!("../../../../shaders/join.wgsl");
+    let label = format!("{name} of {outputs} elements");
+    Shader { label, source, workgroups: grid.workgroups }
+}

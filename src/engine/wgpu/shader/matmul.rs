@@ -1,0 +1,153 @@
+//! Products of matrices to WGSL. Whatever the tile, an element of the output is one chain of `fma`
+//! over ascending k that starts from 0, so that tiles never change a bit.
+
+mod lanes;
+mod matrix;
+mod shared;
+mod tiles;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use self::lanes::Plan;
+use self::matrix::Matrix;
+pub use self::tiles::{Abilities, tiles};
+use super::Shader;
+use super::bindings::{bindings, grid};
+use crate::engine::wgpu::kernel::{Argument, Body, Chain, Kernel};
+
+/// How a product is cut into workgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Tile {
+    /// One subgroup per workgroup, sums in registers, no shared memory.
+    Lanes(Lanes),
+    /// Tiles of both factors in shared memory.
+    Shared(Shared),
+}
+
+/// A tile of `shaders/matmul.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lanes {
+    /// Rows of a workgroup; a multiple of `lanes` where it broadcasts.
+    pub rows: usize,
+    /// Columns of one lane; a power of two.
+    pub columns: usize,
+    /// Most k that are unrolled: 1, 2, 4 or 8.
+    pub step: usize,
+    /// Threads of a workgroup.
+    pub lanes: usize,
+    /// Whether each lane loads other rows and hands them to all: needs subgroups of `lanes`.
+    pub broadcast: bool,
+    /// Whether elements are loaded as halves of 64-bit integers: needs those.
+    pub wide: bool,
+    /// Whether lanes differ in rows of the output instead of columns.
+    pub swapped: bool,
+}
+
+/// A tile of `shaders/matmul_shared.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shared {
+    /// Rows of a thread.
+    pub rows: usize,
+    /// Columns of a thread.
+    pub columns: usize,
+    /// Threads along the rows and along the columns.
+    pub threads: [usize; 2],
+    /// How many k are in shared memory at once.
+    pub step: usize,
+}
+
+/// The shader of a kernel whose body is [`Body::Matmul`].
+///
+/// # Panics
+///
+/// When the body is another.
+pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
+    let [x, y] = factors(kernel);
+    let (head, body, groups, size) = match tile {
+        Tile::Lanes(lanes) => {
+            let [x, y] = if lanes.swapped { [&y, &x] } else { [&x, &y] };
+            let plan = Plan::new(lanes, x, y, plain_reads(kernel));
+            let mut head = bindings(kernel);
+            for side in [&plan.x, &plan.y] {
+                head = retyped(&head, side.matrix.read, side.element());
+            }
+            let body = include_str!("../../../../shaders/matmul.wgsl");
+            (head + &plan.head(), body, plan.groups(), lanes.lanes)
+        }
+        Tile::Shared(tile) => {
+            let head = bindings(kernel) + &shared::head(tile, &x, &y);
+            let body = include_str!("../../../../shaders/matmul_shared.wgsl");
+            (head, body, shared::groups(tile, &x, &y), tile.threads.iter().product())
+        }
+    };
+    let grid = grid(groups * size, size);
+    let exact = grid.workgroups.iter().map(|&size| size as usize).product::<usize>() == groups;
+    let grid_head = format!("const GROUPS: u32 = {groups}u;\nconst EXACT: bool = {exact};\n");
+    let ends = index(x.outer, y.outer, tile) + &super::chain::finish(kernel, chain(kernel));
+    Shader {
+        label: label(kernel, tile),
+        source: [&head, &grid_head, &grid.wgsl(), &ends, body].concat(),
+        workgroups: grid.workgroups,
+    }
+}
+
+/// `index`: the tile's rows are the output's, or its columns where it is swapped.
+fn index(m: usize, n: usize, tile: &Tile) -> String {
+    let swapped = matches!(tile, Tile::Lanes(Lanes { swapped: true, .. }));
+    let [row, column] = if swapped { ["column", "row"] } else { ["row", "column"] };
+    format!(
+        "fn index(batch: u32, row: u32, column: u32) -> u32 {{\n    \
+         return (batch * {m}u + {row}) * {n}u + {column};\n}}\n"
+    )
+}
+
+fn label(kernel: &Kernel, tile: &Tile) -> String {
+    let shape = |read: usize| {
+        let sizes = kernel.reads[read].view.shape.iter().map(usize::to_string);
+        sizes.collect::<Vec<_>>().join("x")
+    };
+    format!("matmul {} {} {tile}", shape(0), shape(1))
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tile::Lanes(Lanes { rows, columns, step, lanes, broadcast, wide, swapped }) => {
+                write!(f, "lanes {rows}x{columns} by {lanes} step {step}")?;
+                let flags = [(broadcast, "broadcast"), (wide, "wide"), (swapped, "swapped")];
+                let set = flags.iter().filter(|flag| *flag.0);
+                set.into_iter().try_for_each(|flag| write!(f, " {}", flag.1))
+            }
+            Tile::Shared(Shared { rows, columns, threads: [m, n], step }) => {
+                write!(f, "shared {rows}x{columns} by {m}x{n} step {step}")
+            }
+        }
+    }
+}
+
+fn chain(kernel: &Kernel) -> &Chain {
+    let Body::Matmul(chain) = &kernel.body else { panic!("no product: {:?}", kernel.body) };
+    chain
+}
+
+fn factors(kernel: &Kernel) -> [Matrix; 2] {
+    chain(kernel);
+    [Matrix::x(&kernel.reads[0].view), Matrix::y(&kernel.reads[1].view)]
+}
+
+/// Whether the chain reads a factor, too: as single elements, then.
+fn plain_reads(kernel: &Kernel) -> [bool; 2] {
+    let chain = chain(kernel);
+    let reads = |read: usize| {
+        let arguments = chain.steps.iter().flat_map(|step| &step.arguments);
+        arguments.chain(&chain.results).any(|&argument| argument == Argument::Read(read))
+    };
+    [reads(0), reads(1)]
+}
+
+/// The head with another type for the elements of a read.
+fn retyped(head: &str, read: usize, element: &str) -> String {
+    head.replacen(&format!(" r{read}: array<f32>;"), &format!(" r{read}: array<{element}>;"), 1)
+}

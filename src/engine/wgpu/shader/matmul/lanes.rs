@@ -1,0 +1,320 @@
+//! The head of `shaders/matmul.wgsl`: sums in registers, unrolled, without shared memory.
+
+use std::fmt::Write as _;
+
+use super::Lanes;
+use super::matrix::{Load, Matrix};
+use crate::engine::wgpu::shader::bindings::position;
+
+/// A product and its tile, with the loads that were chosen.
+pub(super) struct Plan<'a> {
+    /// The tile.
+    pub tile: &'a Lanes,
+    /// The factor whose rows the tile has.
+    pub x: Side<'a>,
+    /// The factor whose columns the tile has.
+    pub y: Side<'a>,
+    /// How many k one step takes.
+    pub step: usize,
+}
+
+/// A factor, and how it is loaded.
+pub(super) struct Side<'a> {
+    /// The factor.
+    pub matrix: &'a Matrix,
+    /// What one load takes.
+    pub load: Load,
+    /// Whether loads longer than one element are of 64-bit integers.
+    wide: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// The loads for a tile. A factor that the kernel reads `plainly`, too, is loaded one by one.
+    pub fn new(tile: &'a Lanes, x: &'a Matrix, y: &'a Matrix, plainly: [bool; 2]) -> Self {
+        let most = if tile.wide { 8 } else { 4 };
+        let rows = if tile.broadcast { tile.rows / tile.lanes } else { tile.rows };
+        let side = |matrix: &'a Matrix, outer: usize| {
+            let most = if plainly[matrix.read] { 1 } else { most };
+            let load = matrix.load(most.min(tile.step), most.min(outer));
+            Side { matrix, load, wide: tile.wide }
+        };
+        let (x, y) = (side(x, rows), side(y, tile.columns));
+        let whole = |step: &usize| x.matrix.inner.is_multiple_of(*step);
+        let inner = [x.load, y.load].iter().any(|load| matches!(load, Load::Inner(_)));
+        let steps = [8, 4, 2].into_iter().filter(|&step| step <= tile.step);
+        let step = steps.clone().find(|step| !inner || whole(step)).unwrap_or(1);
+        Self { tile, x, y, step }
+    }
+
+    /// Everything that `shaders/matmul.wgsl` names, but for the bindings, `index` and `finish`.
+    pub fn head(&self) -> String {
+        let Lanes { rows, columns, lanes, .. } = *self.tile;
+        let (m, n, k) = (self.x.matrix.outer, self.y.matrix.outer, self.x.matrix.inner);
+        let mut head = String::new();
+        let consts = [
+            ("M", m),
+            ("N", n),
+            ("K", k),
+            ("ROWS", rows),
+            ("COLUMNS", columns),
+            ("LANES", lanes),
+            ("STEP", self.step),
+            ("K_STEPPED", k - k % self.step),
+            ("GROUPS_M", m.div_ceil(rows)),
+            ("GROUPS_N", n.div_ceil(columns * lanes)),
+        ];
+        for (name, value) in consts {
+            put(&mut head, format_args!("const {name}: u32 = {value}u;"));
+        }
+        let whole = m.is_multiple_of(rows) && n.is_multiple_of(columns * lanes);
+        put(&mut head, format_args!("const WHOLE: bool = {whole};"));
+        put(&mut head, format_args!("alias Sums = array<f32, {}>;", rows * columns));
+        let values = vec!["value"; rows * columns].join(", ");
+        put(&mut head, format_args!("fn all_equal(value: f32) -> Sums {{"));
+        put(&mut head, format_args!("    return Sums({values});\n}}"));
+        if self.tile.wide {
+            head += "fn low(v: u64) -> f32 { return bitcast<f32>(u32(v)); }\n";
+            head += "fn high(v: u64) -> f32 { return bitcast<f32>(u32(v >> 32u)); }\n";
+        }
+        head += &self.starts();
+        head += &self.adder("step", self.step);
+        head += &self.adder("rest", 1);
+        head += &self.sums_of();
+        head += &self.column_of();
+        head
+    }
+
+    /// Number of workgroups.
+    pub fn groups(&self) -> usize {
+        let rows = self.x.matrix.outer.div_ceil(self.tile.rows);
+        let columns = self.y.matrix.outer.div_ceil(self.tile.columns * self.tile.lanes);
+        self.x.matrix.batch.elements() * rows * columns
+    }
+
+    /// `Starts` and `starts`: positions of a lane's parts at k = 0, counted in loads. Rows and
+    /// columns beyond the last are other ones again, whose products nobody uses.
+    fn starts(&self) -> String {
+        let (xs, ys) = (self.x_parts(), self.y_parts());
+        let fields =
+            (0..xs).map(|p| format!("x{p}: u32")).chain((0..ys).map(|p| format!("y{p}: u32")));
+        let fields: Vec<String> = fields.collect();
+        let mut text = format!("struct Starts {{ {} }}\n", fields.join(", "));
+        text += "fn starts(batch: u32, row: u32, column: u32, lane: u32) -> Starts {\n";
+        text += "    var at: Starts;\n";
+        for (name, side) in [("x", &self.x), ("y", &self.y)] {
+            let base = position(&side.matrix.batch, "batch");
+            put(&mut text, format_args!("    let {name} = {base};"));
+        }
+        let lanes = self.tile.lanes;
+        for p in 0..xs {
+            let length = self.x.outer_length();
+            let row = match self.tile.broadcast {
+                true => format!("row + (lane + {}u) * {length}u", p * lanes),
+                false => format!("row + {}u", p * length),
+            };
+            put(&mut text, format_args!("    at.x{p} = {};", self.x.start("x", &row)));
+        }
+        for p in 0..ys {
+            let length = self.y.outer_length();
+            let column = format!("column + (lane + {}u) * {length}u", p * lanes);
+            put(&mut text, format_args!("    at.y{p} = {};", self.y.start("y", &column)));
+        }
+        text + "    return at;\n}\n"
+    }
+
+    /// A function that adds the products of `count` k. Where loads are along k there is no rest,
+    /// so it may do nothing.
+    fn adder(&self, name: &str, count: usize) -> String {
+        let mut text = format!("fn {name}(sums: ptr<function, Sums>, at: Starts, k: u32) {{\n");
+        let inner = |load: Load| if let Load::Inner(length) = load { length } else { 1 };
+        let block = inner(self.x.load).max(inner(self.y.load));
+        if count.is_multiple_of(block) {
+            let Lanes { rows, columns, .. } = *self.tile;
+            let all = (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).enumerate();
+            for (n, (r, c)) in all.clone() {
+                put(&mut text, format_args!("    let s{r}_{c}_0 = (*sums)[{n}];"));
+            }
+            for from in (0..count).step_by(block) {
+                self.block(&mut text, from, block);
+            }
+            for (n, (r, c)) in all {
+                put(&mut text, format_args!("    (*sums)[{n}] = s{r}_{c}_{count};"));
+            }
+        }
+        text + "}\n"
+    }
+
+    /// Adds the products of k from `from` to `from + block`. What is loaded just before it is used
+    /// keeps the compiler from doing all multiplications before all additions.
+    fn block(&self, text: &mut String, from: usize, block: usize) {
+        let columns = self.tile.columns;
+        for p in 0..self.x_parts() {
+            self.x.loads(text, "x", p, from, block);
+        }
+        if let Load::Inner(_) = self.y.load {
+            let together = 2;
+            for first in (0..columns).step_by(together) {
+                let some = first..columns.min(first + together);
+                for c in some.clone() {
+                    self.y.loads(text, "y", c, from, block);
+                }
+                for j in from..from + block {
+                    self.products(text, j, some.clone());
+                }
+            }
+        } else {
+            for j in from..from + block {
+                for p in 0..self.y_parts() {
+                    self.y.loads(text, "y", p, j, 1);
+                }
+                self.products(text, j, 0..columns);
+            }
+        }
+    }
+
+    /// Adds the products of one k for some columns and all rows.
+    fn products(&self, text: &mut String, j: usize, columns: std::ops::Range<usize>) {
+        for r in 0..self.tile.rows {
+            let value = self.x_value(r, j);
+            put(text, format_args!("    let a{r}_{j}_{} = {value};", columns.start));
+            for c in columns.clone() {
+                let (a, b) = (format!("a{r}_{j}_{}", columns.start), self.y_value(c, j));
+                let sum = format!("s{r}_{c}");
+                put(text, format_args!("    let {sum}_{} = fma({a}, {b}, {sum}_{j});", j + 1));
+            }
+        }
+    }
+
+    /// The element of x in row `r` for k number `j`.
+    fn x_value(&self, r: usize, j: usize) -> String {
+        let length = self.x.outer_length();
+        let lanes = self.tile.lanes;
+        if !self.tile.broadcast {
+            return format!("x{}_{j}_{}", r / length, r % length);
+        }
+        let (part, lane) = (r / (lanes * length), r / length % lanes);
+        format!("subgroupBroadcast(x{part}_{j}_{}, {lane}u)", r % length)
+    }
+
+    /// The element of y in a lane's column `c` for k number `j`.
+    fn y_value(&self, c: usize, j: usize) -> String {
+        let length = self.y.outer_length();
+        format!("y{}_{j}_{}", c / length, c % length)
+    }
+
+    /// `sums_of`, which copies: an array with a computed index would be kept in memory, which
+    /// llvmpipe compiles for seconds.
+    fn sums_of(&self) -> String {
+        let Lanes { rows, columns, .. } = *self.tile;
+        let mut text = format!("alias Row = array<f32, {columns}>;\n");
+        text += "fn sums_of(sums: ptr<function, Sums>, r: u32) -> Row {\n    var row: Row;\n";
+        text += "    switch r {\n";
+        for r in 0..rows {
+            let first = r * columns;
+            let all = (0..columns).map(|c| format!("row[{c}] = (*sums)[{}];", first + c));
+            let all: Vec<String> = all.collect();
+            put(&mut text, format_args!("        case {r}u: {{ {} }}", all.join(" ")));
+        }
+        text += "        default: {}\n    }\n    return row;\n}\n";
+        text += "fn finish_row(sums: Row, batch: u32, row: u32, first: u32, lane: u32) {\n";
+        for c in 0..columns {
+            let column = format!("column_of(first, lane, {c}u)");
+            put(&mut text, format_args!("    finish_inside(batch, row, {column}, sums[{c}]);"));
+        }
+        text + "}\n"
+    }
+
+    fn column_of(&self) -> String {
+        let (length, lanes) = (self.y.outer_length(), self.tile.lanes);
+        format!(
+            "fn column_of(first: u32, lane: u32, c: u32) -> u32 {{\n    return first + \
+             (c / {length}u * {lanes}u + lane) * {length}u + c % {length}u;\n}}\n"
+        )
+    }
+
+    fn x_parts(&self) -> usize {
+        let lanes = if self.tile.broadcast { self.tile.lanes } else { 1 };
+        self.tile.rows.div_ceil(lanes * self.x.outer_length())
+    }
+
+    fn y_parts(&self) -> usize {
+        self.tile.columns.div_ceil(self.y.outer_length())
+    }
+}
+
+impl Side<'_> {
+    /// The type of the binding's elements.
+    pub fn element(&self) -> &'static str {
+        match (self.length(), self.wide) {
+            (1, _) => "f32",
+            (2, false) => "vec2<f32>",
+            (4, false) => "vec4<f32>",
+            (2, true) => "u64",
+            (4, true) => "vec2<u64>",
+            _ => "vec4<u64>",
+        }
+    }
+
+    /// Elements of a load.
+    pub fn length(&self) -> usize {
+        match self.load {
+            Load::One => 1,
+            Load::Inner(length) | Load::Outer(length) => length,
+        }
+    }
+
+    fn outer_length(&self) -> usize {
+        if let Load::Outer(length) = self.load { length } else { 1 }
+    }
+
+    /// Position, in loads, of what starts at index `outer` of the kept dimension.
+    fn start(&self, base: &str, outer: &str) -> String {
+        let last = self.matrix.outer - self.outer_length();
+        let stride = self.matrix.outer_stride;
+        format!("({base} + min({outer}, {last}u) * {stride}u) / {}u", self.length())
+    }
+
+    /// Loads a part for `count` k from number `from`, into variables with the names of the factor,
+    /// the part, the number of k and the number along the kept dimension.
+    fn loads(&self, text: &mut String, name: &str, part: usize, from: usize, count: usize) {
+        let read = self.matrix.read;
+        let start = format!("at.{name}{part}");
+        let along = if let Load::Inner(length) = self.load { length } else { 1 };
+        for j in (from..from + count).step_by(along) {
+            let offset = match self.load {
+                Load::One => format!("(k + {j}u) * {}u", self.matrix.inner_stride),
+                Load::Inner(length) => format!("k / {length}u + {}u", j / length),
+                Load::Outer(length) => {
+                    format!("(k + {j}u) * {}u", self.matrix.inner_stride / length)
+                }
+            };
+            let value = format!("{name}{part}_{j}");
+            put(text, format_args!("    let {value} = r{read}[{start} + {offset}];"));
+            for i in 0..self.length() {
+                let (j, i_outer) = match self.load {
+                    Load::Inner(_) => (j + i, 0),
+                    _ => (j, i),
+                };
+                let element = self.element_of(&value, i);
+                put(text, format_args!("    let {name}{part}_{j}_{i_outer} = {element};"));
+            }
+        }
+    }
+
+    /// The `i`-th element of a load.
+    fn element_of(&self, value: &str, i: usize) -> String {
+        let component = |i: usize| ["x", "y", "z", "w"][i];
+        let half = if i % 2 == 0 { "low" } else { "high" };
+        match (self.length(), self.wide) {
+            (1, _) => value.into(),
+            (2, true) => format!("{half}({value})"),
+            (_, true) => format!("{half}({value}.{})", component(i / 2)),
+            (_, false) => format!("{value}.{}", component(i)),
+        }
+    }
+}
+
+/// Adds a line.
+pub(super) fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes any text");
+}

@@ -1,0 +1,96 @@
+//! The devices of a run: opened before the plan is made, loaded after it was found to fit.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use burn_dispatch::DispatchTensor;
+
+use crate::engine::wgpu::{Context, Layout, WgpuEngine, lay_out};
+use crate::engine::{
+    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, StageSetup,
+};
+use crate::error::Result;
+use crate::plan::{BufferBytes, CheckedPlan};
+use crate::split::Split;
+
+/// A device that was opened and holds nothing yet.
+pub(super) enum Opened {
+    Burn(Device),
+    Wgpu(Context),
+}
+
+/// A device, its stages, and where they will be if that is known beforehand.
+pub(super) struct Prepared {
+    opened: Opened,
+    stages: Vec<StageSetup>,
+    layout: Option<Layout>,
+}
+
+/// What all engines are made from.
+pub(super) struct Common {
+    pub split: Arc<Split>,
+    pub values: Arc<Vec<DispatchTensor>>,
+    pub microbatches: u32,
+    pub seed: u64,
+    pub optimizer: Optimizer,
+}
+
+/// Opens the devices.
+pub(super) fn open(devices: Vec<NamedDevice>) -> Result<Vec<Opened>> {
+    let open = |NamedDevice { name, kind }| {
+        Ok(match kind {
+            DeviceKind::Burn(device) => Opened::Burn(device),
+            DeviceKind::Wgpu(gpu) => Opened::Wgpu(Context::open(gpu, &name)?),
+        })
+    };
+    devices.into_iter().map(open).collect()
+}
+
+/// Gives every device its stages and lays out what makes its buffers beforehand.
+pub(super) fn prepare(
+    opened: Vec<Opened>,
+    setups: &[StageSetup],
+    plan: &CheckedPlan,
+    split: &Split,
+    optimizer: &Optimizer,
+) -> Vec<Prepared> {
+    let plan = plan.plan();
+    let prepare = |(index, (opened, lane)): (usize, (Opened, &Vec<_>))| {
+        let here = |of: &&StageSetup| plan.placement.device(of.stage).index() == index;
+        let stages: Vec<StageSetup> = setups.iter().filter(here).cloned().collect();
+        let layout = match &opened {
+            Opened::Burn(_) => None,
+            Opened::Wgpu(context) => {
+                Some(lay_out(split, &stages, lane, optimizer, context.limits()))
+            }
+        };
+        Prepared { opened, stages, layout }
+    };
+    opened.into_iter().zip(&plan.lanes).enumerate().map(prepare).collect()
+}
+
+impl Prepared {
+    /// Bytes of the device's buffers, if they are made beforehand.
+    pub(super) fn bytes(&self) -> Option<BufferBytes> {
+        self.layout.as_ref().map(Layout::bytes)
+    }
+
+    /// Loads the device.
+    pub(super) fn engine(self, common: &Common) -> Result<Box<dyn Engine>> {
+        let setup = EngineSetup {
+            split: common.split.clone(),
+            stages: self.stages,
+            values: common.values.clone(),
+            microbatches: common.microbatches,
+            seed: common.seed,
+            optimizer: common.optimizer,
+        };
+        Ok(match (self.opened, self.layout) {
+            (Opened::Wgpu(context), Some(layout)) => {
+                Box::new(WgpuEngine::new(context, setup, layout)?)
+            }
+            (Opened::Burn(device), _) => Box::new(BurnEngine::new(device, setup)),
+            (Opened::Wgpu(_), None) => unreachable!("a wgpu device was laid out"),
+        })
+    }
+}

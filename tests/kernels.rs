@@ -1,0 +1,498 @@
+//! Promise: every WGSL kernel computes what Burn computes on Flex, whatever the shapes and strides.
+
+use std::cell::RefCell;
+
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn_dispatch::DispatchTensor;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use zerobubble::engine::reference;
+use zerobubble::engine::wgpu::{
+    Abilities, Body, Context, Gpu, Kernel, Operand, Target, View, compute, kernel_of, tiles,
+};
+use zerobubble::graph::{
+    Binary, Comparison, DType, Graph, NodeId, Op, Scalar, Shape, Unary,
+};
+
+mod common;
+use common::numbers;
+
+thread_local! {
+    /// Opening a device takes longer than most kernels.
+    static CONTEXT: RefCell<Option<Context>> = const { RefCell::new(None) };
+}
+
+fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
+    CONTEXT.with(|context| {
+        let mut context = context.borrow_mut();
+        let open = || {
+            let gpu = Gpu::at(0).expect("these tests need a GPU or software Vulkan");
+            Context::open(gpu, "gpu:0").expect("the device opens")
+        };
+        work(context.get_or_insert_with(open))
+    })
+}
+
+/// How far an element may be from Burn's.
+#[derive(Clone, Copy)]
+enum Tolerance {
+    /// IEEE prescribes the result.
+    Exact,
+    /// Relative to 1, or to the largest element of the result if that is larger.
+    Within(f32),
+}
+use Tolerance::{Exact, Within};
+
+/// A tensor that an op gets: sizes, and what its elements are.
+#[derive(Debug, Clone)]
+enum Of {
+    /// Floats between two numbers.
+    Floats(Vec<usize>, f32, f32),
+    /// Integers below a number.
+    Indices(Vec<usize>, usize),
+    Bools(Vec<usize>),
+}
+
+impl Of {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Of::Floats(shape, ..) | Of::Indices(shape, _) | Of::Bools(shape) => shape,
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Of::Floats(..) => DType::F32,
+            Of::Indices(..) => DType::Int,
+            Of::Bools(_) => DType::Bool,
+        }
+    }
+}
+
+/// How an operand lies in its buffer, so that the kernel has to follow strides.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lie {
+    Dense,
+    /// The last two dimensions are swapped in memory.
+    Swapped,
+    /// Every row has a gap behind it, and there is an offset.
+    Gaps,
+}
+
+const LIES: [Lie; 3] = [Lie::Dense, Lie::Swapped, Lie::Gaps];
+
+fn view(shape: &[usize], lie: Lie) -> (View, usize) {
+    let elements: usize = shape.iter().product();
+    let rank = shape.len();
+    match lie {
+        Lie::Swapped if rank >= 2 => {
+            let mut swapped = shape.to_vec();
+            swapped.swap(rank - 2, rank - 1);
+            let mut view = View::dense(&swapped);
+            view.shape.swap(rank - 2, rank - 1);
+            view.strides.swap(rank - 2, rank - 1);
+            (view, elements)
+        }
+        Lie::Gaps if rank >= 1 => {
+            let mut padded = shape.to_vec();
+            padded[rank - 1] += 3;
+            let mut view = View::dense(&padded);
+            view.shape = shape.to_vec();
+            view.offset = 5;
+            (view, padded.iter().product::<usize>() + 8)
+        }
+        _ => (View::dense(shape), elements),
+    }
+}
+
+/// The operand's buffer, what it is to Burn, and its view.
+fn operand(of: &Of, lie: Lie, seed: u64) -> (Vec<u32>, DispatchTensor, View) {
+    let shape = of.shape().to_vec();
+    let count: usize = shape.iter().product();
+    let (view, room) = view(&shape, lie);
+    let (words, tensor): (Vec<u32>, DispatchTensor) = match of {
+        Of::Floats(_, low, high) => {
+            let values = numbers(seed, count, *low, *high);
+            let words = values.iter().map(|x| x.to_bits()).collect();
+            (words, host(TensorData::new(values, shape)))
+        }
+        Of::Indices(_, below) => {
+            let values: Vec<i64> = numbers(seed, count, 0.0, *below as f32)
+                .into_iter()
+                .map(|x| (x as i64).min(*below as i64 - 1))
+                .collect();
+            let words = values.iter().map(|&x| x as u32).collect();
+            (words, host_int(TensorData::new(values, shape)))
+        }
+        Of::Bools(_) => {
+            let values: Vec<bool> =
+                numbers(seed, count, 0.0, 1.0).into_iter().map(|x| x < 0.5).collect();
+            let words = values.iter().map(|&x| u32::from(x)).collect();
+            (words, host_bool(TensorData::new(values, shape)))
+        }
+    };
+    let mut buffer = vec![0x7fc0_0000; room];
+    for (at, word) in words.into_iter().enumerate() {
+        buffer[position(&view, at)] = word;
+    }
+    (buffer, tensor, view)
+}
+
+/// Where the element with a row-major index is.
+fn position(view: &View, mut at: usize) -> usize {
+    let mut position = view.offset;
+    for (&size, &stride) in view.shape.iter().zip(&view.strides).rev() {
+        position += at % size * stride;
+        at /= size;
+    }
+    position
+}
+
+fn host(data: TensorData) -> DispatchTensor {
+    reshaped::<3>(data)
+}
+
+/// A tensor of any rank: Burn's rank is a type, and what a dispatch tensor holds has none.
+fn reshaped<const N: usize>(data: TensorData) -> DispatchTensor {
+    let device = burn::tensor::Device::flex();
+    match data.shape().len() {
+        1 => Tensor::<1>::from_data(data, &device).into_dispatch(),
+        2 => Tensor::<2>::from_data(data, &device).into_dispatch(),
+        3 => Tensor::<3>::from_data(data, &device).into_dispatch(),
+        _ => Tensor::<4>::from_data(data, &device).into_dispatch(),
+    }
+}
+
+fn host_int(data: TensorData) -> DispatchTensor {
+    let device = burn::tensor::Device::flex();
+    match data.shape().len() {
+        1 => Tensor::<1, Int>::from_data(data, &device).into_dispatch(),
+        2 => Tensor::<2, Int>::from_data(data, &device).into_dispatch(),
+        3 => Tensor::<3, Int>::from_data(data, &device).into_dispatch(),
+        _ => Tensor::<4, Int>::from_data(data, &device).into_dispatch(),
+    }
+}
+
+fn host_bool(data: TensorData) -> DispatchTensor {
+    let device = burn::tensor::Device::flex();
+    match data.shape().len() {
+        1 => Tensor::<1, Bool>::from_data(data, &device).into_dispatch(),
+        2 => Tensor::<2, Bool>::from_data(data, &device).into_dispatch(),
+        3 => Tensor::<3, Bool>::from_data(data, &device).into_dispatch(),
+        _ => Tensor::<4, Bool>::from_data(data, &device).into_dispatch(),
+    }
+}
+
+/// Elements of a result of Burn, as floats; integers and truth values are exact in them here.
+fn elements(tensor: DispatchTensor, dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::F32 => Tensor::<1>::from_dispatch(tensor).into_data().iter::<f32>().collect(),
+        DType::Int => {
+            let data = Tensor::<1, Int>::from_dispatch(tensor).into_data();
+            data.iter::<i64>().map(|x| x as f32).collect()
+        }
+        DType::Bool => {
+            let data = Tensor::<1, Bool>::from_dispatch(tensor).into_data();
+            data.iter::<bool>().map(|x| f32::from(u8::from(x))).collect()
+        }
+    }
+}
+
+fn decoded(words: &[u32], dtype: DType) -> Vec<f32> {
+    let decode = |&word: &u32| match dtype {
+        DType::F32 => f32::from_bits(word),
+        DType::Int => word as i32 as f32,
+        DType::Bool => word as f32,
+    };
+    words.iter().map(decode).collect()
+}
+
+/// Compares the op's kernel with Burn, for every way in which the operands can lie.
+fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
+    for lie in LIES {
+        let mut graph = Graph::default();
+        let inputs: Vec<NodeId> =
+            of.iter().map(|x| graph.push_input(Shape(x.shape().to_vec()), x.dtype())).collect();
+        let id = graph.push(op.clone(), &inputs).expect("the shapes fit");
+        let operands: Vec<_> =
+            (0..).zip(of).map(|(n, of)| operand(of, lie, seed.wrapping_add(n))).collect();
+        let reads = operands.iter().zip(of).zip(&inputs).map(|(((_, _, view), of), &node)| {
+            Operand { node, view: view.clone(), dtype: of.dtype() }
+        });
+        let kernel = kernel_of(&graph[id], reads.collect());
+        let buffers: Vec<Vec<u32>> = operands.iter().map(|(buffer, ..)| buffer.clone()).collect();
+        let tensors = operands.into_iter().map(|(_, tensor, _)| tensor).collect();
+        let expected = elements(reference(&graph[id], tensors), graph[id].dtype);
+        for (tile, found) in results(&kernel, &buffers) {
+            let found = decoded(&found, graph[id].dtype);
+            let what = format!("{op} of {of:?}, {lie:?}, {tile}");
+            close(&found, &expected, tolerance, &what);
+        }
+    }
+}
+
+/// What a kernel computes, with every tile if it is a product.
+fn results(kernel: &Kernel, buffers: &[Vec<u32>]) -> Vec<(String, Vec<u32>)> {
+    let tiles = match kernel.body {
+        Body::Matmul(_) => {
+            let some = |cpu| tiles(kernel, &Abilities { cpu, subgroup: None, wide: false });
+            // Large tiles are compiled for seconds: the smaller ones have the same code.
+            let mut all = some(true);
+            all.truncate(2);
+            all.extend(some(false));
+            all.into_iter().map(Some).collect()
+        }
+        _ => vec![None],
+    };
+    tiles
+        .into_iter()
+        .map(|tile| {
+            let run = |context: &Context| {
+                compute(context, kernel, tile.as_ref(), buffers, [0; 8])
+            };
+            let name = tile.map_or_else(String::new, |tile| tile.to_string());
+            let mut found = with_context(run).unwrap_or_else(|error| panic!("{error}"));
+            (name, found.remove(0))
+        })
+        .collect()
+}
+
+fn close(found: &[f32], expected: &[f32], tolerance: Tolerance, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
+    for (at, (&x, &y)) in found.iter().zip(expected).enumerate() {
+        let same = x == y || (x.is_nan() && y.is_nan());
+        let near = match tolerance {
+            Exact => false,
+            Within(bound) => (x - y).abs() <= bound * largest,
+        };
+        assert!(same || near, "{what}: element {at} is {x}, Burn's {y}");
+    }
+}
+
+/// Runs `check` on a few drawn shapes of up to three dimensions.
+fn shapes(cases: u32, check: impl Fn(&[usize], u64)) {
+    let sizes = prop::collection::vec(prop_oneof![Just(1usize), 2..9usize, 30..70usize], 1..4);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&(sizes, any::<u64>()), |(shape, seed)| {
+            check(&shape, seed);
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn floats(shape: &[usize]) -> Of {
+    Of::Floats(shape.to_vec(), -3.0, 3.0)
+}
+
+fn positive(shape: &[usize]) -> Of {
+    Of::Floats(shape.to_vec(), 0.1, 4.0)
+}
+
+#[test]
+fn functions_of_one_tensor_are_burns() {
+    // The polynomials are within 3 ulp, GELU and erf within 3e-7 of values near 1.
+    let exact = [Unary::Neg, Unary::Abs, Unary::Sign, Unary::Relu];
+    let near = [Unary::Exp, Unary::Sin, Unary::Cos, Unary::Erf, Unary::Tanh];
+    shapes(6, |shape, seed| {
+        for unary in exact {
+            check(Op::Unary(unary), &[floats(shape)], Exact, seed);
+        }
+        for unary in near.into_iter().chain([Unary::Sigmoid, Unary::Gelu]) {
+            check(Op::Unary(unary), &[floats(shape)], Within(5e-7), seed);
+        }
+        for unary in [Unary::Log, Unary::Sqrt, Unary::Reciprocal] {
+            check(Op::Unary(unary), &[positive(shape)], Within(5e-7), seed);
+        }
+        check(Op::Unary(Unary::Not), &[Of::Bools(shape.to_vec())], Exact, seed);
+        for unary in [Unary::Relu, Unary::Sigmoid, Unary::Tanh, Unary::Gelu] {
+            let pair = [floats(shape), floats(shape)];
+            check(Op::UnaryGradient(unary), &pair, Within(2e-6), seed);
+        }
+    });
+}
+
+#[test]
+fn functions_of_a_tensor_and_a_number_are_burns() {
+    shapes(6, |shape, seed| {
+        for (scalar, value) in
+            [(Scalar::Add, 0.7), (Scalar::Multiply, -1.3), (Scalar::AtLeast, 0.5)]
+        {
+            check(Op::Scalar(scalar, value), &[floats(shape)], Exact, seed);
+        }
+        check(Op::Scalar(Scalar::AtMost, 0.5), &[floats(shape)], Exact, seed);
+        for power in [2.0, 3.0, 0.5, -1.0, 0.0] {
+            check(Op::Scalar(Scalar::Power, power), &[positive(shape)], Within(2e-6), seed);
+        }
+        check(Op::Scalar(Scalar::Power, 1.7), &[positive(shape)], Within(2e-6), seed);
+        for comparison in [Comparison::Greater, Comparison::LessEqual, Comparison::NotEqual] {
+            check(Op::CompareScalar(comparison, 0.0), &[floats(shape)], Exact, seed);
+        }
+        check(Op::Cast(DType::Int), &[floats(shape)], Exact, seed);
+        check(Op::Cast(DType::F32), &[Of::Bools(shape.to_vec())], Exact, seed);
+        check(Op::Cast(DType::F32), &[Of::Indices(shape.to_vec(), 50)], Exact, seed);
+        check(Op::Scalar(Scalar::Add, -7.0), &[Of::Indices(shape.to_vec(), 50)], Exact, seed);
+        let dropout = Op::Dropout { layer: 3, probability: 0.3 };
+        check(dropout, &[floats(shape)], Exact, seed);
+    });
+}
+
+#[test]
+fn functions_of_two_tensors_are_burns_whatever_is_repeated() {
+    shapes(8, |shape, seed| {
+        let mut repeated = shape.to_vec();
+        repeated[seed as usize % shape.len()] = 1;
+        let pair = [floats(shape), floats(&repeated)];
+        for binary in [Binary::Add, Binary::Subtract, Binary::Multiply] {
+            check(Op::Binary(binary), &pair, Exact, seed);
+        }
+        let quotient = [floats(shape), positive(&repeated)];
+        // Vulkan allows a division 2.5 ulp.
+        check(Op::Binary(Binary::Divide), &quotient, Within(5e-7), seed);
+        check(Op::Compare(Comparison::Less), &pair, Exact, seed);
+        let bools = [Of::Bools(shape.to_vec()), Of::Bools(repeated.clone())];
+        check(Op::Binary(Binary::And), &bools, Exact, seed);
+        check(Op::Binary(Binary::Or), &bools, Exact, seed);
+        let chosen = [Of::Bools(repeated.clone()), floats(shape), floats(&repeated)];
+        check(Op::Where, &chosen, Exact, seed);
+        let filled = [Of::Bools(repeated.clone()), floats(shape)];
+        check(Op::Fill(f64::NEG_INFINITY), &filled, Exact, seed);
+        check(Op::Fill(1.5), &filled, Exact, seed);
+    });
+}
+
+#[test]
+fn moves_and_joins_are_burns() {
+    shapes(8, |shape, seed| {
+        let (rank, axis) = (shape.len(), seed as usize % shape.len());
+        for of in [floats(shape), Of::Indices(shape.to_vec(), 9), Of::Bools(shape.to_vec())] {
+            let of = [of];
+            check(Op::Permute((0..rank).rev().collect()), &of, Exact, seed);
+            check(Op::Reshape(Shape(vec![shape.iter().product()])), &of, Exact, seed);
+            check(Op::Slice { axis, start: 0, end: shape[axis].div_ceil(2) }, &of, Exact, seed);
+            check(Op::Pad { axis, before: 2, after: 1 }, &of, Exact, seed);
+        }
+        let mut other = shape.to_vec();
+        other[axis] = 3;
+        let parts = [floats(shape), floats(&other), floats(shape)];
+        check(Op::Concatenate(axis), &parts, Exact, seed);
+    });
+}
+
+#[test]
+fn sums_and_extremes_are_burns() {
+    shapes(8, |shape, seed| {
+        let axis = seed as usize % shape.len();
+        // One rounding per addition; sums of n numbers in another order differ by n ulp at most.
+        check(Op::Sum(vec![axis]), &[floats(shape)], Within(2e-6), seed);
+        check(Op::Sum((0..shape.len()).collect()), &[floats(shape)], Within(2e-5), seed);
+        check(Op::ArgMax(axis), &[floats(shape)], Exact, seed);
+        check(Op::ArgMin(axis), &[floats(shape)], Exact, seed);
+    });
+    check(Op::Sum(vec![0]), &[floats(&[3000, 3])], Within(1e-4), 1);
+}
+
+#[test]
+fn softmax_and_layer_norm_are_burns() {
+    shapes(8, |shape, seed| {
+        let (x, width) = (floats(shape), shape[shape.len() - 1]);
+        let row = |low| Of::Floats(vec![width], low, 2.0);
+        // Rows of up to 70: sums of that many rounded terms, relative to results of at most 1.
+        check(Op::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        check(Op::LogSoftmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        let of_output = [Of::Floats(shape.to_vec(), 0.0, 0.3), x.clone()];
+        check(Op::SoftmaxGradient, &of_output, Within(1e-5), seed);
+        let of_output = [Of::Floats(shape.to_vec(), -5.0, 0.0), x.clone()];
+        check(Op::LogSoftmaxGradient, &of_output, Within(1e-5), seed);
+        // A row of one element has no deviation: its gradient is divided by root epsilon.
+        let epsilon = 1e-2;
+        let parts = [x.clone(), row(0.5), row(-2.0)];
+        check(Op::LayerNorm(epsilon), &parts, Within(1e-5), seed);
+        check(Op::LayerNorm(epsilon), &parts[..2], Within(1e-5), seed);
+        let parts = [x.clone(), row(0.5), x.clone()];
+        check(Op::LayerNormGradient(epsilon), &parts, Within(2e-5), seed);
+        check(Op::LayerNormGradientGamma(epsilon), &[x.clone(), x], Within(5e-5), seed);
+    });
+}
+
+#[test]
+fn kernels_that_take_indices_are_burns() {
+    shapes(8, |shape, seed| {
+        let (axis, rows) = (seed as usize % shape.len(), 7);
+        let mut table = shape.to_vec();
+        table[axis] = rows;
+        let indices = Of::Indices(shape.to_vec(), rows);
+        check(Op::Gather(axis), &[floats(&table), indices.clone()], Exact, seed);
+        let scatter = Op::ScatterAdd { axis, size: rows };
+        check(scatter, &[indices.clone(), floats(shape)], Within(1e-5), seed);
+        check(Op::Embedding, &[floats(&[rows, 33]), indices.clone()], Exact, seed);
+        let mut wide = shape.to_vec();
+        wide.push(33);
+        if wide.len() <= 4 {
+            let pair = [indices, floats(&wide)];
+            check(Op::EmbeddingGradient { rows }, &pair, Within(1e-4), seed);
+        }
+    });
+}
+
+#[test]
+fn an_index_out_of_range_is_an_error() {
+    let mut graph = Graph::default();
+    let table = graph.push_input(Shape(vec![4, 3]), DType::F32);
+    let index = graph.push_input(Shape(vec![2]), DType::Int);
+    let id = graph.push(Op::Embedding, &[table, index]).unwrap();
+    let read = |node, shape: &[usize], dtype| Operand { node, view: View::dense(shape), dtype };
+    let reads = vec![read(table, &[4, 3], DType::F32), read(index, &[2], DType::Int)];
+    let kernel = kernel_of(&graph[id], reads);
+    for (index, expected) in [(4, "index 4 is out of range"), (-1i32, "an index is negative")] {
+        let buffers = [vec![0; 12], vec![1, index as u32]];
+        let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
+        let error = with_context(run).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn products_are_burns_with_every_tile() {
+    let sizes = prop_oneof![Just(1usize), 2..9usize, 30..70usize];
+    let config = ProptestConfig { cases: 4, failure_persistence: None, ..Default::default() };
+    TestRunner::new(config)
+        .run(&(1..4usize, sizes.clone(), sizes.clone(), sizes, any::<u64>()), |(b, m, k, n, s)| {
+            let pair = [floats(&[b, m, k]), floats(&[b, k, n])];
+            // One chain of fma: at most k roundings of sums of products of at most 9.
+            check(Op::Matmul, &pair, Within(1e-5), s);
+            check(Op::Matmul, &[floats(&[b, m, k]), floats(&[1, k, n])], Within(1e-5), s);
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn results_that_are_added_to_keep_what_was_there() {
+    let mut graph = Graph::default();
+    let x = graph.push_input(Shape(vec![5, 6]), DType::F32);
+    let id = graph.push(Op::Sum(vec![0]), &[x]).unwrap();
+    let view = View::dense(&[5, 6]);
+    let mut kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+    kernel.writes[0].target = Target::Sum(0);
+    let buffers = [vec![2f32.to_bits(); 30]];
+    let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
+    let found = with_context(run).unwrap();
+    assert_eq!(decoded(&found[0], DType::F32), [11.0; 6]);
+}
+
+#[test]
+fn a_grid_of_more_workgroups_than_one_dimension_has_reaches_every_element() {
+    let elements = 65_535 * 64 + 100;
+    let op = Op::Scalar(Scalar::Add, 1.0);
+    let mut graph = Graph::default();
+    let x = graph.push_input(Shape(vec![elements]), DType::F32);
+    let id = graph.push(op, &[x]).unwrap();
+    let view = View::dense(&[elements]);
+    let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+    let buffers = [vec![1f32.to_bits(); elements]];
+    let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
+    let found = with_context(run).unwrap();
+    assert!(found[0].iter().all(|&word| word == 2f32.to_bits()));
+}
