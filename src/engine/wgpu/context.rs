@@ -69,6 +69,11 @@ impl Context {
         }
     }
 
+    /// Whether shaders have bounds checks.
+    pub(super) fn checks(&self) -> bool {
+        self.checks
+    }
+
     pub(super) fn objects(&self) -> u64 {
         self.objects
     }

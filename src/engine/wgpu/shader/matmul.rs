@@ -26,6 +26,19 @@ pub enum Tile {
     Shared(Shared),
 }
 
+impl Tile {
+    /// The tile whose shader is compiled fastest: what bounds checks are used with.
+    pub const SMALL: Self = Self::Lanes(Lanes {
+        rows: 4,
+        columns: 1,
+        step: 1,
+        lanes: 8,
+        broadcast: false,
+        wide: false,
+        swapped: false,
+    });
+}
+
 /// A tile of `shaders/matmul.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lanes {
