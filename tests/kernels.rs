@@ -235,7 +235,7 @@ fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
 fn results(kernel: &Kernel, buffers: &[Vec<u32>]) -> Vec<(String, Vec<u32>)> {
     let tiles = match kernel.body {
         Body::Matmul(_) => {
-            let some = |cpu| tiles(kernel, &Abilities { cpu, subgroup: None, wide: false });
+            let some = |cpu| tiles(kernel, &Abilities { cpu, subgroup: None, wide: false, uniform_bytes: 0 });
             // Large tiles are compiled for seconds: the smaller ones have the same code.
             let mut all = some(true);
             all.truncate(2);

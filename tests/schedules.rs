@@ -243,7 +243,7 @@ fn any_costs() -> impl Strategy<Value = Costs> {
     let boundary =
         (0.0..3.0).prop_map(|transfer| BoundaryCost { transfer, ..BoundaryCost::default() });
     (prop::collection::vec(stage, 6), prop::collection::vec(boundary, 5))
-        .prop_map(|(stages, boundaries)| Costs { stages, boundaries })
+        .prop_map(|(stages, boundaries)| Costs { stages, boundaries, buffers: Vec::new() })
 }
 
 fn first_stages(costs: &Costs, stages: usize) -> Costs {

@@ -33,8 +33,10 @@ pub(super) struct Buffers {
 }
 
 /// A storage buffer that is copied to and from.
-const STORAGE: BufferUsages =
-    BufferUsages::STORAGE.union(BufferUsages::COPY_SRC).union(BufferUsages::COPY_DST);
+pub(super) const STORAGE: BufferUsages = BufferUsages::STORAGE
+    .union(BufferUsages::UNIFORM)
+    .union(BufferUsages::COPY_SRC)
+    .union(BufferUsages::COPY_DST);
 
 /// Makes everything that the engine needs for its whole life.
 pub(super) fn build(
@@ -167,9 +169,10 @@ fn dispatch(
 ) -> Result<Dispatch> {
     let kernel = &bound.kernel;
     let tile = tiles.of(context, kernel)?;
-    let shader = shader(kernel, tile.as_ref());
+    let shader = shader(kernel, tile.as_ref(), tiles.abilities());
+    let places = bound.places.iter().map(|&place| buffers.place(place, run, slot));
     let mut bindings: Vec<BufferBinding<'_>> =
-        bound.places.iter().map(|&place| buffers.place(place, run, slot)).collect();
+        places.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect();
     if let Some(key) = bound.key {
         let size = std::num::NonZeroU64::new(KEY_BYTES);
         bindings.push(BufferBinding { size, ..buffers.place(key, run, slot) });

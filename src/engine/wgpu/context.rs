@@ -160,10 +160,14 @@ impl Context {
         };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&shader.label),
-            layout: Some(&self.layout(written)),
+            layout: Some(&self.layout(shader, written)),
             module: &module,
             entry_point: Some("main"),
-            compilation_options: Default::default(),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // No shader reads shared memory that it has not written.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
             cache: None,
         });
         for scope in scopes.into_iter().rev() {
@@ -177,13 +181,17 @@ impl Context {
         Ok(pipeline)
     }
 
-    /// Storage buffers from 0 on in group 0.
-    fn layout(&self, written: &[bool]) -> wgpu::PipelineLayout {
+    /// Buffers from 0 on in group 0.
+    fn layout(&self, shader: &Shader, written: &[bool]) -> wgpu::PipelineLayout {
+        let kind = |binding: u32, written: bool| match shader.is_uniform(binding as usize) {
+            true => wgpu::BufferBindingType::Uniform,
+            false => wgpu::BufferBindingType::Storage { read_only: !written },
+        };
         let entry = |(binding, &written): (u32, &bool)| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage { read_only: !written },
+                ty: kind(binding, written),
                 has_dynamic_offset: false,
                 min_binding_size: None,
             },

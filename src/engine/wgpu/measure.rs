@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{Buffer, BufferUsages, DeviceType};
 
+use super::build::STORAGE;
 use super::context::Context;
 use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write};
 use super::layout::ELEMENT;
@@ -41,6 +42,11 @@ impl Tiles {
             cpu: info.device_type == DeviceType::Cpu,
             subgroup,
             wide: features.contains(wgpu::Features::SHADER_INT64),
+            uniform_bytes: if info.device_type == DeviceType::Cpu {
+                context.device.limits().max_uniform_buffer_binding_size
+            } else {
+                0
+            },
         };
         let adapter = Adapter::new(&info.name, &info.driver, &info.driver_info);
         let directory = directory(|name| std::env::var_os(name));
@@ -62,6 +68,11 @@ impl Tiles {
             .map(Some)
     }
 
+    /// What matters about the device.
+    pub(super) fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
     /// Remembers what was measured.
     pub(super) fn remember(&self) {
         self.cache.write();
@@ -81,7 +92,7 @@ pub fn compute(
     operands: &[Vec<u32>],
     key: [u32; 8],
 ) -> Result<Vec<Vec<u32>>> {
-    let shader = shader(kernel, tile);
+    let shader = shader(kernel, tile, Tiles::new(context).abilities());
     let ones = |write: &Write| {
         let sum = matches!(write.target, Target::Sum(_));
         let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
@@ -91,7 +102,7 @@ pub fn compute(
     contents.extend(kernel.writes.iter().map(ones));
     contents.extend(kernel.uses_key().then(|| key.to_vec()));
     contents.extend(kernel.uses_status().then(|| vec![0]));
-    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let usage = STORAGE;
     let buffer = |usage: BufferUsages, words: usize| {
         context.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("a kernel's own"),
@@ -106,7 +117,7 @@ pub fn compute(
         context.queue.write_buffer(buffer, 0, bytemuck::cast_slice(content));
     }
     let pipeline = context.compile(&shader, &kernel.written())?;
-    let bindings: Vec<_> = buffers.iter().map(Buffer::as_entire_buffer_binding).collect();
+    let bindings = bindings(&buffers, &shader);
     let mut encoder = context.encoder();
     record(context, &mut encoder, &pipeline, &bindings, shader.workgroups);
     let mut results = Vec::new();
@@ -130,6 +141,11 @@ pub fn compute(
     }
     words.truncate(kernel.writes.len());
     Ok(words)
+}
+
+fn bindings<'a>(buffers: &'a [Buffer], shader: &Shader) -> Vec<wgpu::BufferBinding<'a>> {
+    let whole = buffers.iter().map(Buffer::as_entire_buffer_binding);
+    whole.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect()
 }
 
 fn record(
@@ -162,14 +178,14 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
             context.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("measurement"),
                 size: (elements as u64 * ELEMENT).next_multiple_of(16),
-                usage: BufferUsages::STORAGE,
+                usage: STORAGE,
                 mapped_at_creation: false,
             })
         })
         .collect();
     let written = kernel.written();
     let pipeline = context.compile(shader, &written)?;
-    let bindings: Vec<_> = buffers.iter().map(Buffer::as_entire_buffer_binding).collect();
+    let bindings = bindings(&buffers, shader);
     let mut best = f64::INFINITY;
     for _ in 0..=RUNS {
         let start = Instant::now();
@@ -212,5 +228,5 @@ pub fn product_seconds(
     let mut tiles = Tiles::new(context);
     let tile = tiles.of(context, &kernel)?;
     tiles.remember();
-    seconds(context, &kernel, &shader(&kernel, tile.as_ref()))
+    seconds(context, &kernel, &shader(&kernel, tile.as_ref(), tiles.abilities()))
 }

@@ -159,8 +159,8 @@ mod tests {
     use crate::engine::wgpu::kernel::{Argument, Body, Chain, Operand, Target, View, Write};
     use crate::graph::{DType, NodeId};
 
-    const CPU: Abilities = Abilities { cpu: true, subgroup: Some(8), wide: true };
-    const GPU: Abilities = Abilities { cpu: false, subgroup: None, wide: false };
+    const CPU: Abilities = Abilities { cpu: true, subgroup: Some(8), wide: true, uniform_bytes: 0 };
+    const GPU: Abilities = Abilities { cpu: false, subgroup: None, wide: false, uniform_bytes: 0 };
 
     fn product(m: usize, k: usize, n: usize) -> Kernel {
         let read = |shape: &[usize], node| Operand {

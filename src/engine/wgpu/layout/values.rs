@@ -174,6 +174,11 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Bytes of a buffer for a value: shaders may load 16 bytes at once.
+    fn room(&self, value: Value) -> u64 {
+        self.bytes(value).next_multiple_of(16)
+    }
+
     /// The one work that needs a value, if there is only one.
     fn only(touches: &[Touch]) -> Option<Event> {
         let first = touches[0].0;
@@ -188,7 +193,7 @@ impl<'a> Values<'a> {
             let at = |position: u32| (self.run, action, position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
-            Some(Lifetime { first: at(first), last: at(last), bytes: self.bytes(value) })
+            Some(Lifetime { first: at(first), last: at(last), bytes: self.room(value) })
         };
         self.touched.iter().filter_map(lifetime).collect()
     }
@@ -207,7 +212,7 @@ impl<'a> Values<'a> {
             let times = touches.iter().map(|&touch| self.time(touch));
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
-            lifetimes.push(Lifetime { first, last, bytes: self.bytes(value) });
+            lifetimes.push(Lifetime { first, last, bytes: self.room(value) });
             stashed.push(value);
         }
         let (homes, sizes) = pack(&lifetimes);

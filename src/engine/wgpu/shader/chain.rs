@@ -21,7 +21,7 @@ pub(super) fn chain(kernel: &Kernel, chain: &Chain) -> Shader {
     source += &finish(kernel, chain);
     source += include_str!("../../../../shaders/chain.wgsl");
     let label = format!("{steps} on {} elements", chain.elements);
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 /// `fn finish(i: u32, product: f32)` and what it calls: computes the steps for the element with

@@ -45,7 +45,7 @@ fn embedding(kernel: &Kernel) -> Shader {
     source += "fn index(n: u32) -> i32 { return r1[r1_at(n)]; }\n";
     source += include_str!("../../../../shaders/embedding.wgsl");
     let label = format!("embedding of {outputs} elements from {size} rows");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 fn gather(kernel: &Kernel, axis: usize) -> Shader {
@@ -64,7 +64,7 @@ fn gather(kernel: &Kernel, axis: usize) -> Shader {
     source += "fn index(i: u32) -> i32 { return r1[r1_at(i)]; }\n";
     source += include_str!("../../../../shaders/gather.wgsl");
     let label = format!("gather of {outputs} elements");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 /// What a scatter adds to.
@@ -89,7 +89,7 @@ fn scatter(kernel: &Kernel, of: &Scatter, index: &str, name: &str) -> Shader {
     source += "fn g(i: u32) -> f32 { return r1[r1_at(i)]; }\n";
     source += include_str!("../../../../shaders/scatter.wgsl");
     let label = format!("{name} of {length} into {size}, {lines} times");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 /// `fn usable(index)`: whether there is such a row; if not, the status says which was asked for.

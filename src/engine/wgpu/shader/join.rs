@@ -42,5 +42,5 @@ pub(super) fn join(kernel: &Kernel) -> Shader {
     source += "    return Element();\n}\n";
     source += include_str!("../../../../shaders/join.wgsl");
     let label = format!("{name} of {outputs} elements");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }

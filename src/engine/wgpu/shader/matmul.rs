@@ -103,6 +103,7 @@ pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
         label: label(kernel, tile),
         source: [&head, &grid_head, &grid.wgsl(), &ends, body].concat(),
         workgroups: grid.workgroups,
+        uniforms: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ mod reduce;
 mod rows;
 
 use super::kernel::{Body, Kernel};
-use matmul::Tile;
+use matmul::{Abilities, Tile};
 
 /// A compute shader and how many workgroups cover its output.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,13 +22,37 @@ pub struct Shader {
     pub source: String,
     /// Workgroups along x, y and z.
     pub workgroups: [u32; 3],
+    /// Bytes of every read that is bound as a uniform buffer, 0 of those that are not; reads beyond
+    /// the list are not. Threads on a CPU load from those much faster.
+    pub uniforms: Vec<u64>,
+}
+
+impl Shader {
+    /// Whether a binding is a uniform buffer.
+    pub(super) fn is_uniform(&self, binding: usize) -> bool {
+        self.uniforms.get(binding).is_some_and(|&bytes| bytes > 0)
+    }
+
+    /// The binding, as small as a uniform buffer has to be.
+    pub(super) fn bound<'a>(
+        &self,
+        at: usize,
+        binding: wgpu::BufferBinding<'a>,
+    ) -> wgpu::BufferBinding<'a> {
+        match self.uniforms.get(at) {
+            Some(&bytes) if bytes > 0 => {
+                wgpu::BufferBinding { size: std::num::NonZeroU64::new(bytes), ..binding }
+            }
+            _ => binding,
+        }
+    }
 }
 
 /// Most workgroups along one dimension of a dispatch, on every adapter.
 pub(super) const MOST_WORKGROUPS: usize = 65_535;
 
 /// The shader of a kernel; a product is cut into `tile`s.
-pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>) -> Shader {
+pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, _abilities: &Abilities) -> Shader {
     match &kernel.body {
         Body::Chain(chain) => chain::chain(kernel, chain),
         Body::Matmul(_) => matmul::matmul(kernel, tile.expect("a product has a tile")),

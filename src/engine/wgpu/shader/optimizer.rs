@@ -56,7 +56,7 @@ fn shader(name: &str, buffers: &[(&str, &str)], compute: &str, elements: usize) 
     source += &format!("fn compute(i: u32) {{\n{compute}}}\n");
     source += include_str!("../../../../shaders/optimizer.wgsl");
     let label = format!("{name} of {elements} parameters");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 fn adamw_step(adamw: &AdamW) -> String {

@@ -51,7 +51,7 @@ pub(super) fn reduce(kernel: &Kernel) -> Shader {
         }
     };
     let label = format!("{name} of {outputs} times {inputs}");
-    Shader { label, source, workgroups: grid.workgroups }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 /// The dimensions of a view that are chosen.

@@ -56,7 +56,7 @@ pub(super) fn rows(kernel: &Kernel) -> Shader {
         ref body => unreachable!("no row kernel: {body:?}"),
     };
     let label = format!("{name} of {rows} rows of {columns}");
-    Shader { label, source: head + &body, workgroups: grid.workgroups }
+    Shader { label, source: head + &body, workgroups: grid.workgroups, uniforms: Vec::new() }
 }
 
 const NO_SECOND: &str = "fn second(i: u32) -> f32 { return 0.0; }\n";

@@ -15,6 +15,8 @@ pub struct Abilities {
     pub subgroup: Option<usize>,
     /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
     pub wide: bool,
+    /// Most bytes of a uniform buffer where reading those is faster than storage buffers; else 0.
+    pub uniform_bytes: u64,
 }
 
 /// Products from which on a faster tile makes up for a longer compilation.
