@@ -44,13 +44,15 @@ pub(super) fn build(
     setup: EngineSetup,
     layout: Layout,
 ) -> Result<WgpuEngine> {
-    if let Some((what, bytes)) = layout.too_large(&setup.split) {
+    if let Some((stage, what, bytes)) = layout.too_large(&setup.split, &setup.stages) {
         let most = context.limits().buffer_bytes;
         return Err(context
             .error(format!("{what} needs a buffer of {bytes} bytes, it binds at most {most}"))
+            .in_stage(stage)
             .hint("a smaller model or microbatch, or another device"));
     }
-    let buffers = Buffers::new(&mut context, &layout)?;
+    let first = setup.stages[0].stage;
+    let buffers = Buffers::new(&mut context, &layout).map_err(|error| error.in_stage(first))?;
     let up = Ring::up(&mut context, IN_FLIGHT, layout.staging)?;
     let down = Ring::down(&mut context, IN_FLIGHT, layout.staging)?;
     let mut tiles = Tiles::new(&context);

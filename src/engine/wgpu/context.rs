@@ -264,7 +264,11 @@ impl Context {
         match polled {
             Ok(_) => Ok(true),
             Err(wgpu::PollError::Timeout) => Ok(false),
-            Err(error) => Err(self.error(error.to_string())),
+            // A lost device takes submissions, and does not know them later.
+            Err(error) => {
+                self.poll()?;
+                Err(self.error(format!("the device is lost: {error}")))
+            }
         }
     }
 
@@ -297,4 +301,25 @@ fn note(failure: &Mutex<Option<String>>, message: String) {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shader_that_does_not_compile_is_an_error_that_names_it() {
+        let gpu = Gpu::at(0).expect("these tests need a GPU or software Vulkan");
+        let mut context = Context::open(gpu, "gpu:0").unwrap();
+        let shader = Shader {
+            label: "a broken shader".into(),
+            source: "@compute @workgroup_size(1) fn main() { let x: f32 = 1i; }".into(),
+            workgroups: [1; 3],
+            uniforms: Vec::new(),
+        };
+        let error = context.pipeline(&shader, &[true]).unwrap_err().to_string();
+        assert!(error.contains("op a broken shader: gpu:0: the shader does not compile"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        context.check().unwrap();
+    }
 }

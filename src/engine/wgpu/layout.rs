@@ -21,7 +21,7 @@ use super::lower::{BlockKernels, lower};
 use super::pack::pack;
 use crate::compile::Accumulator;
 use crate::engine::{IN_FLIGHT, Optimizer, StageSetup};
-use crate::graph::{DType, InputId, NodeId};
+use crate::graph::{DType, InputId, NodeId, Op};
 use crate::plan::{Action, BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
 
@@ -223,13 +223,39 @@ impl Layout {
         &self.gradients
     }
 
-    /// The largest buffer that is above what the adapter can bind, and what it is for.
-    pub(super) fn too_large(&self, split: &Split) -> Option<(String, u64)> {
-        let of_slots = self.runs.iter().flat_map(|run| &run.buffers).chain(&self.working);
-        let activation = of_slots.max().map(|&bytes| ("an activation".to_string(), bytes));
-        let all = self.arenas.largest(split).into_iter().chain(activation);
-        let largest = all.max_by_key(|(_, bytes)| *bytes);
-        largest.filter(|(_, bytes)| *bytes > self.limits.buffer_bytes)
+    /// The largest tensor if it is above what the adapter can bind: its stage, what it is, and its
+    /// bytes.
+    pub(super) fn too_large(
+        &self,
+        split: &Split,
+        stages: &[StageSetup],
+    ) -> Option<(StageId, String, u64)> {
+        let graph = &split.joint.graph;
+        let tensor = |stage: StageId, id: NodeId| {
+            let node = &graph[id];
+            let what = match node.op {
+                Op::Parameter(of) => format!("parameter {}", graph.parameters[of.index()].path),
+                ref op => format!("{op} of shape {}", node.shape),
+            };
+            (stage, what, node.shape.elements() as u64 * ELEMENT)
+        };
+        let mut all = Vec::new();
+        for StageSetup { stage, program, .. } in stages {
+            let parameters = program.parameters.iter();
+            let parameters = parameters.map(|id| graph.parameters[id.index()].node);
+            all.extend(parameters.chain(program.constants.clone()).map(|id| tensor(*stage, id)));
+            for work in [Work::F, Work::B, Work::W] {
+                let kernels = self.scripts[&(*stage, work)].kernels.iter();
+                let writes = kernels.flat_map(|bound| &bound.kernel.writes);
+                all.extend(writes.filter_map(|write| match write.target {
+                    Target::Value(id) => Some(tensor(*stage, id)),
+                    Target::Sum(_) => None,
+                }));
+            }
+        }
+        all.retain(|(_, _, bytes)| *bytes > self.limits.buffer_bytes);
+        // The first of the largest: parameters come first.
+        all.into_iter().rev().max_by_key(|(_, _, bytes)| *bytes)
     }
 }
 

@@ -130,17 +130,6 @@ impl Arenas {
         let found = self.chunks.iter().find(|(id, _)| *id == arena);
         found.map_or(&[], |(_, chunks)| chunks)
     }
-
-    /// The largest tensor: what it is, and its bytes.
-    pub(super) fn largest(&self, split: &Split) -> Option<(String, u64)> {
-        let graph = &split.joint.graph;
-        let parameter = |(id, range): (&ParameterId, &Range)| {
-            (format!("parameter {}", graph.parameters[id.index()].path), range.bytes)
-        };
-        let constant = |(id, range): (&NodeId, &Range)| (format!("constant {id}"), range.bytes);
-        let parameters = self.parameters.iter().map(parameter);
-        parameters.chain(self.constants.iter().map(constant)).max_by_key(|(_, bytes)| *bytes)
-    }
 }
 
 /// Puts tensors one after another into buffers.

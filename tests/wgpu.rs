@@ -1,0 +1,240 @@
+//! Promise: GPUs train as CPU devices do, with the same bits on any number of queues; memory is
+//! what was predicted; what fails says so at once.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use zerobubble::error::ErrorKind;
+use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::plan::{Schedule, StageId};
+use zerobubble::train::{AdamW, Momentum, Sgd, TrainerBuilder};
+use zerobubble::{Error, Result, Trainer};
+
+const VOCABULARY: usize = 23;
+const CONTEXT: usize = 8;
+const ROWS: usize = 2;
+const STEPS: u64 = 3;
+
+type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
+
+fn gpt(dropout: f64, tied: bool) -> Gpt {
+    let device = Device::flex();
+    // The random numbers of Flex are one stream of the process, which other tests use as well.
+    let config = GptConfig::new(VOCABULARY, CONTEXT, 3, 16, 2);
+    config.with_dropout(dropout).with_tied(tied).init(&device)
+}
+
+/// Tokens that depend on the step and on their row in the whole batch.
+fn batch(step: u64, rows: usize) -> Tokens {
+    let token = |row: usize, at: usize| {
+        ((step as usize * 31 + row * 17 + at * at * 5 + at) % VOCABULARY) as i64
+    };
+    let tensor = |ahead: usize| {
+        let values: Vec<i64> =
+            (0..rows).flat_map(|row| (0..CONTEXT).map(move |at| token(row, at + ahead))).collect();
+        Tensor::from_data(TensorData::new(values, [rows, CONTEXT]), &Device::flex())
+    };
+    (tensor(0), tensor(1))
+}
+
+fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> Tensor<1>> {
+    Trainer::of(model.clone(), |model: &Gpt, (tokens, targets)| model.loss(tokens, targets))
+        .learning_rate(1e-2)
+        .seed(5)
+}
+
+fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -> Vec<f64> {
+    (0..steps)
+        .map(|step| trainer.step(batch(step, ROWS * microbatches)).unwrap().loss)
+        .collect()
+}
+
+#[test]
+fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
+    let model = gpt(0.1, true);
+    for microbatches in [1, 3, 8] {
+        let mut hashes = Vec::new();
+        for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
+            for schedule in Schedule::ALL {
+                let mut trainer = builder(&model)
+                    .devices(devices)
+                    .unwrap()
+                    .schedule(schedule)
+                    .microbatches(microbatches)
+                    .build(&batch(0, ROWS))
+                    .unwrap();
+                losses(&mut trainer, STEPS, microbatches as usize);
+                hashes.push((trainer.weights_hash().unwrap(), devices, schedule));
+            }
+        }
+        let (expected, ..) = hashes[0].clone();
+        for (hash, devices, schedule) in hashes {
+            assert_eq!(hash, expected, "{devices}, {schedule}, m={microbatches}");
+        }
+    }
+}
+
+#[test]
+fn losses_are_those_of_cpu_devices() {
+    let (model, microbatches) = (gpt(0.1, true), 3);
+    let curve = |devices: &str| {
+        let builder = builder(&model).devices(devices).unwrap().microbatches(microbatches);
+        losses(&mut builder.build(&batch(0, ROWS)).unwrap(), 20, microbatches as usize)
+    };
+    let expected = curve("cpu");
+    for devices in ["gpu:0", "gpu:0x2,cpu", "cpu,gpu:0"] {
+        for (step, (found, expected)) in curve(devices).iter().zip(&expected).enumerate() {
+            let apart = (found - expected).abs() / expected;
+            assert!(apart <= 1e-3, "{devices}: step {step}: {found}, on the CPU {expected}");
+        }
+    }
+}
+
+#[test]
+fn stochastic_gradient_descent_is_that_of_cpu_devices() {
+    let model = gpt(0.0, false);
+    for momentum in [None, Some(Momentum::default()), Some(Momentum { nesterov: true, ..Default::default() })] {
+        let curve = |devices: &str| {
+            let sgd = Sgd { weight_decay: 1e-3, momentum };
+            let builder = builder(&model).devices(devices).unwrap().microbatches(2).optimizer(sgd);
+            losses(&mut builder.build(&batch(0, ROWS)).unwrap(), 5, 2)
+        };
+        for (found, expected) in curve("gpu:0").iter().zip(curve("cpu")) {
+            assert!((found - expected).abs() <= 1e-4 * expected, "{found}, on the CPU {expected}");
+        }
+    }
+}
+
+#[test]
+fn buffers_have_as_many_bytes_as_were_predicted() {
+    let model = gpt(0.1, true);
+    for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
+        for schedule in Schedule::ALL {
+            let mut trainer = builder(&model)
+                .devices(devices)
+                .unwrap()
+                .schedule(schedule)
+                .microbatches(4)
+                .build(&batch(0, ROWS))
+                .unwrap();
+            let report = trainer.step(batch(0, ROWS * 4)).unwrap();
+            let predicted: Vec<u64> =
+                trainer.prediction().memory.iter().map(|memory| memory.peak_bytes()).collect();
+            assert_eq!(report.peak_bytes, predicted, "{devices}, {schedule}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_one_device_refuses_trains_on_two_to_the_same_bits() {
+    let model = gpt(0.0, false);
+    let build = |devices: &str, limit: Option<u64>| {
+        let builder = builder(&model).devices(devices).unwrap().microbatches(3);
+        builder.memory_limit_per_device(limit).build(&batch(0, ROWS))
+    };
+    let hash = |mut trainer: Trainer<Gpt, Tokens>| {
+        losses(&mut trainer, STEPS, 3);
+        trainer.weights_hash().unwrap()
+    };
+    let whole = build("gpu:0", None).unwrap();
+    let needed = whole.prediction().memory[0].peak_bytes();
+    let halves = build("gpu:0x2", None).unwrap();
+    let largest = halves.prediction().memory.iter().map(|memory| memory.peak_bytes()).max();
+    let limit = largest.unwrap();
+    assert!(limit < needed, "a device of two holds less than one alone");
+    let Err(error) = build("gpu:0", Some(limit)) else { panic!("it fits") };
+    check(&error, ErrorKind::Plan, &[&needed.to_string(), &limit.to_string()]);
+    let limited = hash(build("gpu:0x2", Some(limit)).unwrap());
+    assert_eq!(limited, hash(halves));
+    assert_eq!(limited, hash(whole));
+}
+
+#[track_caller]
+fn check(error: &Error, kind: ErrorKind, expected: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.kind, kind, "{text}");
+    assert!(!text.contains('\n'), "{text}");
+    for part in expected.iter().chain(&["try: "]) {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_token_outside_of_the_vocabulary_names_the_action_that_met_it() {
+    let model = gpt(0.0, false);
+    let builder = builder(&model).devices("gpu:0x2").unwrap().microbatches(2);
+    let mut trainer = builder.build(&batch(0, ROWS)).unwrap();
+    let values = vec![VOCABULARY as i64; ROWS * 2 * CONTEXT];
+    let data = TensorData::new(values, [ROWS * 2, CONTEXT]);
+    let tokens = Tensor::from_data(data, &Device::flex());
+    let error = trainer.step((tokens, batch(0, ROWS * 2).1)).unwrap_err();
+    check(&error, ErrorKind::Data, &["index 23"]);
+    assert_eq!(error.site.action.map(|action| action.stage), Some(StageId(0)), "{error}");
+}
+
+/// A device that the test can take away, with a limit on the bytes of a buffer.
+fn opened(buffer_bytes: Option<u64>) -> (wgpu::Device, wgpu::Queue) {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let adapter = adapters.into_iter().next().expect("these tests need a GPU or software Vulkan");
+    let mut limits = adapter.limits();
+    if let Some(bytes) = buffer_bytes {
+        limits.max_storage_buffer_binding_size = bytes;
+    }
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    pollster::block_on(adapter.request_device(&descriptor)).unwrap()
+}
+
+#[test]
+fn a_device_that_disappears_ends_the_step_within_a_second() {
+    let model = gpt(0.0, false);
+    for lost in 0..2 {
+        let devices: Vec<_> = (0..2).map(|_| opened(None)).collect();
+        let handle = devices[lost].0.clone();
+        let builder = builder(&model).wgpu_devices(devices).microbatches(4);
+        let mut trainer = builder.build(&batch(0, ROWS)).unwrap();
+        losses(&mut trainer, 2, 4);
+        handle.destroy();
+        let start = Instant::now();
+        let error = trainer.step(batch(2, ROWS * 4)).unwrap_err();
+        drop(trainer);
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}: {error}", start.elapsed());
+        check(&error, ErrorKind::Run, &[&format!("wgpu:{lost}"), "lost"]);
+    }
+}
+
+#[test]
+fn a_device_that_disappears_while_it_computes_ends_the_step() {
+    let model = gpt(0.0, false);
+    let device = opened(None);
+    let handle = device.0.clone();
+    let builder = builder(&model).wgpu_devices(vec![device]).microbatches(8);
+    let mut trainer = builder.build(&batch(0, ROWS)).unwrap();
+    losses(&mut trainer, 1, 8);
+    let killer = std::thread::spawn(move || handle.destroy());
+    let steps: Result<Vec<_>> = (1..2000).map(|step| trainer.step(batch(step, ROWS * 8))).collect();
+    killer.join().unwrap();
+    check(&steps.unwrap_err(), ErrorKind::Run, &["wgpu:0"]);
+}
+
+#[test]
+fn a_tensor_above_the_adapters_limit_is_named_with_its_bytes() {
+    let model = gpt(0.0, false);
+    let builder = builder(&model).wgpu_devices(vec![opened(Some(2048))]).microbatches(2);
+    let Err(error) = builder.build(&batch(0, ROWS)) else { panic!("it fits") };
+    check(&error, ErrorKind::Run, &["stage 0: ", "parameter blocks.0.up.weight", "4096", "2048"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_the_step() {
+    let model = gpt(0.0, false);
+    let adamw = AdamW::default();
+    let builder = builder(&model).devices("gpu:0x2").unwrap().microbatches(2).optimizer(adamw);
+    let mut trainer = builder.learning_rate(1e30).build(&batch(0, ROWS)).unwrap();
+    let error = (0..5).find_map(|step| trainer.step(batch(step, ROWS * 2)).err());
+    check(&error.expect("it diverges"), ErrorKind::NotFinite, &["step "]);
+}
