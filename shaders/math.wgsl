@@ -1,5 +1,5 @@
-// Elementwise functions by Cephes-style polynomials, as on CPU devices: the built-in exp, log, tanh,
-// sin, cos and pow may be far less exact. All keep NaN.
+// Elementwise functions by Cephes-style polynomials, as on CPU devices: the built-in exp, log,
+// tanh, sin, cos and pow may be far less exact. All keep NaN.
 
 // Bits that are no literal: infinities and NaN. The variable keeps the compiler from folding them.
 var<private> no_bits: u32 = 0u;

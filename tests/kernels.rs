@@ -10,9 +10,7 @@ use zerobubble::engine::reference;
 use zerobubble::engine::wgpu::{
     Abilities, Body, Context, Gpu, Kernel, Operand, Target, View, compute, kernel_of, tiles,
 };
-use zerobubble::graph::{
-    Binary, Comparison, DType, Graph, NodeId, Op, Scalar, Shape, Unary,
-};
+use zerobubble::graph::{Binary, Comparison, DType, Graph, NodeId, Op, Scalar, Shape, Unary};
 
 mod common;
 use common::numbers;
@@ -235,7 +233,9 @@ fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
 fn results(kernel: &Kernel, buffers: &[Vec<u32>]) -> Vec<(String, Vec<u32>)> {
     let tiles = match kernel.body {
         Body::Matmul(_) => {
-            let some = |cpu| tiles(kernel, &Abilities { cpu, subgroup: None, wide: false, uniform_bytes: 0 });
+            let some = |cpu| {
+                tiles(kernel, &Abilities { cpu, subgroup: None, wide: false, uniform_bytes: 0 })
+            };
             // Large tiles are compiled for seconds: the smaller ones have the same code.
             let mut all = some(true);
             all.truncate(2);
@@ -247,9 +247,7 @@ fn results(kernel: &Kernel, buffers: &[Vec<u32>]) -> Vec<(String, Vec<u32>)> {
     tiles
         .into_iter()
         .map(|tile| {
-            let run = |context: &Context| {
-                compute(context, kernel, tile.as_ref(), buffers, [0; 8])
-            };
+            let run = |context: &Context| compute(context, kernel, tile.as_ref(), buffers, [0; 8]);
             let name = tile.map_or_else(String::new, |tile| tile.to_string());
             let mut found = with_context(run).unwrap_or_else(|error| panic!("{error}"));
             (name, found.remove(0))

@@ -27,13 +27,16 @@ const PURE: [&str; 6] = ["graph", "differentiate", "split", "plan", "trace", "co
 const IMPURE: [&str; 5] = ["Instant", "SystemTime", "env", "fs", "thread"];
 
 /// Words that are for some places only.
-const ONLY_IN: [(&str, &[&str]); 9] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
     ("burn_ir", &["capture/", "nn.rs"]),
     ("burn_capture", &["capture/", "nn.rs"]),
     ("burn_router", &["nn.rs"]),
     ("crossbeam_channel", &["runtime/"]),
     ("rand", &["train/text.rs", "cli/evaluate.rs"]),
-    ("unsafe", &["engine/kernels/", "engine/burn/pool.rs"]),
+    // Raw memory, shaders without bounds checks, and the environment before there are threads.
+    ("unsafe", &["engine/kernels/", "engine/burn/pool.rs", "engine/wgpu/context.rs", "main.rs"]),
+    ("wgpu", &["engine/", "train/", "cli/devices.rs", "cli/bench_gpu.rs", "main.rs"]),
+    ("pollster", &["engine/wgpu/"]),
     // What is printed goes through `main.rs` or the progress bar.
     ("println", &[]),
     ("eprintln", &[]),
@@ -46,7 +49,7 @@ const FOREIGN_FLAGS: [&str; 4] = ["example", "help", "release", "version"];
 #[test]
 fn files_are_short_and_clean() {
     let mut problems = Vec::new();
-    for folder in ["src", "tests", "examples"] {
+    for folder in ["src", "shaders", "tests", "examples"] {
         for (path, text) in sources(folder) {
             if folder == "src" && !text.starts_with("//!") {
                 problems.push(format!("{path}:1: does not start with //!"));
@@ -152,7 +155,9 @@ fn what_the_documents_name_is_there() {
 
 /// Whether a quoted text is the path of something in this repository.
 fn is_path(quoted: &str) -> bool {
-    ["src/", "tests/", "examples/", "scripts/"].iter().any(|folder| quoted.starts_with(folder))
+    ["src/", "shaders/", "tests/", "examples/", "scripts/", ".github/"]
+        .iter()
+        .any(|folder| quoted.starts_with(folder))
         && !quoted.contains(char::is_whitespace)
 }
 
@@ -177,7 +182,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Path and text of every Rust file in a folder, in order.
+/// Path and text of every Rust or WGSL file in a folder, in order.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut paths: Vec<PathBuf> = Vec::new();
     let mut open = vec![root().join(folder)];
@@ -186,13 +191,13 @@ fn sources(folder: &str) -> Vec<(String, String)> {
             let path = entry.expect("the entry can be read").path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|of| of == "rs" || of == "wgsl") {
                 paths.push(path);
             }
         }
     }
     paths.sort();
-    assert!(!paths.is_empty(), "{folder} has no Rust files");
+    assert!(!paths.is_empty(), "{folder} has no sources");
     let name = |path: &PathBuf| {
         let path = path.strip_prefix(root()).expect("the path is in the repository");
         path.to_str().expect("the path is UTF-8").replace('\\', "/")

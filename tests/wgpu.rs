@@ -44,9 +44,7 @@ fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> 
 }
 
 fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -> Vec<f64> {
-    (0..steps)
-        .map(|step| trainer.step(batch(step, ROWS * microbatches)).unwrap().loss)
-        .collect()
+    (0..steps).map(|step| trainer.step(batch(step, ROWS * microbatches)).unwrap().loss).collect()
 }
 
 #[test]
@@ -93,7 +91,9 @@ fn losses_are_those_of_cpu_devices() {
 #[test]
 fn stochastic_gradient_descent_is_that_of_cpu_devices() {
     let model = gpt(0.0, false);
-    for momentum in [None, Some(Momentum::default()), Some(Momentum { nesterov: true, ..Default::default() })] {
+    for momentum in
+        [None, Some(Momentum::default()), Some(Momentum { nesterov: true, ..Default::default() })]
+    {
         let curve = |devices: &str| {
             let sgd = Sgd { weight_decay: 1e-3, momentum };
             let builder = builder(&model).devices(devices).unwrap().microbatches(2).optimizer(sgd);

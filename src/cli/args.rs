@@ -55,7 +55,7 @@ pub enum Command {
 /// Options of `train`.
 #[derive(Args)]
 pub struct TrainArgs {
-    /// Devices of the pipeline: a comma list of cpu or gpu:N, each with an optional xK for K of them
+    /// Devices of the pipeline: a comma list of cpu or gpu:N, each with an xK if there are K of it
     #[arg(long, value_name = "SPEC", default_value = "auto")]
     pub devices: String,
     // The help is made of the names, so that a new schedule cannot be missing there.

@@ -62,11 +62,8 @@ pub fn run(args: &BenchArgs, device: &str) -> Result<Figures> {
     let gpu = Gpu::at(index)?;
     let info = gpus().into_iter().nth(index).ok_or_else(unusable)?;
     let products = products(gpu, device)?;
-    let contenders = [
-        burn_eager(STEP),
-        pipeline(STEP, device)?,
-        pipeline(STEP, &format!("{device}x2"))?,
-    ];
+    let contenders =
+        [burn_eager(STEP), pipeline(STEP, device)?, pipeline(STEP, &format!("{device}x2"))?];
     let [burn_eager, one_queue, two_queues] = speeds(args.steps, contenders)?;
     let threads = std::env::var(ONE_THREAD.0).ok();
     let single = info.kind == "software" && threads.as_deref() != Some(ONE_THREAD.1);

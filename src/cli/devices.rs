@@ -54,7 +54,7 @@ pub fn run() -> Result<Devices> {
         buffer_bytes: Some(gpu.buffer_bytes),
     };
     let gpus = gpus().into_iter().enumerate().map(gpu);
-    Ok(Devices { devices: gpus.chain((0..cores.get()).map(device)).collect() })
+    Ok(Devices { devices: (0..cores.get()).map(device).chain(gpus).collect() })
 }
 
 impl fmt::Display for Devices {

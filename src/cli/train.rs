@@ -11,7 +11,7 @@ use zerobubble::train::{AdamW, Balance, StepReport, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
 use super::evaluate::{self, Batch};
-use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables};
+use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
 /// Held-out windows that a loss is the mean of.
 const HELD_OUT_WINDOWS: usize = 64;
@@ -68,6 +68,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         tokens_per_second: steps.per_second(tokens_per_step(args)),
         bubble: bubbles(prediction, measured),
         peak_bytes: peaks(prediction, &steps),
+        transfers: transfers(measured),
         weights_hash,
         held_out: HeldOut { before, after },
         timetables: timetables(prediction, measured),

@@ -34,6 +34,8 @@ pub struct TrainReport {
     pub bubble: Bubbles,
     /// One for each device.
     pub peak_bytes: Vec<PeakBytes>,
+    /// One for each device: what moving parcels between it and the host took in a step.
+    pub transfers: Vec<Transfers>,
     /// Of all parameters' bits.
     pub weights_hash: String,
     /// Loss on the text that was not trained on.
@@ -60,6 +62,14 @@ pub struct Bubbles {
 pub struct PeakBytes {
     predicted: u64,
     measured: u64,
+}
+
+/// Moves of parcels in one step. They go on beside a GPU's actions; between CPU devices a parcel is
+/// handed over as it is.
+#[derive(Serialize)]
+pub struct Transfers {
+    moves: usize,
+    seconds: f64,
 }
 
 /// Loss in nats per character, before the first step and after the last.
@@ -143,6 +153,15 @@ pub fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
     pairs.map(peak).collect()
 }
 
+/// What every device's transfers took in a step.
+pub fn transfers(step: &StepReport) -> Vec<Transfers> {
+    let of = |spans: &Vec<zerobubble::trace::Span>| Transfers {
+        moves: spans.len(),
+        seconds: spans.iter().map(|span| span.end - span.start).sum(),
+    };
+    step.timeline.transfers.iter().map(of).collect()
+}
+
 /// The planned and the measured step, drawn equally wide.
 pub fn timetables(prediction: &Simulation, step: &StepReport) -> Timetables {
     Timetables {
@@ -168,6 +187,11 @@ impl fmt::Display for TrainReport {
         for (device, peak) in self.peak_bytes.iter().enumerate() {
             let name = format!("peak of device {device}");
             table += &row(&name, bytes(peak.predicted), bytes(peak.measured));
+        }
+        for (device, of) in self.transfers.iter().enumerate().filter(|(_, of)| of.moves > 0) {
+            let name = format!("moves of device {device}");
+            let time = format!("{:.1} ms", 1e3 * of.seconds);
+            table += &row(&name, String::new(), format!("{} in {time}", of.moves));
         }
         writeln!(f, "{table}")?;
         writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;

@@ -32,8 +32,8 @@ pub enum DeviceKind {
 /// The devices of a comma list of `cpu` or `gpu:N`, each with an optional `xK` for K of them, or of
 /// `auto`: the hardware GPUs, or else one CPU device per core, at most four.
 ///
-/// Each CPU device is one thread. `gpu:N` counts as [`gpus`](super::wgpu::gpus) lists, and `gpu:0x2`
-/// is two queues of one adapter, each a device of its own.
+/// Each CPU device is one thread. `gpu:N` counts as [`gpus`](super::wgpu::gpus) lists, and
+/// `gpu:0x2` is two queues of one adapter, each a device of its own.
 ///
 /// # Errors
 ///
@@ -129,9 +129,10 @@ mod tests {
 
     #[test]
     fn what_is_not_a_device_is_named() {
-        for spec in
-            ["", "cpux0", "cpux", "cpuxx2", "tpu", "gpu", "gpu:", "gpu:a", "gpu:99", "gpu:0x0", "cpux65", "cpu,", "cpu:", "cpu:a"]
-        {
+        for spec in [
+            "", "cpux0", "cpux", "cpuxx2", "tpu", "gpu", "gpu:", "gpu:a", "gpu:99", "gpu:0x0",
+            "cpux65", "cpu,", "cpu:", "cpu:a",
+        ] {
             let error = devices(spec).unwrap_err().to_string();
             assert!(error.contains("try:"), "{spec}: {error}");
         }

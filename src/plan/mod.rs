@@ -27,7 +27,8 @@ pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use schedule::{Schedule, generate};
 pub use simulate::{
-    BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit, simulate,
+    BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
+    simulate,
 };
 
 /// Which device runs which action in which order. Prints as text and parses back.

@@ -115,9 +115,13 @@ impl Scheduler {
                 open -= 1;
                 let span = Span { label: Label::Action(action), start, end };
                 outcome.timeline.lanes[device].push(span);
-                outcome.timeline.transfers[device].extend(transfers.into_iter().map(
-                    |(start, end)| Span { label: Label::Transfer, start, end },
-                ));
+                outcome.timeline.transfers[device].extend(
+                    transfers.into_iter().map(|(start, end)| Span {
+                        label: Label::Transfer,
+                        start,
+                        end,
+                    }),
+                );
                 if let Some(loss) = loss {
                     outcome.losses[action.microbatch.index()] = loss;
                 }

@@ -39,13 +39,7 @@ pub(super) struct Report {
 /// What came of an order.
 pub(super) enum Answer {
     Done,
-    Ran {
-        action: Action,
-        start: f64,
-        end: f64,
-        loss: Option<f32>,
-        transfers: Vec<(f64, f64)>,
-    },
+    Ran { action: Action, start: f64, end: f64, loss: Option<f32>, transfers: Vec<(f64, f64)> },
     Shared(SharedGradients),
     Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
     Parameters(Parameters),

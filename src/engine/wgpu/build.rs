@@ -6,8 +6,8 @@ use std::sync::Arc;
 use wgpu::{Buffer, BufferBinding, BufferUsages};
 
 use super::context::Context;
-use super::measure::Tiles;
 use super::layout::{ArenaId, Bound, KEY_BYTES, Layout, Place, Range, SMALL, TIMESTAMPS};
+use super::measure::Tiles;
 use super::shader::shader;
 use super::staging::Ring;
 use super::update::Updates;
@@ -154,7 +154,8 @@ fn dispatches(
     for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.run == run) {
         let kernels = script.kernels.iter();
         let dispatches = kernels.map(|bound| {
-            dispatch(context, tiles, buffers, bound, run, slot).map_err(|error| error.in_stage(action.0))
+            dispatch(context, tiles, buffers, bound, run, slot)
+                .map_err(|error| error.in_stage(action.0))
         });
         all.insert(action, dispatches.collect::<Result<_>>()?);
     }

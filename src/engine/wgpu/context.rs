@@ -258,8 +258,7 @@ impl Context {
     /// Waits until a submission is done, for at most `patience`; says whether it is.
     pub(super) fn wait(&self, submission: &SubmissionIndex, patience: Duration) -> Result<bool> {
         let submission_index = Some(submission.clone());
-        let polled =
-            self.device.poll(PollType::Wait { submission_index, timeout: Some(patience) });
+        let polled = self.device.poll(PollType::Wait { submission_index, timeout: Some(patience) });
         self.check()?;
         match polled {
             Ok(_) => Ok(true),
@@ -318,7 +317,10 @@ mod tests {
             uniforms: Vec::new(),
         };
         let error = context.pipeline(&shader, &[true]).unwrap_err().to_string();
-        assert!(error.contains("op a broken shader: gpu:0: the shader does not compile"), "{error}");
+        assert!(
+            error.contains("op a broken shader: gpu:0: the shader does not compile"),
+            "{error}"
+        );
         assert!(!error.contains('\n'), "{error}");
         context.check().unwrap();
     }

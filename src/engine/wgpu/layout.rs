@@ -190,14 +190,8 @@ pub fn lay_out(
     let mut homes = homes.into_iter();
     for (position, (stages, mut values)) in runs.into_iter().enumerate() {
         let buffers = values.place(&mut homes);
-        layout.runs.push(Run {
-            slots: runs::slots(stages, lane),
-            buffers,
-            stages: stages.len(),
-        });
-        for (stage, work, script) in
-            values.scripts(position, &layout.arenas)
-        {
+        layout.runs.push(Run { slots: runs::slots(stages, lane), buffers, stages: stages.len() });
+        for (stage, work, script) in values.scripts(position, &layout.arenas) {
             let end = |offset: u64, bytes: u64| offset + bytes;
             let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
             let down = script.downloads.iter().map(|copy| end(copy.offset, copy.bytes)).max();

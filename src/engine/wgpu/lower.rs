@@ -57,7 +57,10 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
         None if node.op.is_movement() => {
             let Operand { node: of, view, dtype } = operands[0].clone();
             let view = view::moved(&node.op, &view);
-            (vec![Operand { node: of, view, dtype }], Body::Chain(chain(Vec::new(), Argument::Read(0))))
+            (
+                vec![Operand { node: of, view, dtype }],
+                Body::Chain(chain(Vec::new(), Argument::Read(0))),
+            )
         }
         None => {
             let arguments = (0..operands.len()).map(Argument::Read).collect();
@@ -73,12 +76,7 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
 }
 
 /// Nodes of the block whose buffers are read outside of its kernels.
-fn leaving(
-    split: &Split,
-    views: &mut Views<'_>,
-    program: &Program,
-    block: BlockId,
-) -> Vec<NodeId> {
+fn leaving(split: &Split, views: &mut Views<'_>, program: &Program, block: BlockId) -> Vec<NodeId> {
     let sent = program.activations_out.iter().chain(&program.gradients_out);
     let told = sent.chain(&program.loss).copied().filter(|&id| split.block(id) == Some(block));
     told.map(|id| views.of(id).0).collect()
@@ -302,7 +300,9 @@ impl Group {
             Core::Matmul => Body::Matmul(chain),
             Core::Whole(body) => {
                 // The family needs the shape that the op gives, also where it goes to a sum.
-                writes.iter_mut().for_each(|to| to.shape = graph[self.members[0].0].shape.0.clone());
+                writes
+                    .iter_mut()
+                    .for_each(|to| to.shape = graph[self.members[0].0].shape.0.clone());
                 body
             }
         };

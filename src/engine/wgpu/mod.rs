@@ -1,4 +1,4 @@
-//! The engine on wgpu: a stage's F, B and W as lists of compute dispatches on Vulkan, Metal or DX12.
+//! The engine on wgpu: a stage's F, B and W as compute dispatches on Vulkan, Metal or DX12.
 //!
 //! ```text
 //!   Split --lower--> kernels of every block --lay_out--> Layout --build--> WgpuEngine

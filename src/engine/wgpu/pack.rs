@@ -24,9 +24,10 @@ pub(super) fn pack<T: Ord + Copy>(values: &[Lifetime<T>]) -> (Vec<usize>, Vec<u6
     for at in order {
         let value = values[at];
         let free = |others: &[usize]| {
-            others.iter().map(|&other| values[other]).all(|other| {
-                other.last < value.first || value.last < other.first
-            })
+            others
+                .iter()
+                .map(|&other| values[other])
+                .all(|other| other.last < value.first || value.last < other.first)
         };
         let home = match buffers.iter().position(|(_, others)| free(others)) {
             Some(home) => home,

@@ -7,7 +7,7 @@ use wgpu::ComputePassDescriptor;
 use super::build::Buffers;
 use super::context::Context;
 use super::layout::{ArenaId, Layout};
-use super::shader::{optimizer, Shader};
+use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
 use crate::engine::{EngineSetup, Optimizer, host_tensor};

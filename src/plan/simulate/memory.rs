@@ -174,7 +174,9 @@ mod tests {
         let text = format!("schedule test\nmicrobatches 2\nplacement 0\ndevice 0: {lane}\n");
         let plan = check(text.parse().unwrap()).unwrap();
         let stage = StageCost { bytes, ..StageCost::default() };
-        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![], buffers: vec![] }).unwrap().memory[0]
+        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![], buffers: vec![] })
+            .unwrap()
+            .memory[0]
     }
 
     fn peak(lane: &str, at: &str, peak_stash_bytes: u64, peak_stash: f64) {

@@ -189,7 +189,8 @@ impl<'a> Values<'a> {
     pub(super) fn working(&self) -> Vec<Lifetime<(u32, u32, u32)>> {
         let lifetime = |(&value, touches): (&Value, &Vec<Touch>)| {
             let (work, stage) = Self::only(touches)?;
-            let action = stage * 3 + [Work::F, Work::B, Work::W].iter().position(|w| *w == work)? as u32;
+            let action =
+                stage * 3 + [Work::F, Work::B, Work::W].iter().position(|w| *w == work)? as u32;
             let at = |position: u32| (self.run, action, position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
@@ -277,11 +278,12 @@ impl<'a> Values<'a> {
     fn from_host(&self, event: Event) -> Vec<(Source, Value)> {
         let received = self.received(event);
         let parcel = received.into_iter().enumerate();
-        let mut all: Vec<(Source, Value)> =
-            parcel.filter_map(|(at, id)| {
+        let mut all: Vec<(Source, Value)> = parcel
+            .filter_map(|(at, id)| {
                 let value = Value::Node(id);
                 self.touched.contains_key(&value).then_some((Source::Parcel(at), value))
-            }).collect();
+            })
+            .collect();
         if event == (Work::F, 0) {
             all.extend(self.touched.keys().filter_map(|&value| match value {
                 Value::Key => Some((Source::Key, value)),

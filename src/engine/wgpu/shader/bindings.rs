@@ -1,7 +1,10 @@
 //! The head that every shader starts with: its buffers, where their elements are, its threads.
 
+mod loads;
+
 use std::fmt::Write as _;
 
+pub(super) use self::loads::{Loads, Neighbours};
 use super::MOST_WORKGROUPS;
 use crate::engine::wgpu::kernel::{Kernel, View};
 use crate::graph::DType;
@@ -10,16 +13,30 @@ use crate::graph::DType;
 /// `status` where the kernel uses them; and for every read the function `rN_at(i: u32) -> u32`,
 /// which is [`position`] of its view.
 pub(super) fn bindings(kernel: &Kernel) -> String {
-    let reads = kernel.reads.iter().enumerate();
-    let reads = reads.map(|(n, read)| ("read", format!("r{n}"), element(read.dtype)));
+    let plain = |read: usize| {
+        let dtype = kernel.reads[read].dtype;
+        ("storage, read", format!("array<{}>", element(dtype)))
+    };
+    declared(kernel, plain)
+}
+
+/// As [`bindings`], with the address space and the type of every read.
+fn declared(kernel: &Kernel, read: impl Fn(usize) -> (&'static str, String)) -> String {
+    let reads = (0..kernel.reads.len()).map(|n| {
+        let (space, array) = read(n);
+        (space, format!("r{n}"), array)
+    });
+    let storage = "storage, read_write";
     let writes = kernel.writes.iter().enumerate();
-    let writes = writes.map(|(n, write)| ("read_write", format!("w{n}"), element(write.dtype)));
-    let key = kernel.uses_key().then(|| ("read", "key".into(), "u32"));
-    let status = kernel.uses_status().then(|| ("read_write", "status".into(), "atomic<u32>"));
+    let array = |dtype| format!("array<{}>", element(dtype));
+    let writes = writes.map(|(n, write)| (storage, format!("w{n}"), array(write.dtype)));
+    let key = kernel.uses_key().then(|| ("storage, read", "key".into(), "array<u32>".into()));
+    let status =
+        kernel.uses_status().then(|| (storage, "status".into(), "array<atomic<u32>>".into()));
     let mut head = String::new();
-    for (n, (access, name, of)) in reads.chain(writes).chain(key).chain(status).enumerate() {
-        let buffer = format!("var<storage, {access}> {name}: array<{of}>;");
-        writeln!(head, "@group(0) @binding({n}) {buffer}").expect("a string takes any text");
+    for (n, (space, name, array)) in reads.chain(writes).chain(key).chain(status).enumerate() {
+        writeln!(head, "@group(0) @binding({n}) var<{space}> {name}: {array};")
+            .expect("a string takes any text");
     }
     for (n, read) in kernel.reads.iter().enumerate() {
         head += &index_function(&format!("r{n}_at"), &read.view);

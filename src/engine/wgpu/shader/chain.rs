@@ -3,30 +3,80 @@
 use std::fmt::Write as _;
 
 use super::Shader;
-use super::bindings::{bindings, grid};
+use super::bindings::{Loads, Neighbours, element, grid};
+use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Step, Target};
 use crate::graph::{Binary, Comparison, DType, Op, Scalar, Unary};
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
 
-/// The shader of a kernel whose body is the chain.
-pub(super) fn chain(kernel: &Kernel, chain: &Chain) -> Shader {
-    let grid = grid(chain.elements, WORKGROUP);
+/// The shader of a kernel whose body is the chain. On a CPU a thread computes four elements, whose
+/// operands it loads together.
+pub(super) fn chain(kernel: &Kernel, chain: &Chain, abilities: &Abilities) -> Shader {
+    let four = abilities.cpu && chain.elements.is_multiple_of(4);
+    let threads = if four { chain.elements / 4 } else { chain.elements };
+    let grid = grid(threads, WORKGROUP);
     let steps: Vec<String> = chain.steps.iter().map(|step| step.op.to_string()).collect();
     let steps = if steps.is_empty() { "copy".to_string() } else { steps.join(", ") };
-    let mut source = bindings(kernel);
-    source += &format!("const ELEMENTS: u32 = {}u;\n", chain.elements);
+    let neighbours = if four { Neighbours::Flat } else { Neighbours::One };
+    let loads = Loads::new(kernel, abilities, &vec![neighbours; kernel.reads.len()]);
+    let mut source = loads.head;
+    source += &format!("const THREADS: u32 = {threads}u;\n");
     source += &grid.wgsl();
-    source += &finish(kernel, chain);
+    source += &functions(kernel, chain);
+    source += &computed(kernel, chain);
+    source += &if four { computes_four(kernel, chain) } else { computes_one(kernel, chain) };
     source += include_str!("../../../../shaders/chain.wgsl");
     let label = format!("{steps} on {} elements", chain.elements);
-    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
+}
+
+/// `fn computed(i, x0, x1, ..)`: computes the steps for the element with the row-major index `i`
+/// from those of the reads that are used, and stores or adds the results.
+fn computed(kernel: &Kernel, chain: &Chain) -> String {
+    let reads = used(kernel, chain);
+    let parameters: String =
+        reads.iter().map(|&n| format!(", x{n}: {}", value_type(kernel.reads[n].dtype))).collect();
+    format!("fn computed(i: u32{parameters}) {{\n{}}}\n", body(kernel, chain))
+}
+
+/// `fn compute(thread)`, which computes one element.
+fn computes_one(kernel: &Kernel, chain: &Chain) -> String {
+    let value = |n: &usize| format!(", {}", truth(format!("r{n}_one(i)"), kernel.reads[*n].dtype));
+    let values: String = used(kernel, chain).iter().map(value).collect();
+    format!("fn compute(i: u32) {{\n    computed(i{values});\n}}\n")
+}
+
+/// `fn compute(thread)`, which computes four elements.
+fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
+    let reads = used(kernel, chain);
+    let mut text = "fn compute(thread: u32) {\n    let i = thread * 4u;\n".to_string();
+    for n in &reads {
+        writeln!(text, "    let y{n} = r{n}_four(i);").expect("a string takes any text");
+    }
+    for (k, component) in ["x", "y", "z", "w"].iter().enumerate() {
+        let value =
+            |n: &usize| format!(", {}", truth(format!("y{n}.{component}"), kernel.reads[*n].dtype));
+        let values: String = reads.iter().map(value).collect();
+        writeln!(text, "    computed(i + {k}u{values});").expect("a string takes any text");
+    }
+    text + "}\n"
 }
 
 /// `fn finish(i: u32, product: f32)` and what it calls: computes the steps for the element with
 /// the row-major index `i`, and stores or adds the results.
 pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = functions(kernel, chain) + "fn finish(i: u32, product: f32) {\n";
+    for n in used(kernel, chain) {
+        let value = truth(format!("r{n}[r{n}_at(i)]"), kernel.reads[n].dtype);
+        writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
+    }
+    text + &body(kernel, chain) + "}\n"
+}
+
+/// What the steps call.
+fn functions(kernel: &Kernel, chain: &Chain) -> String {
     let mut text = String::new();
     if needs_math(chain) {
         text += include_str!("../../../../shaders/math.wgsl");
@@ -34,14 +84,12 @@ pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
     if kernel.uses_key() {
         text += include_str!("../../../../shaders/random.wgsl");
     }
-    text += "fn finish(i: u32, product: f32) {\n";
-    for (n, read) in kernel.reads.iter().enumerate() {
-        if is_read(chain, n) {
-            let value = format!("r{n}[r{n}_at(i)]");
-            let value = if read.dtype == DType::Bool { format!("({value} != 0u)") } else { value };
-            writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
-        }
-    }
+    text
+}
+
+/// The steps on the elements `x0, x1, ..` of the reads, and the stores of the results.
+fn body(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = String::new();
     for (n, step) in chain.steps.iter().enumerate() {
         let of = dtype(kernel, chain, step.arguments[0]);
         let value = expression(step, of);
@@ -56,7 +104,21 @@ pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
         };
         writeln!(text, "    w{n}[i] = {value};").expect("a string takes any text");
     }
-    text + "}\n"
+    text
+}
+
+/// The reads that are used as elements.
+fn used(kernel: &Kernel, chain: &Chain) -> Vec<usize> {
+    (0..kernel.reads.len()).filter(|&read| is_read(chain, read)).collect()
+}
+
+fn value_type(dtype: DType) -> &'static str {
+    if dtype == DType::Bool { "bool" } else { element(dtype) }
+}
+
+/// An element of a buffer as a value.
+fn truth(element: String, dtype: DType) -> String {
+    if dtype == DType::Bool { format!("({element} != 0u)") } else { element }
 }
 
 fn is_read(chain: &Chain, read: usize) -> bool {

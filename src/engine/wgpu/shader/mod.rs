@@ -52,9 +52,9 @@ impl Shader {
 pub(super) const MOST_WORKGROUPS: usize = 65_535;
 
 /// The shader of a kernel; a product is cut into `tile`s.
-pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, _abilities: &Abilities) -> Shader {
+pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities) -> Shader {
     match &kernel.body {
-        Body::Chain(chain) => chain::chain(kernel, chain),
+        Body::Chain(chain) => chain::chain(kernel, chain, abilities),
         Body::Matmul(_) => matmul::matmul(kernel, tile.expect("a product has a tile")),
         Body::Sum(_) | Body::ArgMax(_) | Body::ArgMin(_) => reduce::reduce(kernel),
         Body::Softmax | Body::SoftmaxGradient | Body::LogSoftmax | Body::LogSoftmaxGradient => {

@@ -1,78 +1,105 @@
 //! Softmax, layer norm and their gradients to WGSL.
 
 use super::Shader;
-use super::bindings::{bindings, grid};
+use super::bindings::{Loads, Neighbours, grid};
+use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Body, Kernel, Target};
 
 /// Threads of a workgroup where a thread computes a row: few, so that few rows keep several
 /// workgroups busy.
 const ROW_WORKGROUP: usize = 16;
 
-/// Threads of a workgroup where a thread computes a column.
+/// Threads of a workgroup where a thread computes four columns, on a GPU; and on a CPU, where it is
+/// the columns of all threads of a workgroup that make up for its statistics of all rows.
 const COLUMN_WORKGROUP: usize = 64;
+const CPU_COLUMN_WORKGROUP: usize = 16;
+
+/// Most rows whose statistics a workgroup has at once.
+const MOST_STATISTICS: usize = 256;
 
 /// The shader of a kernel whose body is one of the softmax or layer norm family.
-pub(super) fn rows(kernel: &Kernel) -> Shader {
+pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
     let shape = &kernel.reads[0].view.shape;
     let columns = shape.last().copied().unwrap_or(1);
     let rows = shape.iter().product::<usize>() / columns;
-    let mut head = bindings(kernel);
-    head += &format!("const ROWS: u32 = {rows}u;\nconst COLUMNS: u32 = {columns}u;\n");
-    let over_columns = matches!(kernel.body, Body::LayerNormGradientGamma(_));
-    let grid = if over_columns {
-        grid(columns, COLUMN_WORKGROUP)
-    } else {
-        grid(rows, ROW_WORKGROUP)
+    let quads = columns.div_ceil(4);
+    let neighbours = kernel.reads.iter().map(|read| match read.view.shape.len() {
+        0 => Neighbours::Flat,
+        rank => Neighbours::Along(rank - 1),
+    });
+    let loads = Loads::new(kernel, abilities, &neighbours.collect::<Vec<_>>());
+    let mut source = loads.head;
+    source += &format!(
+        "const ROWS: u32 = {rows}u;\nconst COLUMNS: u32 = {columns}u;\n\
+         const QUADS: u32 = {quads}u;\n"
+    );
+    source += include_str!("../../../../shaders/quads.wgsl");
+    let grid = match kernel.body {
+        Body::LayerNormGradientGamma(_) => {
+            let size =
+                if abilities.cpu { CPU_COLUMN_WORKGROUP } else { COLUMN_WORKGROUP };
+            grid(quads, size.max((quads / 2).next_power_of_two().min(COLUMN_WORKGROUP)))
+        }
+        _ => grid(rows, ROW_WORKGROUP),
     };
-    head += &grid.wgsl();
-    let softmax = |name: &str, second: bool| {
-        let math = include_str!("../../../../shaders/math.wgsl");
-        let second = if second { load("second", 1) } else { String::new() + NO_SECOND };
-        let compute = format!("fn compute(row: u32) {{ {name}(row); }}\n");
-        let body = include_str!("../../../../shaders/softmax.wgsl");
-        (name.to_string(), format!("{math}{}{second}{compute}{body}", load("first", 0)))
-    };
-    let norm = |name: &str, epsilon: f64, gradient: bool| {
-        let gamma = element("gamma", 1);
-        let beta = if !gradient && kernel.reads.len() > 2 { element("beta", 2) } else { zero("beta", "c") };
-        let g = if gradient { load("g", 2) } else { zero("g", "i") };
-        let compute = format!("fn compute(row: u32) {{ {name}(row); }}\n");
-        let epsilon = constant(epsilon);
-        let body = include_str!("../../../../shaders/layer_norm.wgsl");
-        (name.to_string(), format!("{epsilon}{}{gamma}{beta}{g}{compute}{body}", load("x", 0)))
-    };
-    let (name, body) = match kernel.body {
-        Body::Softmax => softmax("softmax", false),
-        Body::SoftmaxGradient => softmax("softmax_gradient", true),
-        Body::LogSoftmax => softmax("log_softmax", false),
-        Body::LogSoftmaxGradient => softmax("log_softmax_gradient", true),
-        Body::LayerNorm(epsilon) => norm("layer_norm", epsilon, false),
-        Body::LayerNormGradient(epsilon) => norm("layer_norm_gradient", epsilon, true),
+    source += &grid.wgsl();
+    let name = match kernel.body {
+        Body::Softmax => softmax(&mut source, "softmax", 1),
+        Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2),
+        Body::LogSoftmax => softmax(&mut source, "log_softmax", 1),
+        Body::LogSoftmaxGradient => softmax(&mut source, "log_softmax_gradient", 2),
+        Body::LayerNorm(epsilon) => {
+            let names = &["x", "gamma", "beta"][..kernel.reads.len()];
+            norm(&mut source, "layer_norm", epsilon, names)
+        }
+        Body::LayerNormGradient(epsilon) => {
+            norm(&mut source, "layer_norm_gradient", epsilon, &["x", "gamma", "g"])
+        }
         Body::LayerNormGradientGamma(epsilon) => {
-            let body = include_str!("../../../../shaders/layer_norm_gamma.wgsl");
-            let parts = [constant(epsilon), load("x", 0), load("g", 1), put(kernel)];
-            ("layer_norm_gamma".to_string(), parts.concat() + body)
+            source += &format!("const BLOCK: u32 = {}u;\n", rows.min(MOST_STATISTICS));
+            norm_gamma(&mut source, epsilon, &put(kernel))
         }
         ref body => unreachable!("no row kernel: {body:?}"),
     };
     let label = format!("{name} of {rows} rows of {columns}");
-    Shader { label, source: head + &body, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
-const NO_SECOND: &str = "fn second(i: u32) -> f32 { return 0.0; }\n";
-
-/// `fn name(i)`: an element of a read by its row-major index.
-fn load(name: &str, read: usize) -> String {
-    format!("fn {name}(i: u32) -> f32 {{ return r{read}[r{read}_at(i)]; }}\n")
+fn softmax<'a>(source: &mut String, name: &'a str, reads: usize) -> &'a str {
+    *source += include_str!("../../../../shaders/math.wgsl");
+    *source += &named(&["first", "second"], reads);
+    *source += include_str!("../../../../shaders/softmax.wgsl");
+    *source += &format!("fn compute(row: u32) {{ {name}(row); }}\n");
+    name
 }
 
-/// `fn name(c)`: an element of a read that has one row.
-fn element(name: &str, read: usize) -> String {
-    format!("fn {name}(c: u32) -> f32 {{ return r{read}[r{read}_at(c)]; }}\n")
+fn norm<'a>(source: &mut String, name: &'a str, epsilon: f64, reads: &[&str]) -> &'a str {
+    *source += &constant(epsilon);
+    *source += &named(reads, reads.len());
+    for absent in ["beta", "g"].iter().filter(|name| !reads.contains(name)) {
+        *source += &format!("fn {absent}(i: u32) -> vec4<f32> {{ return vec4(0.0); }}\n");
+    }
+    *source += include_str!("../../../../shaders/statistics.wgsl");
+    *source += include_str!("../../../../shaders/layer_norm.wgsl");
+    *source += &format!("fn compute(row: u32) {{ {name}(row); }}\n");
+    name
 }
 
-fn zero(name: &str, argument: &str) -> String {
-    format!("fn {name}({argument}: u32) -> f32 {{ return 0.0; }}\n")
+fn norm_gamma(source: &mut String, epsilon: f64, put: &str) -> &'static str {
+    *source += &(constant(epsilon) + &named(&["x", "g"], 2) + put);
+    *source += include_str!("../../../../shaders/statistics.wgsl");
+    *source += include_str!("../../../../shaders/layer_norm_gamma.wgsl");
+    "layer_norm_gamma"
+}
+
+/// `fn name(i)` for the first reads: four elements of a row.
+fn named(names: &[&str], reads: usize) -> String {
+    let names = names.iter().chain(&["unused"]).enumerate().take(reads);
+    names
+        .map(|(n, name)| {
+            format!("fn {name}(i: u32) -> vec4<f32> {{ return r{n}_four(i); }}\n")
+        })
+        .collect()
 }
 
 fn constant(epsilon: f64) -> String {

@@ -1,0 +1,176 @@
+//! Loads of elements, one or four neighbours at once, in the fastest way that the device has.
+
+use super::{declared, element, merged};
+use crate::engine::wgpu::kernel::{Kernel, Operand, View};
+use crate::engine::wgpu::shader::matmul::Abilities;
+
+/// Which four elements of a read are loaded at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::wgpu::shader) enum Neighbours {
+    /// None: elements are loaded one by one.
+    One,
+    /// Elements i to i + 3 in row-major order, for i that are multiples of 4.
+    Flat,
+    /// Four along an axis, from one whose position there is a multiple of 4. Those beyond the
+    /// axis's end are anything.
+    Along(usize),
+}
+
+/// How a read is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Single elements.
+    Plain,
+    /// Four elements together: aligned ones only.
+    Vectors,
+    /// Two 64-bit integers of two elements each, which a thread on a CPU loads like two elements.
+    Wide,
+    /// That many vectors of four elements in a uniform buffer.
+    Uniform(usize),
+}
+
+/// The bindings of a kernel, and functions that load from its reads.
+#[derive(Debug)]
+pub(in crate::engine::wgpu::shader) struct Loads {
+    /// What [`super::bindings`] has, but with other types for some reads; and for every read that
+    /// is followed by `element` in `vec4<element>`: `rN_one(i)`, the element with the row-major
+    /// index `i`; `rN_one_at(p)`, the one at a position in the buffer; and where four are loaded
+    /// at once, `rN_four(i)` and `rN_four_at(p)`, the four from that one on.
+    pub head: String,
+    /// As [`super::super::Shader`] has them.
+    pub uniforms: Vec<u64>,
+}
+
+impl Loads {
+    /// Loads from each read as `neighbours` says.
+    pub fn new(kernel: &Kernel, abilities: &Abilities, neighbours: &[Neighbours]) -> Self {
+        let reads = || kernel.reads.iter().zip(neighbours);
+        let accesses: Vec<Access> =
+            reads().map(|(read, &four)| access(&read.view, four, abilities)).collect();
+        let mut head = declared(kernel, |n| declaration(element(kernel.reads[n].dtype), accesses[n]));
+        for (n, ((read, &four), &access)) in reads().zip(&accesses).enumerate() {
+            head += &one(n, read, access);
+            if let Some(stride) = stride(&read.view, four) {
+                head += &four_at(n, read, access, stride, is_aligned(&read.view, four));
+            } else if four != Neighbours::One {
+                head += &four_apart(n, read);
+            }
+        }
+        let uniform = |&access: &Access| match access {
+            Access::Uniform(vectors) => 16 * vectors as u64,
+            _ => 0,
+        };
+        Self { head, uniforms: accesses.iter().map(uniform).collect() }
+    }
+}
+
+/// Elements from the buffer's start to behind the view's last one.
+fn span(view: &View) -> usize {
+    let steps = view.shape.iter().zip(&view.strides);
+    view.offset + steps.map(|(&size, &stride)| (size - 1) * stride).sum::<usize>() + 1
+}
+
+fn access(view: &View, neighbours: Neighbours, abilities: &Abilities) -> Access {
+    let span = span(view);
+    let vectors = span.div_ceil(4);
+    let whole = is_aligned(view, neighbours) && span.is_multiple_of(4);
+    match abilities.cpu {
+        true if 16 * vectors as u64 <= abilities.uniform_bytes => Access::Uniform(vectors),
+        true if whole && abilities.wide => Access::Wide,
+        false if whole => Access::Vectors,
+        _ => Access::Plain,
+    }
+}
+
+/// Distance between the four elements; none where it is not always the same.
+fn stride(view: &View, neighbours: Neighbours) -> Option<usize> {
+    match neighbours {
+        Neighbours::One => None,
+        Neighbours::Along(axis) if view.shape[axis] == 1 => Some(0),
+        Neighbours::Along(axis) => Some(view.strides[axis]),
+        Neighbours::Flat => match merged(view).last() {
+            None => Some(0),
+            Some(&(size, stride)) => size.is_multiple_of(4).then_some(stride),
+        },
+    }
+}
+
+/// Whether the four elements are next to each other and start at multiples of 4.
+fn is_aligned(view: &View, neighbours: Neighbours) -> bool {
+    let others: Vec<usize> = match neighbours {
+        Neighbours::Along(axis) => {
+            let others = (0..view.shape.len()).filter(|&other| other != axis);
+            others.filter(|&other| view.shape[other] > 1).map(|other| view.strides[other]).collect()
+        }
+        _ => merged(view).iter().rev().skip(1).map(|&(_, stride)| stride).collect(),
+    };
+    stride(view, neighbours) == Some(1)
+        && view.offset.is_multiple_of(4)
+        && others.iter().all(|stride| stride.is_multiple_of(4))
+}
+
+fn declaration(element: &str, access: Access) -> (&'static str, String) {
+    match access {
+        Access::Plain => ("storage, read", format!("array<{element}>")),
+        Access::Vectors => ("storage, read", format!("array<vec4<{element}>>")),
+        Access::Wide => ("storage, read", "array<vec2<u64>>".into()),
+        Access::Uniform(vectors) => ("uniform", format!("array<vec4<{element}>, {vectors}>")),
+    }
+}
+
+/// A vector has no component that is computed: compilers for CPUs go through memory for that.
+fn one(n: usize, read: &Operand, access: Access) -> String {
+    let element = element(read.dtype);
+    let value = match access {
+        Access::Plain => format!("return r{n}[p];"),
+        Access::Wide => format!(
+            "let v = r{n}[p >> 2u];\n    let w = select(v.x, v.y, (p & 2u) != 0u);\n    \
+             return bitcast<{element}>(u32(select(w, w >> 32u, (p & 1u) != 0u)));"
+        ),
+        Access::Vectors | Access::Uniform(_) => format!(
+            "let v = r{n}[p >> 2u];\n    let w = select(v.xy, v.zw, (p & 2u) != 0u);\n    \
+             return select(w.x, w.y, (p & 1u) != 0u);"
+        ),
+    };
+    format!(
+        "fn r{n}_one_at(p: u32) -> {element} {{\n    {value}\n}}\n\
+         fn r{n}_one(i: u32) -> {element} {{ return r{n}_one_at(r{n}_at(i)); }}\n"
+    )
+}
+
+fn four_at(n: usize, read: &Operand, access: Access, stride: usize, aligned: bool) -> String {
+    let element = element(read.dtype);
+    let last = span(&read.view) - 1;
+    let value = match (access, stride) {
+        (_, 0) => format!("return vec4(r{n}_one_at(p));"),
+        (Access::Vectors | Access::Uniform(_), _) if aligned => format!("return r{n}[p >> 2u];"),
+        (Access::Wide, _) if aligned => format!(
+            "let v = r{n}[p >> 2u];\n    \
+             return bitcast<vec4<{element}>>(vec4(u32(v.x), u32(v.x >> 32u), \
+             u32(v.y), u32(v.y >> 32u)));"
+        ),
+        (Access::Uniform(vectors), 1) => format!(
+            "let a = r{n}[p >> 2u];\n    let b = r{n}[min((p >> 2u) + 1u, {}u)];\n    \
+             let two = (p & 2u) != 0u;\n    let c = select(a, vec4(a.zw, b.xy), two);\n    \
+             let d = select(b.x, b.z, two);\n    \
+             return select(c, vec4(c.yzw, d), (p & 1u) != 0u);",
+            vectors - 1
+        ),
+        _ => {
+            let next = |k| format!("r{n}_one_at(min(p + {}u, {last}u))", k * stride);
+            format!("return vec4({}, {}, {}, {});", next(0), next(1), next(2), next(3))
+        }
+    };
+    format!(
+        "fn r{n}_four_at(p: u32) -> vec4<{element}> {{\n    {value}\n}}\n\
+         fn r{n}_four(i: u32) -> vec4<{element}> {{ return r{n}_four_at(r{n}_at(i)); }}\n"
+    )
+}
+
+fn four_apart(n: usize, read: &Operand) -> String {
+    let element = element(read.dtype);
+    format!(
+        "fn r{n}_four(i: u32) -> vec4<{element}> {{\n    \
+         return vec4(r{n}_one(i), r{n}_one(i + 1u), r{n}_one(i + 2u), r{n}_one(i + 3u));\n}}\n"
+    )
+}
