@@ -1,47 +1,47 @@
-// Gradient of layer norm for gamma: sum over rows of g (x - mean) / deviation. One thread sums one
-// column, rows ascending; a workgroup first shares out the statistics of as many rows as it has
-// threads.
+// Gradient of layer norm for gamma: sum over rows of g (x - mean) / deviation. One thread sums four
+// columns, rows ascending; a workgroup first shares out the statistics of the next BLOCK rows.
 //
-// The head has ROWS, COLUMNS and EPSILON, `x(i)` and `g(i)`, which load an element, `put(c, sum)`,
-// and the grid.
+// The head has ROWS, COLUMNS, QUADS and BLOCK, `x(row, q)` and `g(row, q)`, which load four elements,
+// quads.wgsl, statistics.wgsl, `put(c, sum)`, and the grid.
 
-var<workgroup> mean: array<f32, WORKGROUP>;
-var<workgroup> scale: array<f32, WORKGROUP>;
+var<workgroup> shared_out: array<vec2<f32>, BLOCK>;
+
+fn put_columns(q: u32, sum: vec4<f32>) {
+    let last = min(4u, COLUMNS - 4u * q);
+    put(4u * q, sum.x);
+    if (last > 1u) {
+        put(4u * q + 1u, sum.y);
+    }
+    if (last > 2u) {
+        put(4u * q + 2u, sum.z);
+    }
+    if (last > 3u) {
+        put(4u * q + 3u, sum.w);
+    }
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let column = thread_index(workgroup, local);
-    var sum = 0.0;
-    for (var block = 0u; block < ROWS; block += WORKGROUP) {
-        let row = block + local;
-        if (row < ROWS) {
-            var total = 0.0;
-            for (var c = 0u; c < COLUMNS; c += 1u) {
-                total += x(row * COLUMNS + c);
-            }
-            let middle = total / f32(COLUMNS);
-            var squares = 0.0;
-            for (var c = 0u; c < COLUMNS; c += 1u) {
-                let d = x(row * COLUMNS + c) - middle;
-                squares = fma(d, d, squares);
-            }
-            mean[local] = middle;
-            scale[local] = 1.0 / sqrt(squares / f32(COLUMNS) + EPSILON);
+    let q = thread_index(workgroup, local);
+    var sum = vec4(0.0);
+    for (var block = 0u; block < ROWS; block += BLOCK) {
+        let rows = min(BLOCK, ROWS - block);
+        for (var r = local; r < rows; r += WORKGROUP) {
+            shared_out[r] = statistics(block + r);
         }
         workgroupBarrier();
-        if (column < COLUMNS) {
-            let rows = min(WORKGROUP, ROWS - block);
+        if (q < QUADS) {
             for (var r = 0u; r < rows; r += 1u) {
-                let i = (block + r) * COLUMNS + column;
-                sum = fma(g(i), (x(i) - mean[r]) * scale[r], sum);
+                let stats = shared_out[r];
+                sum = fma(g(block + r, q), (x(block + r, q) - stats.x) * stats.y, sum);
             }
         }
         workgroupBarrier();
     }
-    if (column < COLUMNS) {
-        put(column, sum);
+    if (q < QUADS) {
+        put_columns(q, sum);
     }
 }

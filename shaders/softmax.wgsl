@@ -6,63 +6,74 @@
 //     softmax_gradient      y (g - sum(g y))                       from the output y
 //     log_softmax_gradient  g - exp(y) sum(g)                      from the output y
 //
-// The head has ROWS and COLUMNS, `first(i)` and `second(i)`, which load element i of x and g or of
-// y and g, `w0`, the grid, and `compute(row)`, which calls one of these.
+// The head has ROWS, COLUMNS and QUADS, `first(row, q)` and `second(row, q)`, which load four elements of x and
+// g or of y and g, quads.wgsl, the grid, and `compute(row)`, which calls one of these.
+
+fn exps(v: vec4<f32>) -> vec4<f32> {
+    return vec4(exp_(v.x), exp_(v.y), exp_(v.z), exp_(v.w));
+}
+
+fn larger(a: f32, b: f32) -> f32 {
+    return select(a, b, b > a);
+}
 
 fn largest(row: u32) -> f32 {
-    var most = first(row * COLUMNS);
-    for (var c = 1u; c < COLUMNS; c += 1u) {
-        let x = first(row * COLUMNS + c);
-        most = select(most, x, x > most);
+    var most = first(row, 0u).x;
+    for (var q = 0u; q < QUADS; q += 1u) {
+        let v = first(row, q);
+        let x = padded(v, v.xxxx, q);
+        most = larger(larger(larger(larger(most, x.x), x.y), x.z), x.w);
     }
     return most;
 }
 
-fn softmax(row: u32) {
-    let most = largest(row);
+// Sum of exp(x - most). Exponentials are computed again for the output: a CPU takes longer to load
+// what was stored.
+fn total(row: u32, most: f32) -> f32 {
     var sum = 0.0;
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        let e = exp_(first(row * COLUMNS + c) - most);
-        w0[row * COLUMNS + c] = e;
-        sum += e;
+    for (var q = 0u; q < QUADS; q += 1u) {
+        sum = add(sum, exps(first(row, q) - most), q);
     }
-    let scale = 1.0 / sum;
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        w0[row * COLUMNS + c] = w0[row * COLUMNS + c] * scale;
+    return sum;
+}
+
+fn softmax(row: u32) {
+    begin(row);
+    let most = largest(row);
+    let scale = 1.0 / total(row, most);
+    for (var q = 0u; q < QUADS; q += 1u) {
+        store(row, q, exps(first(row, q) - most) * scale);
     }
 }
 
 fn log_softmax(row: u32) {
+    begin(row);
     let most = largest(row);
-    var sum = 0.0;
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        sum += exp_(first(row * COLUMNS + c) - most);
-    }
-    let shift = log_(sum);
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        w0[row * COLUMNS + c] = first(row * COLUMNS + c) - most - shift;
+    let shift = log_(total(row, most));
+    for (var q = 0u; q < QUADS; q += 1u) {
+        store(row, q, first(row, q) - most - shift);
     }
 }
 
 fn softmax_gradient(row: u32) {
+    begin(row);
     var sum = 0.0;
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        sum = fma(first(row * COLUMNS + c), second(row * COLUMNS + c), sum);
+    for (var q = 0u; q < QUADS; q += 1u) {
+        sum = add_products(sum, first(row, q), second(row, q), q);
     }
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        let i = row * COLUMNS + c;
-        w0[i] = first(i) * (second(i) - sum);
+    for (var q = 0u; q < QUADS; q += 1u) {
+        store(row, q, first(row, q) * (second(row, q) - sum));
     }
 }
 
 fn log_softmax_gradient(row: u32) {
+    begin(row);
     var sum = 0.0;
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        sum += second(row * COLUMNS + c);
+    for (var q = 0u; q < QUADS; q += 1u) {
+        sum = add(sum, second(row, q), q);
     }
-    for (var c = 0u; c < COLUMNS; c += 1u) {
-        let i = row * COLUMNS + c;
-        w0[i] = fma(-exp_(first(i)), sum, second(i));
+    for (var q = 0u; q < QUADS; q += 1u) {
+        store(row, q, fma(-exps(first(row, q)), vec4(sum), second(row, q)));
     }
 }
 

@@ -16,15 +16,27 @@ use burn::nn::{
 };
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
-use super::common::{compare, tensor};
+use super::common::{compare, compare_on_gpu, tensor};
 use super::{linear, seeded, weighted};
+use zerobubble::batch::Batch;
 
 /// Checks a layer behind a linear one, so that its input has a gradient.
 fn check<L: Module>(name: &str, layer: L, forward: impl Fn(&L, Tensor<3>) -> Tensor<3>) {
     let model = (linear(4, 6), layer);
     let loss = |model: &(Linear, L), x: Tensor<3>| weighted(forward(&model.1, model.0.forward(x)));
-    compare(&model, &loss, |device| tensor(1, [3, 5, 4], -1.0, 1.0).to_device(device))
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let batch = |device: &Device| tensor(1, [3, 5, 4], -1.0, 1.0).to_device(device);
+    check_everywhere(name, &model, &loss, batch);
+}
+
+/// Compares gradients with Burn's on a CPU device, and those with a GPU's.
+fn check_everywhere<M: Module, B: Batch>(
+    name: &str,
+    model: &M,
+    loss: &impl Fn(&M, B) -> Tensor<1>,
+    batch: impl Fn(&Device) -> B,
+) {
+    compare(model, loss, &batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+    compare_on_gpu(model, loss, &batch).unwrap_or_else(|error| panic!("{name} on a GPU: {error}"));
 }
 
 #[test]
@@ -119,7 +131,7 @@ fn tokens<const D: usize>(dims: [usize; D], device: &Device) -> Tensor<D, Int> {
 fn embedding_has_burns_gradients() {
     let model: Embedding = EmbeddingConfig::new(7, 4).init(&seeded());
     let loss = |model: &Embedding, x| weighted(model.forward(x));
-    compare(&model, &loss, |device| tokens([3, 5], device)).unwrap();
+    check_everywhere("Embedding", &model, &loss, |device| tokens([3, 5], device));
 }
 
 #[test]
@@ -141,18 +153,18 @@ fn cross_entropy_has_burns_gradients() {
     for (name, config) in losses {
         let probabilities = !config.logits;
         let model = (linear(4, 7), config.init(&device));
-        let loss = |(linear, loss): &(Linear, CrossEntropyLoss), (x, targets): Batch| {
+        let loss = |(linear, loss): &(Linear, CrossEntropyLoss), (x, targets): Rows| {
             let logits = linear.forward(x);
             let logits = if probabilities { activation::softmax(logits, 1) } else { logits };
             loss.forward(logits, targets)
         };
         let batch =
             |device: &Device| (tensor(2, [9, 4], -1.0, 1.0).to_device(device), tokens([9], device));
-        compare(&model, &loss, batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+        check_everywhere(name, &model, &loss, batch);
     }
 }
 
-type Batch = (Tensor<2>, Tensor<1, Int>);
+type Rows = (Tensor<2>, Tensor<1, Int>);
 
 #[test]
 fn mean_squared_error_has_burns_gradients() {
@@ -165,6 +177,6 @@ fn mean_squared_error_has_burns_gradients() {
             let make = |seed| tensor(seed, [5, 4], -1.0, 1.0).to_device(device);
             (make(1), make(2))
         };
-        compare(&linear(4, 4), &loss, batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+        check_everywhere(name, &linear(4, 4), &loss, batch);
     }
 }

@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use zerobubble::batch::Batch;
 use zerobubble::nn::with_dropout_key;
+use zerobubble::{Sgd, Trainer};
 
 /// Largest accepted difference of an element, relative to 1 or to the largest element of its
 /// tensor if that is larger.
@@ -26,6 +27,60 @@ where
         close(ours, burns).map_err(|difference| format!("gradient of {path}: {difference}"))?;
     }
     Ok(())
+}
+
+/// Compares the gradient of every parameter on a GPU with that on the CPU: one step of learning rate
+/// 1 takes exactly the gradient off the parameter, but for one rounding.
+pub fn compare_on_gpu<M, B, L>(
+    model: &M,
+    loss: &L,
+    batch: impl Fn(&Device) -> B,
+) -> Result<(), String>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let example = batch(&Device::flex());
+    let expected = zerobubble::gradients(model, loss, &example).map_err(|e| e.to_string())?;
+    let step = || {
+        let mut trainer = Trainer::of(model.clone(), |model: &M, batch: B| loss(model, batch))
+            .devices("gpu:0")?
+            .optimizer(Sgd::default())
+            .learning_rate(1.0)
+            .microbatches(1)
+            .build(&example)?;
+        trainer.step(example.clone())?;
+        trainer.into_module()
+    };
+    let trained = step().map_err(|e| e.to_string())?;
+    let pairs = values(model).into_iter().zip(values(&trained));
+    for ((path, expected), (before, after)) in expected.iter().zip(pairs) {
+        let largest = expected.iter::<f32>().chain(before.iter().copied());
+        let largest = largest.fold(1.0, |largest: f32, x| largest.max(x.abs()));
+        let found = before.iter().zip(&after).map(|(before, after)| before - after);
+        for (at, (found, expected)) in found.zip(expected.iter::<f32>()).enumerate() {
+            if (found - expected).abs() > 2e-5 * largest {
+                return Err(format!("{path}: element {at} is {found}, on the CPU {expected}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The parameters' elements in the module's order, each parameter once.
+fn values<M: Module>(model: &M) -> Vec<Vec<f32>> {
+    struct Values(Vec<(ParamId, Vec<f32>)>);
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.iter().all(|(id, _)| *id != param.id) {
+                self.0.push((param.id, param.val().into_data().iter::<f32>().collect()));
+            }
+        }
+    }
+    let mut values = Values(Vec::new());
+    model.visit(&mut values);
+    values.0.into_iter().map(|(_, values)| values).collect()
 }
 
 /// Whether every element of `ours` is within [`TOLERANCE`] of Burn's.

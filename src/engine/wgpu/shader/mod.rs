@@ -58,10 +58,10 @@ pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities
         Body::Matmul(_) => matmul::matmul(kernel, tile.expect("a product has a tile")),
         Body::Sum(_) | Body::ArgMax(_) | Body::ArgMin(_) => reduce::reduce(kernel),
         Body::Softmax | Body::SoftmaxGradient | Body::LogSoftmax | Body::LogSoftmaxGradient => {
-            rows::rows(kernel)
+            rows::rows(kernel, abilities)
         }
         Body::LayerNorm(_) | Body::LayerNormGradient(_) | Body::LayerNormGradientGamma(_) => {
-            rows::rows(kernel)
+            rows::rows(kernel, abilities)
         }
         Body::Embedding | Body::EmbeddingGradient | Body::Gather(_) | Body::ScatterAdd(_) => {
             index::index(kernel)

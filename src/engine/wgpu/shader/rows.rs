@@ -43,11 +43,12 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
         _ => grid(rows, ROW_WORKGROUP),
     };
     source += &grid.wgsl();
+    let kept = abilities.cpu && quads <= 16 && std::env::var("KEPT").is_ok();
     let name = match kernel.body {
-        Body::Softmax => softmax(&mut source, "softmax", 1),
-        Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2),
-        Body::LogSoftmax => softmax(&mut source, "log_softmax", 1),
-        Body::LogSoftmaxGradient => softmax(&mut source, "log_softmax_gradient", 2),
+        Body::Softmax => softmax(&mut source, "softmax", 1, kept),
+        Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2, kept),
+        Body::LogSoftmax => softmax(&mut source, "log_softmax", 1, kept),
+        Body::LogSoftmaxGradient => softmax(&mut source, "log_softmax_gradient", 2, kept),
         Body::LayerNorm(epsilon) => {
             let names = &["x", "gamma", "beta"][..kernel.reads.len()];
             norm(&mut source, "layer_norm", epsilon, names)
@@ -65,9 +66,18 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
-fn softmax<'a>(source: &mut String, name: &'a str, reads: usize) -> &'a str {
+fn softmax<'a>(source: &mut String, name: &'a str, reads: usize, kept: bool) -> &'a str {
     *source += include_str!("../../../../shaders/math.wgsl");
-    *source += &named(&["first", "second"], reads);
+    let names = &["first", "second"][..reads];
+    if kept {
+        *source += &kept_rows(names);
+    } else {
+        *source += &named(names);
+        *source += "fn begin(row: u32) {}\n";
+    }
+    if reads < 2 {
+        *source += &absent("second");
+    }
     *source += include_str!("../../../../shaders/softmax.wgsl");
     *source += &format!("fn compute(row: u32) {{ {name}(row); }}\n");
     name
@@ -75,9 +85,9 @@ fn softmax<'a>(source: &mut String, name: &'a str, reads: usize) -> &'a str {
 
 fn norm<'a>(source: &mut String, name: &'a str, epsilon: f64, reads: &[&str]) -> &'a str {
     *source += &constant(epsilon);
-    *source += &named(reads, reads.len());
-    for absent in ["beta", "g"].iter().filter(|name| !reads.contains(name)) {
-        *source += &format!("fn {absent}(i: u32) -> vec4<f32> {{ return vec4(0.0); }}\n");
+    *source += &named(reads);
+    for name in ["beta", "g"].iter().filter(|name| !reads.contains(name)) {
+        *source += &absent(name);
     }
     *source += include_str!("../../../../shaders/statistics.wgsl");
     *source += include_str!("../../../../shaders/layer_norm.wgsl");
@@ -86,20 +96,41 @@ fn norm<'a>(source: &mut String, name: &'a str, epsilon: f64, reads: &[&str]) ->
 }
 
 fn norm_gamma(source: &mut String, epsilon: f64, put: &str) -> &'static str {
-    *source += &(constant(epsilon) + &named(&["x", "g"], 2) + put);
+    *source += &(constant(epsilon) + &named(&["x", "g"]) + put);
     *source += include_str!("../../../../shaders/statistics.wgsl");
     *source += include_str!("../../../../shaders/layer_norm_gamma.wgsl");
     "layer_norm_gamma"
 }
 
-/// `fn name(i)` for the first reads: four elements of a row.
-fn named(names: &[&str], reads: usize) -> String {
-    let names = names.iter().chain(&["unused"]).enumerate().take(reads);
-    names
-        .map(|(n, name)| {
-            format!("fn {name}(i: u32) -> vec4<f32> {{ return r{n}_four(i); }}\n")
-        })
-        .collect()
+/// `fn name(row, q)` for every read: four elements of a row.
+fn named(names: &[&str]) -> String {
+    let function = |(n, name): (usize, &&str)| {
+        format!(
+            "fn {name}(row: u32, q: u32) -> vec4<f32> {{\n    \
+             return r{n}_four(row * COLUMNS + 4u * q);\n}}\n"
+        )
+    };
+    names.iter().enumerate().map(function).collect()
+}
+
+/// As [`named`], after `fn begin(row)` has loaded the row.
+fn kept_rows(names: &[&str]) -> String {
+    let mut text = String::new();
+    let mut begin = String::new();
+    for (n, name) in names.iter().enumerate() {
+        text += &format!(
+            "var<private> {name}_row: array<vec4<f32>, QUADS>;\n\
+             fn {name}(row: u32, q: u32) -> vec4<f32> {{ return {name}_row[q]; }}\n"
+        );
+        begin += &format!("        {name}_row[q] = r{n}_four(row * COLUMNS + 4u * q);\n");
+    }
+    let head = "fn begin(row: u32) {\n    for (var q = 0u; q < QUADS; q += 1u) {\n";
+    text + head + &begin + "    }\n}\n"
+}
+
+/// What the body names but does not call.
+fn absent(name: &str) -> String {
+    format!("fn {name}(row: u32, q: u32) -> vec4<f32> {{ return vec4(0.0); }}\n")
 }
 
 fn constant(epsilon: f64) -> String {
