@@ -16,7 +16,7 @@ fn main(
     var at = 0u;
     for (var n = 1u; n < INPUTS; n += 1u) {
         let x = load(o, n);
-        if (beats(x, best) || (x != x && best == best)) {
+        if (beats(x, best) || (!(x == x) && best == best)) {
             best = x;
             at = n;
         }

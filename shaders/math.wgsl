@@ -1,5 +1,8 @@
 // Elementwise functions by Cephes-style polynomials, as on CPU devices: the built-in exp, log,
 // tanh, sin, cos and pow may be far less exact. All keep NaN.
+//
+// Shader compilers may regroup sums of floats, cancel what only rounding keeps apart, take NaN for
+// impossible, and need not fuse `fma`. What must be exact here is therefore done on integers.
 
 // Bits that are no literal: infinities and NaN. The variable keeps the compiler from folding them.
 var<private> no_bits: u32 = 0u;
@@ -8,33 +11,58 @@ fn from_bits(bits: u32) -> f32 {
     return bitcast<f32>(bits | no_bits);
 }
 
+fn is_nan_(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// High and low words of a product.
+fn wide_product(a: u32, b: u32) -> vec2<u32> {
+    let a_low = a & 0xffffu;
+    let a_high = a >> 16u;
+    let b_low = b & 0xffffu;
+    let b_high = b >> 16u;
+    let low = a_low * b_low;
+    let middle = a_high * b_low + (low >> 16u);
+    let other = a_low * b_high + (middle & 0xffffu);
+    return vec2(a_high * b_high + (middle >> 16u) + (other >> 16u), a * b);
+}
+
+// x 2^n for n in -252..=254, in two factors: 2^n itself may be no float while the result is one.
+fn scaled_(x: f32, n: i32) -> f32 {
+    let half = n >> 1u;
+    return x * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((n - half + 127) << 23u);
+}
+
 // e^x.
 fn exp_(x0: f32) -> f32 {
     let x1 = select(x0, 89.0, x0 > 89.0);
     let x = select(x1, -104.0, x1 < -104.0);
     // Not by adding and subtracting 1.5 * 2^23: compilers of shaders take both away.
-    let n = floor(fma(x, 1.442695040888963, 0.5));
-    let e = i32(n);
-    let r = fma(n, 2.1219444e-4, fma(n, -0.6933594, x));
+    let n = i32(floor(fma(x, 1.442695040888963, 0.5)));
+    // ln 2 in two parts, the first 355 / 512. Two multiples of one float would be made one.
+    let r = fma(f32(n), 2.1219444e-4, fma(f32(n * 355), -0.001953125, x));
     var p = fma(1.9875691e-4, r, 1.3981999e-3);
     p = fma(p, r, 8.333452e-3);
     p = fma(p, r, 4.1665796e-2);
     p = fma(p, r, 1.6666665e-1);
     p = fma(p, r, 0.5);
     p = fma(p, r * r, r) + 1.0;
-    let half = e >> 1u;
-    let y = p * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((e - half + 127) << 23u);
-    return select(y, x0, x0 != x0);
+    return select(scaled_(p, n), x0, is_nan_(x0));
 }
 
-// ln x; -infinity at 0, NaN below.
-fn log_(x: f32) -> f32 {
-    let denormal = x < 1.1754944e-38;
+// The whole part of log2 x, and ln of the rest, which is in sqrt(1/2)..sqrt(2); for x > 0.
+struct Logarithm {
+    exponent: i32,
+    // Of ln(1 + f): f - f^2 / 2, and what is missing.
+    f: f32,
+    low: f32,
+}
+
+fn logarithm_(x: f32) -> Logarithm {
+    let denormal = bitcast<u32>(x) < 0x00800000u;
     let scaled = select(x, x * 8388608.0, denormal);
     let bits = bitcast<u32>(scaled) - 0x3f3504f3u;
-    let exponent = bitcast<i32>(bits) >> 23u;
     let f = bitcast<f32>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0;
-    let e = f32(exponent) - select(0.0, 23.0, denormal);
     let z = f * f;
     var p = fma(7.0376836e-2, f, -1.151461e-1);
     p = fma(p, f, 1.1676999e-1);
@@ -44,11 +72,20 @@ fn log_(x: f32) -> f32 {
     p = fma(p, f, 2.0000715e-1);
     p = fma(p, f, -2.4999994e-1);
     p = fma(p, f, 3.333333e-1);
-    let low = fma(z, -0.5, fma(e, -2.1219444e-4, p * f * z));
-    let y = fma(e, 0.6933594, f + low);
-    let high = bitcast<u32>(x) == 0x7f800000u;
-    let end = select(select(y, from_bits(0xff800000u), x == 0.0), x, high);
-    return select(end, from_bits(0x7fc00000u), x < 0.0 || x != x);
+    let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
+    return Logarithm(exponent, f, fma(z, -0.5, p * f * z));
+}
+
+// ln x; -infinity at 0, NaN below.
+fn log_(x: f32) -> f32 {
+    let l = logarithm_(x);
+    let low = fma(f32(l.exponent), -2.1219444e-4, l.low);
+    let y = fma(f32(l.exponent * 355), 0.001953125, l.f + low);
+    let bits = bitcast<u32>(x);
+    let above = select(y, x, bits == 0x7f800000u);
+    let end = select(above, from_bits(0xff800000u), (bits << 1u) == 0u);
+    // NaN, and all below zero.
+    return select(end, from_bits(0x7fc00000u), bits > 0x7f800000u && bits != 0x80000000u);
 }
 
 fn tanh_(x: f32) -> f32 {
@@ -106,12 +143,43 @@ fn gelu_gradient_(x: f32, g: f32) -> f32 {
     return g * (n.y + x * n.x);
 }
 
-// Sine of x + quadrant * pi / 2: pi / 2 in three parts (Cody and Waite 1980), then polynomials.
+// Eight words of 2 / pi, behind one of zeros.
+const TWO_OVER_PI = array<u32, 9>(
+    0u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu,
+    0xdebbc561u,
+);
+
+// Sine of x + quadrant * pi / 2, for quadrant 0 or 1: x is reduced by as many digits of 2 / pi as
+// it takes (Payne and Hanek 1983), then polynomials.
 fn sine_(x: f32, quadrant: i32) -> f32 {
-    let n = floor(fma(x, 0.6366198, 0.5));
-    var r = fma(n, -1.5707964, x);
-    r = fma(n, 4.371139e-8, r);
-    r = fma(n, 1.7151245e-15, r);
+    let bits = bitcast<u32>(x) & 0x7fffffffu;
+    // |x| is m 2^(exponent - 150). Digits of 2 / pi that add whole turns are passed over.
+    let exponent = bits >> 23u;
+    let m = (bits & 0x007fffffu) | 0x00800000u;
+    let start = max(exponent, 120u) - 120u;
+    let word = min(start >> 5u, 4u);
+    let shift = start & 31u;
+    var digits = TWO_OVER_PI;
+    var window: array<u32, 3>;
+    for (var k = 0u; k < 3u; k += 1u) {
+        let next = select(digits[word + k + 1u] >> (32u - max(shift, 1u)), 0u, shift == 0u);
+        window[k] = (digits[word + k] << shift) | next;
+    }
+    let low = wide_product(m, window[2]);
+    let middle = wide_product(m, window[1]);
+    let second = middle.y + low.x;
+    let first = m * window[0] + middle.x + select(0u, 1u, second < low.x);
+    // Quadrants are the first two bits; what follows is between -1/2 and 1/2 of one.
+    let above = (first >> 29u) & 1u;
+    let fraction = vec2((first << 2u) | (second >> 30u), second << 2u) ^ vec2(0u - above);
+    let zeros = min(countLeadingZeros(fraction.x), 31u);
+    let follows = select(fraction.y >> (32u - max(zeros, 1u)), 0u, zeros == 0u);
+    // Times pi / 2.
+    let size = wide_product((fraction.x << zeros) | follows, 0xc90fdaa2u).x;
+    let distance = f32(size) * bitcast<f32>((96u - zeros) << 23u);
+    let near = bits < 0x3f490fdbu;
+    let r = select(select(distance, -distance, above == 1u), bitcast<f32>(bits), near);
+    let q = select(i32((first >> 30u) + above), 0, near) + quadrant;
     let z = r * r;
     let s = fma(r * z, fma(fma(-1.9515296e-4, z, 8.3321609e-3), z, -1.6666655e-1), r);
     let c = fma(
@@ -119,21 +187,57 @@ fn sine_(x: f32, quadrant: i32) -> f32 {
         fma(fma(2.4433157e-5, z, -1.3887316e-3), z, 4.1666646e-2),
         fma(z, -0.5, 1.0),
     );
-    let q = (i32(n) + quadrant) & 3;
     let y = select(s, c, (q & 1) == 1);
-    return select(y, -y, q >= 2);
+    let odd = quadrant == 0 && bitcast<u32>(x) != bits;
+    let signed = select(y, -y, ((q & 2) == 2) != odd);
+    return select(signed, from_bits(0x7fc00000u), bits >= 0x7f800000u);
 }
 
-// |x|^y with the sign that an integer y gives; NaN for x < 0 and any other y.
+// |x|^y with the sign that an integer y gives; NaN for x < 0 and any other y. The error is about
+// 1 + |y| / 2 units in the last place.
 fn power_(x: f32, y: f32) -> f32 {
-    let size = exp_(y * log_(abs(x)));
+    let l = logarithm_(abs(x));
+    // y exponent + y log2 of the rest. The first product is exact for the first bits of y; the
+    // others are of thrice the exponent, lest the two be made one.
+    let y_high = bitcast<f32>(bitcast<u32>(y) & 0xfffff000u);
+    let high = f32(l.exponent) * y_high;
+    let rest = f32(l.exponent * 3) * ((y - y_high) * 0.33333334);
+    let low = fma(y, (l.f + l.low) * 1.4426950, rest);
+    let sum = high + low;
+    let n = floor(clamp(sum, -200.0, 200.0) + 0.5);
+    let part = select((high - n) + low, 0.0, abs(sum) > 190.0);
+    let size = scaled_(exp_(part * 0.6931472), i32(n));
+    let bits = bitcast<u32>(x) & 0x7fffffffu;
+    let end = bits == 0u || bits == 0x7f800000u;
+    let large = (bits == 0u) == (y < 0.0);
+    let whole_size = select(size, select(0.0, from_bits(0x7f800000u), large), end);
     let whole = floor(y) == y;
     let odd = whole && floor(y * 0.5) * 2.0 != y;
-    let signed = select(size, -size, odd && x < 0.0);
-    return select(signed, from_bits(0x7fc00000u), x < 0.0 && !whole);
+    let below = bitcast<i32>(x) < 0;
+    let signed = select(whole_size, -whole_size, odd && below);
+    let none = (below && !whole && !end) || is_nan_(x) || is_nan_(y);
+    return select(signed, from_bits(0x7fc00000u), none);
 }
 
+// x^n by squaring, without the bits that an i32 has no room for.
+fn int_power_(x: i32, n: u32) -> i32 {
+    var power = 1;
+    var square = x;
+    for (var rest = n; rest > 0u; rest >>= 1u) {
+        power *= select(1, square, (rest & 1u) == 1u);
+        square *= square;
+    }
+    return power;
+}
+
+// Without the fraction, as near as an i32 comes; 0 for NaN.
+fn int_(x: f32) -> i32 {
+    let y = select(x, -2147483648.0, x < -2147483648.0);
+    let near = i32(select(y, 0.0, y >= 2147483648.0 || is_nan_(y)));
+    return select(near, 2147483647, x >= 2147483648.0);
+}
+
+// 0 for NaN.
 fn sign_(x: f32) -> f32 {
-    let s = select(select(0.0, -1.0, x < 0.0), 1.0, x > 0.0);
-    return select(s, x, x != x);
+    return select(select(0.0, -1.0, x < 0.0), 1.0, x > 0.0);
 }

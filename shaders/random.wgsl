@@ -1,17 +1,6 @@
 // Dropout's numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as
 // 1, 2, 3"). The head binds `key`: seed low, seed high, step low, step high, microbatch.
-
-// High and low words of a product.
-fn wide_product(a: u32, b: u32) -> vec2<u32> {
-    let a_low = a & 0xffffu;
-    let a_high = a >> 16u;
-    let b_low = b & 0xffffu;
-    let b_high = b >> 16u;
-    let low = a_low * b_low;
-    let middle = a_high * b_low + (low >> 16u);
-    let other = a_low * b_high + (middle & 0xffffu);
-    return vec2(a_high * b_high + (middle >> 16u) + (other >> 16u), a * b);
-}
+// `wide_product` is in math.wgsl.
 
 fn philox(counter: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {
     var c = counter;
@@ -25,9 +14,16 @@ fn philox(counter: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {
     return c;
 }
 
-// 0 with the probability, else `kept`, for element `i` of a layer.
-fn dropout_(i: u32, layer: u32, probability: f32, kept: f32) -> f32 {
-    let block = philox(vec4(i >> 2u, layer, key[4], key[2]), vec2(key[0], key[1]));
-    let uniform_number = f32(block[i & 3u] >> 8u) * 5.9604645e-8;
-    return select(kept, 0.0, uniform_number < probability);
+// The words of elements 4 b to 4 b + 3 of a layer.
+fn dropout_block(b: u32, layer: u32) -> vec4<u32> {
+    return philox(vec4(b, layer, key[4], key[2]), vec2(key[0], key[1]));
+}
+
+fn dropout_word(i: u32, layer: u32) -> u32 {
+    return dropout_block(i >> 2u, layer)[i & 3u];
+}
+
+// 0 with the probability, else `kept`.
+fn dropout_(word: u32, probability: f32, kept: f32) -> f32 {
+    return select(kept, 0.0, f32(word >> 8u) * 5.9604645e-8 < probability);
 }

@@ -1,8 +1,8 @@
-// Sums, and positions of extremes, over some axes; one thread computes one output, inputs
-// ascending.
+// Sums over some axes: the inputs of an output one after another.
 //
-// The head has OUTPUTS, INPUTS (of one output), `load(o, n)`, which is input n of output o, `w0`,
-// `put(o, value)`, the grid, and `compute(o)`, which calls one of these.
+// The head has INPUTS (of one output), THREADS, `load(o, n)`, which is input n of output o,
+// `four(o, n)`, which is that one and its three neighbours, `put(o, value)`, the grid, and
+// `compute(t)`, which calls one of these.
 
 fn sum(o: u32) {
     var total = 0.0;
@@ -12,13 +12,35 @@ fn sum(o: u32) {
     put(o, total);
 }
 
+// The neighbours are inputs.
+fn sum_by_fours(o: u32) {
+    var total = 0.0;
+    for (var n = 0u; n < INPUTS; n += 4u) {
+        let v = four(o, n);
+        total = total + v.x + v.y + v.z + v.w;
+    }
+    put(o, total);
+}
+
+// The neighbours are outputs.
+fn four_sums(o: u32) {
+    var total = vec4(0.0);
+    for (var n = 0u; n < INPUTS; n += 1u) {
+        total += four(o, n);
+    }
+    put(o, total.x);
+    put(o + 1u, total.y);
+    put(o + 2u, total.z);
+    put(o + 3u, total.w);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let o = thread_index(workgroup, local);
-    if (o < OUTPUTS) {
-        compute(o);
+    let t = thread_index(workgroup, local);
+    if (t < THREADS) {
+        compute(t);
     }
 }

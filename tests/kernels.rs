@@ -12,8 +12,9 @@ use zerobubble::engine::wgpu::{
 };
 use zerobubble::graph::{Binary, Comparison, DType, Graph, NodeId, Op, Scalar, Shape, Unary};
 
-mod common;
-use common::numbers;
+#[path = "common/numbers.rs"]
+mod drawn;
+use drawn::numbers;
 
 thread_local! {
     /// Opening a device takes longer than most kernels.
@@ -358,6 +359,61 @@ fn functions_of_two_tensors_are_burns_whatever_is_repeated() {
         check(Op::Fill(f64::NEG_INFINITY), &filled, Exact, seed);
         check(Op::Fill(1.5), &filled, Exact, seed);
     });
+}
+
+#[test]
+fn special_values_are_treated_as_burn_does() {
+    let infinity = f32::INFINITY;
+    let values: Vec<f32> = [0.0, -0.0, 1e-41, 1e-30, 0.3, 1.0, 9.7, 87.0, 104.0, 7001.3, 3e7, 1e30]
+        .into_iter()
+        .flat_map(|x| [x, -x])
+        .chain([infinity, -infinity, f32::NAN])
+        .collect();
+    let words: Vec<u32> = values.iter().map(|x| x.to_bits()).collect();
+    let check = |op: Op| {
+        let mut graph = Graph::default();
+        let x = graph.push_input(Shape(vec![values.len()]), DType::F32);
+        let id = graph.push(op.clone(), &[x]).unwrap();
+        let view = View::dense(&[values.len()]);
+        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+        let tensor = host(TensorData::new(values.clone(), [values.len()]));
+        let expected = elements(reference(&graph[id], vec![tensor]), graph[id].dtype);
+        let buffers = [words.clone()];
+        let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
+        let found = decoded(&with_context(run).unwrap()[0], graph[id].dtype);
+        for ((&of, &found), &expected) in values.iter().zip(&found).zip(&expected) {
+            let same = found == expected || (found.is_nan() && expected.is_nan());
+            let near = (found - expected).abs() <= 1e-5 * expected.abs() + 1e-38;
+            assert!(same || near, "{op} of {of} is {found}, Burn's {expected}");
+        }
+    };
+    for unary in [Unary::Exp, Unary::Log, Unary::Tanh, Unary::Sqrt, Unary::Reciprocal] {
+        check(Op::Unary(unary));
+    }
+    for unary in [Unary::Sin, Unary::Cos, Unary::Neg, Unary::Abs, Unary::Relu, Unary::Sigmoid] {
+        check(Op::Unary(unary));
+    }
+    for comparison in [Comparison::Equal, Comparison::NotEqual, Comparison::Less] {
+        check(Op::CompareScalar(comparison, 1.0));
+    }
+    check(Op::Scalar(Scalar::AtLeast, 0.5));
+    check(Op::Scalar(Scalar::Add, f64::INFINITY));
+}
+
+#[test]
+fn powers_of_integers_are_exact() {
+    let (mut graph, values) = (Graph::default(), [0i64, 1, -1, 2, -3, 7]);
+    for exponent in [0.0, 1.0, 2.0, 5.0, 9.0] {
+        let x = graph.push_input(Shape(vec![values.len()]), DType::Int);
+        let id = graph.push(Op::Scalar(Scalar::Power, exponent), &[x]).unwrap();
+        let view = View::dense(&[values.len()]);
+        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::Int }]);
+        let buffers = [values.iter().map(|&x| x as u32).collect::<Vec<u32>>()];
+        let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
+        let found = with_context(run).unwrap();
+        let expected = values.map(|x| x.pow(exponent as u32) as u32);
+        assert_eq!(found[0], expected, "to the power of {exponent}");
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Burn's own gradients on Flex, and how far ours are from them.
 
+#[path = "numbers.rs"]
+mod drawn;
+
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
@@ -7,6 +10,8 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use zerobubble::batch::Batch;
 use zerobubble::nn::with_dropout_key;
 use zerobubble::{Sgd, Trainer};
+
+pub use drawn::numbers;
 
 /// Largest accepted difference of an element, relative to 1 or to the largest element of its
 /// tensor if that is larger.
@@ -130,20 +135,6 @@ where
     let Sums { order, mut sums, .. } = sums;
     let take = |id: ParamId| sums.remove(&id).map(|(sum, dims)| TensorData::new(sum, dims));
     order.into_iter().filter_map(take).collect()
-}
-
-/// Numbers in `low..high` that depend on `seed` alone.
-pub fn numbers(seed: u64, count: usize, low: f32, high: f32) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        // SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators").
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) >> 40
-    };
-    (0..count).map(|_| low + (high - low) * (next() as f32 / (1u64 << 24) as f32)).collect()
 }
 
 /// A tensor of [`numbers`].

@@ -33,18 +33,22 @@ pub(super) fn chain(kernel: &Kernel, chain: &Chain, abilities: &Abilities) -> Sh
 }
 
 /// `fn computed(i, x0, x1, ..)`: computes the steps for the element with the row-major index `i`
-/// from those of the reads that are used, and stores or adds the results.
+/// from those of the reads that are used and the random word `dN` of every dropout, and stores or
+/// adds the results.
 fn computed(kernel: &Kernel, chain: &Chain) -> String {
     let reads = used(kernel, chain);
-    let parameters: String =
-        reads.iter().map(|&n| format!(", x{n}: {}", value_type(kernel.reads[n].dtype))).collect();
+    let reads = reads.iter().map(|&n| format!(", x{n}: {}", value_type(kernel.reads[n].dtype)));
+    let words = dropouts(chain).map(|(n, _)| format!(", d{n}: u32"));
+    let parameters: String = reads.chain(words).collect();
     format!("fn computed(i: u32{parameters}) {{\n{}}}\n", body(kernel, chain))
 }
 
 /// `fn compute(thread)`, which computes one element.
 fn computes_one(kernel: &Kernel, chain: &Chain) -> String {
     let value = |n: &usize| format!(", {}", truth(format!("r{n}_one(i)"), kernel.reads[*n].dtype));
-    let values: String = used(kernel, chain).iter().map(value).collect();
+    let word = |(_, layer)| format!(", dropout_word(i, {layer}u)");
+    let reads = used(kernel, chain);
+    let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
     format!("fn compute(i: u32) {{\n    computed(i{values});\n}}\n")
 }
 
@@ -55,10 +59,15 @@ fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
     for n in &reads {
         writeln!(text, "    let y{n} = r{n}_four(i);").expect("a string takes any text");
     }
+    for (n, layer) in dropouts(chain) {
+        writeln!(text, "    let d{n} = dropout_block(thread, {layer}u);")
+            .expect("a string takes any text");
+    }
     for (k, component) in ["x", "y", "z", "w"].iter().enumerate() {
         let value =
             |n: &usize| format!(", {}", truth(format!("y{n}.{component}"), kernel.reads[*n].dtype));
-        let values: String = reads.iter().map(value).collect();
+        let word = |(n, _)| format!(", d{n}.{component}");
+        let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
         writeln!(text, "    computed(i + {k}u{values});").expect("a string takes any text");
     }
     text + "}\n"
@@ -71,6 +80,10 @@ pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
     for n in used(kernel, chain) {
         let value = truth(format!("r{n}[r{n}_at(i)]"), kernel.reads[n].dtype);
         writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
+    }
+    for (n, layer) in dropouts(chain) {
+        writeln!(text, "    let d{n} = dropout_word(i, {layer}u);")
+            .expect("a string takes any text");
     }
     text + &body(kernel, chain) + "}\n"
 }
@@ -92,7 +105,7 @@ fn body(kernel: &Kernel, chain: &Chain) -> String {
     let mut text = String::new();
     for (n, step) in chain.steps.iter().enumerate() {
         let of = dtype(kernel, chain, step.arguments[0]);
-        let value = expression(step, of);
+        let value = expression(step, n, of);
         writeln!(text, "    let s{n} = {value};").expect("a string takes any text");
     }
     for (n, (write, &result)) in kernel.writes.iter().zip(&chain.results).enumerate() {
@@ -110,6 +123,14 @@ fn body(kernel: &Kernel, chain: &Chain) -> String {
 /// The reads that are used as elements.
 fn used(kernel: &Kernel, chain: &Chain) -> Vec<usize> {
     (0..kernel.reads.len()).filter(|&read| is_read(chain, read)).collect()
+}
+
+/// Every dropout's step and layer.
+fn dropouts(chain: &Chain) -> impl Iterator<Item = (usize, u32)> {
+    chain.steps.iter().enumerate().filter_map(|(n, step)| match step.op {
+        Op::Dropout { layer, .. } => Some((n, layer)),
+        _ => None,
+    })
 }
 
 fn value_type(dtype: DType) -> &'static str {
@@ -149,6 +170,7 @@ fn needs_math(chain: &Chain) -> bool {
             !matches!(unary, Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Reciprocal | Unary::Not)
         }
         Op::Scalar(Scalar::Power, _) | Op::UnaryGradient(Unary::Gelu) => true,
+        Op::Cast(DType::Int) | Op::Dropout { .. } => true,
         Op::Scalar(_, value) | Op::Fill(value) | Op::CompareScalar(_, value) => {
             !(*value as f32).is_finite()
         }
@@ -157,8 +179,8 @@ fn needs_math(chain: &Chain) -> bool {
     chain.steps.iter().any(|step| calls(&step.op))
 }
 
-/// WGSL of a step's result; `of` is what its first operand is.
-fn expression(step: &Step, of: DType) -> String {
+/// WGSL of the result of step `n`; `of` is what its first operand is.
+fn expression(step: &Step, n: usize, of: DType) -> String {
     let names: Vec<String> = step.arguments.iter().map(|&argument| name(argument)).collect();
     let x = names[0].as_str();
     match &step.op {
@@ -175,15 +197,15 @@ fn expression(step: &Step, of: DType) -> String {
             };
             format!("{x} {sign} {}", names[1])
         }
-        Op::Compare(op) => format!("{x} {} {}", comparison(*op), names[1]),
-        Op::CompareScalar(op, value) => format!("{x} {} {}", comparison(*op), literal(*value, of)),
+        Op::Compare(op) => compare(*op, of, x, &names[1]),
+        Op::CompareScalar(op, value) => compare(*op, of, x, &literal(*value, of)),
         Op::Where => format!("select({}, {}, {x})", names[2], names[1]),
         Op::Fill(value) => format!("select({}, {}, {x})", names[1], literal(*value, step.dtype)),
         Op::Cast(to) => cast(of, *to, x),
         Op::UnaryGradient(op) => unary_gradient(*op, x, &names[1]),
-        Op::Dropout { layer, probability } => {
+        Op::Dropout { probability, .. } => {
             let p = *probability as f32;
-            format!("{x} * dropout_(i, {layer}u, {p:?}f, {:?}f)", 1.0 / (1.0 - p))
+            format!("{x} * dropout_(d{n}, {p:?}f, {:?}f)", 1.0 / (1.0 - p))
         }
         op => unreachable!("{op} is not elementwise"),
     }
@@ -235,32 +257,36 @@ fn scalar(op: Scalar, value: f64, of: DType, x: &str) -> String {
 const MOST_FACTORS: f64 = 8.0;
 
 fn power(exponent: f64, of: DType, x: &str) -> String {
-    let one = if of == DType::Int { "1" } else { "1.0" };
+    if of == DType::Int {
+        return format!("int_power_({x}, {}u)", exponent as i64 as u32);
+    }
     let factors = exponent.abs();
     let product = |factors: f64| vec![x; factors as usize].join(" * ");
     match exponent {
-        _ if exponent == 0.0 => format!("select({one}, {one}, {x} == {x})"),
+        _ if exponent == 0.0 => "1.0".to_string(),
         _ if exponent == 0.5 => format!("sqrt({x})"),
         _ if exponent == -0.5 => format!("1.0 / sqrt({x})"),
         _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS && exponent > 0.0 => {
             product(factors)
         }
         _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS => {
-            format!("{one} / ({})", product(factors))
+            format!("1.0 / ({})", product(factors))
         }
-        _ if of == DType::Int => format!("i32(power_(f32({x}), {}))", literal(exponent, DType::F32)),
-        _ => format!("power_({x}, {})", literal(exponent, of)),
+        // An infinite exponent does what the largest does.
+        _ => format!("power_({x}, {})", literal(exponent.clamp(-1e38, 1e38), of)),
     }
 }
 
-fn comparison(op: Comparison) -> &'static str {
+fn compare(op: Comparison, of: DType, x: &str, y: &str) -> String {
     match op {
-        Comparison::Equal => "==",
-        Comparison::NotEqual => "!=",
-        Comparison::Greater => ">",
-        Comparison::GreaterEqual => ">=",
-        Comparison::Less => "<",
-        Comparison::LessEqual => "<=",
+        Comparison::Equal => format!("{x} == {y}"),
+        // Not by `!=`, which may say no of NaN. Bools that are compared otherwise differ or do not.
+        Comparison::NotEqual => format!("!({x} == {y})"),
+        _ if of == DType::Bool => format!("!({x} == {y})"),
+        Comparison::Greater => format!("{x} > {y}"),
+        Comparison::GreaterEqual => format!("{x} >= {y}"),
+        Comparison::Less => format!("{x} < {y}"),
+        Comparison::LessEqual => format!("{x} <= {y}"),
     }
 }
 
@@ -269,8 +295,9 @@ fn cast(from: DType, to: DType, x: &str) -> String {
         (DType::Bool, DType::F32) => format!("select(0.0, 1.0, {x})"),
         (DType::Bool, DType::Int) => format!("select(0, 1, {x})"),
         (_, DType::F32) => format!("f32({x})"),
-        (_, DType::Int) => format!("i32({x})"),
-        (DType::F32, DType::Bool) => format!("{x} != 0.0"),
+        (DType::F32, DType::Int) => format!("int_({x})"),
+        (DType::Int, DType::Int) => x.to_string(),
+        (DType::F32, DType::Bool) => compare(Comparison::NotEqual, from, x, "0.0"),
         (DType::Int, DType::Bool) => format!("{x} != 0"),
         (DType::Bool, DType::Bool) => x.to_string(),
     }

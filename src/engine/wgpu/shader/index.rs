@@ -1,7 +1,8 @@
 //! Kernels that take indices to WGSL. An index that is out of range is reported, not followed.
 
 use super::Shader;
-use super::bindings::{bindings, element, grid};
+use super::bindings::{Loads, Neighbours, element, grid};
+use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Body, Kernel, Target};
 
 /// Threads of a workgroup.
@@ -11,60 +12,74 @@ const WORKGROUP: usize = 64;
 const LINE_WORKGROUP: usize = 16;
 
 /// The shader of a kernel whose body takes indices.
-pub(super) fn index(kernel: &Kernel) -> Shader {
+pub(super) fn index(kernel: &Kernel, abilities: &Abilities) -> Shader {
     match kernel.body {
-        Body::Embedding => embedding(kernel),
+        Body::Embedding => embedding(kernel, abilities),
         Body::EmbeddingGradient => {
             let shape = &kernel.writes[0].shape;
             // As a scatter along the rows where every column has the same indices.
             let positions = kernel.reads[0].view.elements();
             let of = Scatter { lines: shape[1], length: positions, size: shape[0], inner: shape[1] };
-            scatter(kernel, &of, &format!("i / {}u", shape[1]), "embedding_gradient")
+            let index = format!("i / {}u", shape[1]);
+            scatter(kernel, abilities, &of, &index, "embedding_gradient")
         }
-        Body::Gather(axis) => gather(kernel, axis),
+        Body::Gather(axis) => gather(kernel, abilities, axis),
         Body::ScatterAdd(axis) => {
             let shape = &kernel.reads[1].view.shape;
             let inner = shape[axis + 1..].iter().product();
             let outer: usize = shape[..axis].iter().product();
             let (length, size) = (shape[axis], kernel.writes[0].shape[axis]);
             let of = Scatter { lines: outer * inner, length, size, inner };
-            scatter(kernel, &of, "i", "scatter_add")
+            scatter(kernel, abilities, &of, "i", "scatter_add")
         }
         ref body => unreachable!("no indices: {body:?}"),
     }
 }
 
-fn embedding(kernel: &Kernel) -> Shader {
+fn embedding(kernel: &Kernel, abilities: &Abilities) -> Shader {
     let table = &kernel.reads[0].view.shape;
     let (size, width) = (table[0], table[1]);
     let outputs: usize = kernel.writes[0].shape.iter().product();
-    let grid = grid(outputs, WORKGROUP);
-    let mut source = bindings(kernel) + &grid.wgsl() + &usable(size);
-    source += &format!("const OUTPUTS: u32 = {outputs}u;\nconst WIDTH: u32 = {width}u;\n");
-    source += "fn table(i: u32) -> f32 { return r0[r0_at(i)]; }\n";
-    source += "fn index(n: u32) -> i32 { return r1[r1_at(n)]; }\n";
+    // On a CPU a thread copies four elements of a row.
+    let four = abilities.cpu && width.is_multiple_of(4);
+    let (each, neighbours) = if four { (4, Neighbours::Along(1)) } else { (1, Neighbours::One) };
+    let grid = grid(outputs / each, WORKGROUP);
+    let loads = Loads::new(kernel, abilities, &[neighbours, Neighbours::One]);
+    let mut source = loads.head + &grid.wgsl() + &usable(size);
+    source += &format!(
+        "const THREADS: u32 = {}u;\nconst EACH: u32 = {each}u;\nconst WIDTH: u32 = {width}u;\n",
+        outputs / each
+    );
+    source += if four {
+        "fn copy(i: u32, at: u32) {\n    let v = r0_four(at);\n    w0[i] = v.x;\n    \
+         w0[i + 1u] = v.y;\n    w0[i + 2u] = v.z;\n    w0[i + 3u] = v.w;\n}\n"
+    } else {
+        "fn copy(i: u32, at: u32) { w0[i] = r0_one(at); }\n"
+    };
+    source += "fn index(n: u32) -> i32 { return r1_one(n); }\n";
     source += include_str!("../../../../shaders/embedding.wgsl");
     let label = format!("embedding of {outputs} elements from {size} rows");
-    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
-fn gather(kernel: &Kernel, axis: usize) -> Shader {
+fn gather(kernel: &Kernel, abilities: &Abilities, axis: usize) -> Shader {
     let (x, shape) = (&kernel.reads[0], &kernel.writes[0].shape);
     let outputs: usize = shape.iter().product();
     let inner: usize = shape[axis + 1..].iter().product();
     let (length, size) = (shape[axis], x.view.shape[axis]);
     let grid = grid(outputs, WORKGROUP);
-    let mut source = bindings(kernel) + &grid.wgsl() + &usable(size);
+    let loads = Loads::new(kernel, abilities, &[Neighbours::One; 2]);
+    let mut source = loads.head + &grid.wgsl() + &usable(size);
     source += &format!(
         "const OUTPUTS: u32 = {outputs}u;\nconst LENGTH: u32 = {length}u;\n\
          const INNER: u32 = {inner}u;\nalias Element = {};\n",
         element(x.dtype)
     );
-    source += "fn x(i: u32) -> Element { return r0[r0_at(i)]; }\n";
-    source += "fn index(i: u32) -> i32 { return r1[r1_at(i)]; }\n";
+    source += "fn x(i: u32) -> Element { return r0_one(i); }\n";
+    source += "fn index(i: u32) -> i32 { return r1_one(i); }\n";
     source += include_str!("../../../../shaders/gather.wgsl");
     let label = format!("gather of {outputs} elements");
-    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
 /// What a scatter adds to.
@@ -76,20 +91,27 @@ struct Scatter {
 }
 
 /// `index` is the position among the indices of the element `i` of g.
-fn scatter(kernel: &Kernel, of: &Scatter, index: &str, name: &str) -> Shader {
+fn scatter(
+    kernel: &Kernel,
+    abilities: &Abilities,
+    of: &Scatter,
+    index: &str,
+    name: &str,
+) -> Shader {
     let Scatter { lines, length, size, inner } = of;
     let grid = grid(*lines, LINE_WORKGROUP);
     let fresh = matches!(kernel.writes[0].target, Target::Value(_));
-    let mut source = bindings(kernel) + &grid.wgsl() + &usable(*size);
+    let loads = Loads::new(kernel, abilities, &[Neighbours::One; 2]);
+    let mut source = loads.head + &grid.wgsl() + &usable(*size);
     source += &format!(
         "const LINES: u32 = {lines}u;\nconst LENGTH: u32 = {length}u;\n\
          const INNER: u32 = {inner}u;\nconst FRESH: bool = {fresh};\n"
     );
-    source += &format!("fn index(i: u32) -> i32 {{ let n = {index}; return r0[r0_at(n)]; }}\n");
-    source += "fn g(i: u32) -> f32 { return r1[r1_at(i)]; }\n";
+    source += &format!("fn index(i: u32) -> i32 {{ let n = {index}; return r0_one(n); }}\n");
+    source += "fn g(i: u32) -> f32 { return r1_one(i); }\n";
     source += include_str!("../../../../shaders/scatter.wgsl");
     let label = format!("{name} of {length} into {size}, {lines} times");
-    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
 /// `fn usable(index)`: whether there is such a row; if not, the status says which was asked for.

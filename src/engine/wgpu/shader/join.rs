@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 
 use super::Shader;
-use super::bindings::{bindings, element, grid};
+use super::bindings::{Loads, Neighbours, element, grid};
+use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Body, Kernel};
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
 
 /// The shader of a kernel whose body joins or pads.
-pub(super) fn join(kernel: &Kernel) -> Shader {
+pub(super) fn join(kernel: &Kernel, abilities: &Abilities) -> Shader {
     let (axis, mut start, name) = match kernel.body {
         Body::Concatenate(axis) => (axis, 0, "concatenate"),
         Body::Pad { axis, before } => (axis, before, "pad"),
@@ -20,7 +21,8 @@ pub(super) fn join(kernel: &Kernel) -> Shader {
     let outputs: usize = write.shape.iter().product();
     let inner: usize = write.shape[axis + 1..].iter().product();
     let grid = grid(outputs, WORKGROUP);
-    let mut source = bindings(kernel) + &grid.wgsl();
+    let loads = Loads::new(kernel, abilities, &vec![Neighbours::One; kernel.reads.len()]);
+    let mut source = loads.head + &grid.wgsl();
     source += &format!(
         "const OUTPUTS: u32 = {outputs}u;\nconst LENGTH: u32 = {}u;\n\
          const INNER: u32 = {inner}u;\nalias Element = {};\n",
@@ -34,7 +36,7 @@ pub(super) fn join(kernel: &Kernel) -> Shader {
         writeln!(
             source,
             "    if (at >= {start}u && at < {end}u) {{\n        \
-             return r{n}[r{n}_at((outer * {size}u + at - {start}u) * INNER + inner)];\n    }}"
+             return r{n}_one((outer * {size}u + at - {start}u) * INNER + inner);\n    }}"
         )
         .expect("a string takes any text");
         start = end;
@@ -42,5 +44,5 @@ pub(super) fn join(kernel: &Kernel) -> Shader {
     source += "    return Element();\n}\n";
     source += include_str!("../../../../shaders/join.wgsl");
     let label = format!("{name} of {outputs} elements");
-    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+    Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }

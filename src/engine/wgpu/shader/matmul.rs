@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use self::lanes::Plan;
+use self::lanes::{Plan, Side};
 use self::matrix::Matrix;
 pub use self::tiles::{Abilities, tiles};
 use super::Shader;
@@ -36,6 +36,7 @@ impl Tile {
         broadcast: false,
         wide: false,
         swapped: false,
+        uniform_bytes: 0,
     });
 }
 
@@ -56,6 +57,9 @@ pub struct Lanes {
     pub wide: bool,
     /// Whether lanes differ in rows of the output instead of columns.
     pub swapped: bool,
+    /// Most bytes of a factor that is read as a uniform buffer, where vectors of it fit; 0 where
+    /// none is.
+    pub uniform_bytes: u64,
 }
 
 /// A tile of `shaders/matmul_shared.wgsl`.
@@ -78,13 +82,16 @@ pub struct Shared {
 /// When the body is another.
 pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let [x, y] = factors(kernel);
+    let mut uniforms = Vec::new();
     let (head, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
             let [x, y] = if lanes.swapped { [&y, &x] } else { [&x, &y] };
             let plan = Plan::new(lanes, x, y, plain_reads(kernel));
             let mut head = bindings(kernel);
+            uniforms = vec![0; 2];
             for side in [&plan.x, &plan.y] {
-                head = retyped(&head, side.matrix.read, side.element());
+                head = retyped(&head, side);
+                uniforms[side.matrix.read] = side.uniform_bytes();
             }
             let body = include_str!("../../../../shaders/matmul.wgsl");
             (head + &plan.head(), body, plan.groups(), lanes.lanes)
@@ -103,7 +110,7 @@ pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
         label: label(kernel, tile),
         source: [&head, &grid_head, &grid.wgsl(), &ends, body].concat(),
         workgroups: grid.workgroups,
-        uniforms: Vec::new(),
+        uniforms,
     }
 }
 
@@ -128,10 +135,16 @@ fn label(kernel: &Kernel, tile: &Tile) -> String {
 impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Tile::Lanes(Lanes { rows, columns, step, lanes, broadcast, wide, swapped }) => {
-                write!(f, "lanes {rows}x{columns} by {lanes} step {step}")?;
-                let flags = [(broadcast, "broadcast"), (wide, "wide"), (swapped, "swapped")];
-                let set = flags.iter().filter(|flag| *flag.0);
+            Tile::Lanes(lanes) => {
+                let Lanes { rows, columns, step, lanes: by, .. } = lanes;
+                write!(f, "lanes {rows}x{columns} by {by} step {step}")?;
+                let flags = [
+                    (lanes.broadcast, "broadcast"),
+                    (lanes.wide, "wide"),
+                    (lanes.swapped, "swapped"),
+                    (lanes.uniform_bytes > 0, "uniform"),
+                ];
+                let set = flags.iter().filter(|flag| flag.0);
                 set.into_iter().try_for_each(|flag| write!(f, " {}", flag.1))
             }
             Tile::Shared(Shared { rows, columns, threads: [m, n], step }) => {
@@ -161,7 +174,9 @@ fn plain_reads(kernel: &Kernel) -> [bool; 2] {
     [reads(0), reads(1)]
 }
 
-/// The head with another type for the elements of a read.
-fn retyped(head: &str, read: usize, element: &str) -> String {
-    head.replacen(&format!(" r{read}: array<f32>;"), &format!(" r{read}: array<{element}>;"), 1)
+/// The head with the factor's binding as its loads need it.
+fn retyped(head: &str, side: &Side) -> String {
+    let read = side.matrix.read;
+    let plain = format!("var<storage, read> r{read}: array<f32>;");
+    head.replacen(&plain, &side.binding(), 1)
 }

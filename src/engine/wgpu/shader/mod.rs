@@ -56,7 +56,7 @@ pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities
     match &kernel.body {
         Body::Chain(chain) => chain::chain(kernel, chain, abilities),
         Body::Matmul(_) => matmul::matmul(kernel, tile.expect("a product has a tile")),
-        Body::Sum(_) | Body::ArgMax(_) | Body::ArgMin(_) => reduce::reduce(kernel),
+        Body::Sum(_) | Body::ArgMax(_) | Body::ArgMin(_) => reduce::reduce(kernel, abilities),
         Body::Softmax | Body::SoftmaxGradient | Body::LogSoftmax | Body::LogSoftmaxGradient => {
             rows::rows(kernel, abilities)
         }
@@ -64,8 +64,8 @@ pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities
             rows::rows(kernel, abilities)
         }
         Body::Embedding | Body::EmbeddingGradient | Body::Gather(_) | Body::ScatterAdd(_) => {
-            index::index(kernel)
+            index::index(kernel, abilities)
         }
-        Body::Concatenate(_) | Body::Pad { .. } => join::join(kernel),
+        Body::Concatenate(_) | Body::Pad { .. } => join::join(kernel, abilities),
     }
 }

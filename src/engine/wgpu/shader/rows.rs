@@ -17,6 +17,11 @@ const CPU_COLUMN_WORKGROUP: usize = 16;
 /// Most rows whose statistics a workgroup has at once.
 const MOST_STATISTICS: usize = 256;
 
+/// Vectors of a row that a thread on a CPU keeps rather than load again, at most, where that is
+/// slow; and elements from which on that makes up for a compilation that takes longer.
+const MOST_KEPT: usize = 16;
+const LEAST_KEPT: usize = 8192;
+
 /// The shader of a kernel whose body is one of the softmax or layer norm family.
 pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
     let shape = &kernel.reads[0].view.shape;
@@ -43,7 +48,10 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
         _ => grid(rows, ROW_WORKGROUP),
     };
     source += &grid.wgsl();
-    let kept = abilities.cpu && quads <= 16 && std::env::var("KEPT").is_ok();
+    let kept = abilities.cpu
+        && quads <= MOST_KEPT
+        && rows * columns >= LEAST_KEPT
+        && loads.uniforms.contains(&0);
     let name = match kernel.body {
         Body::Softmax => softmax(&mut source, "softmax", 1, kept),
         Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2, kept),

@@ -26,6 +26,8 @@ pub(super) struct Side<'a> {
     pub load: Load,
     /// Whether loads longer than one element are of 64-bit integers.
     wide: bool,
+    /// Whether the factor is a uniform buffer, of vectors of four elements.
+    pub uniform: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -34,9 +36,16 @@ impl<'a> Plan<'a> {
         let most = if tile.wide { 8 } else { 4 };
         let rows = if tile.broadcast { tile.rows / tile.lanes } else { tile.rows };
         let side = |matrix: &'a Matrix, outer: usize| {
-            let most = if plainly[matrix.read] { 1 } else { most };
+            let plain = plainly[matrix.read];
+            if !plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
+                let load = matrix.load(tile.step.min(4), outer.min(4));
+                if let Load::Inner(4) | Load::Outer(4) = load {
+                    return Side { matrix, load, wide: false, uniform: true };
+                }
+            }
+            let most = if plain { 1 } else { most };
             let load = matrix.load(most.min(tile.step), most.min(outer));
-            Side { matrix, load, wide: tile.wide }
+            Side { matrix, load, wide: tile.wide, uniform: false }
         };
         let (x, y) = (side(x, rows), side(y, tile.columns));
         let whole = |step: &usize| x.matrix.inner.is_multiple_of(*step);
@@ -243,8 +252,23 @@ impl<'a> Plan<'a> {
 }
 
 impl Side<'_> {
-    /// The type of the binding's elements.
-    pub fn element(&self) -> &'static str {
+    /// The variable of the factor's buffer.
+    pub fn binding(&self) -> String {
+        let read = self.matrix.read;
+        match self.uniform {
+            true => {
+                format!("var<uniform> r{read}: array<vec4<f32>, {}>;", self.matrix.vectors())
+            }
+            false => format!("var<storage, read> r{read}: array<{}>;", self.element()),
+        }
+    }
+
+    /// Bytes of the factor as a uniform buffer; 0 where it is none.
+    pub fn uniform_bytes(&self) -> u64 {
+        if self.uniform { 16 * self.matrix.vectors() as u64 } else { 0 }
+    }
+
+    fn element(&self) -> &'static str {
         match (self.length(), self.wide) {
             (1, _) => "f32",
             (2, false) => "vec2<f32>",

@@ -50,6 +50,14 @@ impl Matrix {
         Self { read, batch, outer, outer_stride, inner, inner_stride }
     }
 
+    /// Vectors of four elements from the buffer's start to behind the factor's last element.
+    pub fn vectors(&self) -> usize {
+        let batch = self.batch.shape.iter().zip(&self.batch.strides);
+        let own = [(&self.outer, &self.outer_stride), (&self.inner, &self.inner_stride)];
+        let steps = batch.chain(own).map(|(size, stride)| (size.max(&1) - 1) * stride);
+        (self.batch.offset + steps.sum::<usize>() + 1).div_ceil(4)
+    }
+
     /// The longest load of at most `most` neighbours (at most `most_inner` along the summed
     /// dimension) that never leaves the matrix and always starts at a multiple of its length.
     /// Lengths are powers of two.

@@ -55,7 +55,10 @@ fn lane_tiles(abilities: &Abilities) -> Vec<Lanes> {
             for swapped in [false, true] {
                 let broadcast = abilities.subgroup.is_some_and(|lanes| rows % lanes == 0);
                 let wide = abilities.wide;
-                tiles.push(Lanes { rows, columns, step, lanes, broadcast, wide, swapped });
+                let uniform_bytes = abilities.uniform_bytes;
+                tiles.push(Lanes {
+                    rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes,
+                });
             }
         }
     }
