@@ -1,9 +1,9 @@
 // Rows of a table: output row n is row index(n) of the table. A thread copies EACH elements of a
 // row.
 //
-// The head has THREADS, EACH, WIDTH (of a row), SIZE (rows of the table), `index(n)`, `copy(i, at)`,
-// which copies the table's elements from `at` on to the output's from i on, `w0`, `usable(index)`,
-// which reports an index that is none, and the grid.
+// The head has THREADS, EACH, WIDTH (of a row), SIZE (rows of the table), `index(n)`,
+// `copy(i, at)`, which copies the table's elements from `at` on to the output's from i on, `w0`,
+// `usable(index)`, which reports an index that is none, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

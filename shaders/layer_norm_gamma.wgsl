@@ -1,21 +1,21 @@
 // Gradient of layer norm for gamma: sum over rows of g (x - mean) / deviation. One thread sums four
 // columns, rows ascending; a workgroup first shares out the statistics of the next BLOCK rows.
 //
-// The head has ROWS, COLUMNS, QUADS and BLOCK, `x(row, q)` and `g(row, q)`, which load four elements,
-// quads.wgsl, statistics.wgsl, `put(c, sum)`, and the grid.
+// The head has ROWS, COLUMNS, QUADS and BLOCK, `x(row, q)` and `g(row, q)`, which load four
+// elements, quads.wgsl, statistics.wgsl, `put(c, sum)`, and the grid.
 
-var<workgroup> shared_out: array<vec2<f32>, BLOCK>;
+var<workgroup> shared_statistics: array<vec2<f32>, BLOCK>;
 
 fn put_columns(q: u32, sum: vec4<f32>) {
-    let last = min(4u, COLUMNS - 4u * q);
+    let count = min(4u, COLUMNS - 4u * q);
     put(4u * q, sum.x);
-    if (last > 1u) {
+    if (count > 1u) {
         put(4u * q + 1u, sum.y);
     }
-    if (last > 2u) {
+    if (count > 2u) {
         put(4u * q + 2u, sum.z);
     }
-    if (last > 3u) {
+    if (count > 3u) {
         put(4u * q + 3u, sum.w);
     }
 }
@@ -30,12 +30,12 @@ fn main(
     for (var block = 0u; block < ROWS; block += BLOCK) {
         let rows = min(BLOCK, ROWS - block);
         for (var r = local; r < rows; r += WORKGROUP) {
-            shared_out[r] = statistics(block + r);
+            shared_statistics[r] = statistics(block + r);
         }
         workgroupBarrier();
         if (q < QUADS) {
             for (var r = 0u; r < rows; r += 1u) {
-                let stats = shared_out[r];
+                let stats = shared_statistics[r];
                 sum = fma(g(block + r, q), (x(block + r, q) - stats.x) * stats.y, sum);
             }
         }

@@ -4,9 +4,14 @@
 // `four(o, n)`, which is that one and its three neighbours, `put(o, value)`, the grid, and
 // `compute(t)`, which calls one of these.
 
+// INPUTS, which compilers are not to know: unrolled loops take them longer than they are worth.
+fn inputs(o: u32) -> u32 {
+    return INPUTS + (o >> 31u);
+}
+
 fn sum(o: u32) {
     var total = 0.0;
-    for (var n = 0u; n < INPUTS; n += 1u) {
+    for (var n = 0u; n < inputs(o); n += 1u) {
         total += load(o, n);
     }
     put(o, total);
@@ -15,7 +20,7 @@ fn sum(o: u32) {
 // The neighbours are inputs.
 fn sum_by_fours(o: u32) {
     var total = 0.0;
-    for (var n = 0u; n < INPUTS; n += 4u) {
+    for (var n = 0u; n < inputs(o); n += 4u) {
         let v = four(o, n);
         total = total + v.x + v.y + v.z + v.w;
     }
@@ -25,7 +30,7 @@ fn sum_by_fours(o: u32) {
 // The neighbours are outputs.
 fn four_sums(o: u32) {
     var total = vec4(0.0);
-    for (var n = 0u; n < INPUTS; n += 1u) {
+    for (var n = 0u; n < inputs(o); n += 1u) {
         total += four(o, n);
     }
     put(o, total.x);

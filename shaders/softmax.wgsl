@@ -6,8 +6,9 @@
 //     softmax_gradient      y (g - sum(g y))                       from the output y
 //     log_softmax_gradient  g - exp(y) sum(g)                      from the output y
 //
-// The head has ROWS, COLUMNS and QUADS, `first(row, q)` and `second(row, q)`, which load four elements of x and
-// g or of y and g, quads.wgsl, the grid, and `compute(row)`, which calls one of these.
+// The head has ROWS, `quads(row)`, the vectors of a row, `first(row, q)` and `second(row, q)`,
+// which are vectors of x, or of y and g, after `begin(row)`, math.wgsl, quads.wgsl, the grid, and
+// `compute(row)`, which calls one of these.
 
 fn exps(v: vec4<f32>) -> vec4<f32> {
     return vec4(exp_(v.x), exp_(v.y), exp_(v.z), exp_(v.w));
@@ -19,7 +20,7 @@ fn larger(a: f32, b: f32) -> f32 {
 
 fn largest(row: u32) -> f32 {
     var most = first(row, 0u).x;
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         let v = first(row, q);
         let x = padded(v, v.xxxx, q);
         most = larger(larger(larger(larger(most, x.x), x.y), x.z), x.w);
@@ -31,7 +32,7 @@ fn largest(row: u32) -> f32 {
 // what was stored.
 fn total(row: u32, most: f32) -> f32 {
     var sum = 0.0;
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         sum = add(sum, exps(first(row, q) - most), q);
     }
     return sum;
@@ -41,7 +42,7 @@ fn softmax(row: u32) {
     begin(row);
     let most = largest(row);
     let scale = 1.0 / total(row, most);
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         store(row, q, exps(first(row, q) - most) * scale);
     }
 }
@@ -50,7 +51,7 @@ fn log_softmax(row: u32) {
     begin(row);
     let most = largest(row);
     let shift = log_(total(row, most));
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         store(row, q, first(row, q) - most - shift);
     }
 }
@@ -58,10 +59,10 @@ fn log_softmax(row: u32) {
 fn softmax_gradient(row: u32) {
     begin(row);
     var sum = 0.0;
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         sum = add_products(sum, first(row, q), second(row, q), q);
     }
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         store(row, q, first(row, q) * (second(row, q) - sum));
     }
 }
@@ -69,10 +70,10 @@ fn softmax_gradient(row: u32) {
 fn log_softmax_gradient(row: u32) {
     begin(row);
     var sum = 0.0;
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         sum = add(sum, second(row, q), q);
     }
-    for (var q = 0u; q < QUADS; q += 1u) {
+    for (var q = 0u; q < quads(row); q += 1u) {
         store(row, q, fma(-exps(first(row, q)), vec4(sum), second(row, q)));
     }
 }

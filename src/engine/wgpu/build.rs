@@ -38,6 +38,9 @@ pub(super) const STORAGE: BufferUsages = BufferUsages::STORAGE
     .union(BufferUsages::COPY_SRC)
     .union(BufferUsages::COPY_DST);
 
+/// Mesa's software renderer ends a thread's loops, in silence, after 65535 rounds of all of them.
+const LLVMPIPE_ROUNDS: usize = 65_000;
+
 /// Makes everything that the engine needs for its whole life.
 pub(super) fn build(
     mut context: Context,
@@ -171,6 +174,12 @@ fn dispatch(
     slot: usize,
 ) -> Result<Dispatch> {
     let kernel = &bound.kernel;
+    let rounds = kernel.rounds();
+    if tiles.abilities().cpu && rounds > LLVMPIPE_ROUNDS {
+        let problem = format!("a kernel of {rounds} rounds, software Vulkan ends it at 65535");
+        let op = format!("{:?} of {:?}", kernel.body, kernel.reads[0].view.shape);
+        return Err(context.error(problem).in_op(op).hint("a smaller microbatch, or cpu devices"));
+    }
     let tile = tiles.of(context, kernel)?;
     let shader = shader(kernel, tile.as_ref(), tiles.abilities());
     let places = bound.places.iter().map(|&place| buffers.place(place, run, slot));

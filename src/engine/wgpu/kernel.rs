@@ -178,6 +178,37 @@ impl Kernel {
         written
     }
 
+    /// About how often a thread goes round its loops, at most.
+    pub(super) fn rounds(&self) -> usize {
+        let of_read = |read: usize| self.reads[read].view.shape.clone();
+        let columns = || of_read(0).last().copied().unwrap_or(1);
+        match &self.body {
+            Body::Chain(_) | Body::Embedding | Body::Gather(_) => 0,
+            Body::Concatenate(_) | Body::Pad { .. } => 0,
+            Body::Matmul(_) => columns(),
+            Body::Sum(axes) => {
+                let inputs: usize = axes.iter().map(|&axis| of_read(0)[axis]).product();
+                // Long sums of few outputs are shared out among the threads of a workgroup.
+                let outputs = of_read(0).iter().product::<usize>() / inputs.max(1);
+                if outputs < 64 { inputs.div_ceil(64).max(512) } else { inputs }
+            }
+            Body::ArgMax(axis) | Body::ArgMin(axis) => of_read(0)[*axis],
+            // Up to four loops over vectors of four.
+            Body::Softmax | Body::SoftmaxGradient | Body::LogSoftmax => columns(),
+            Body::LogSoftmaxGradient | Body::LayerNorm(_) => columns(),
+            Body::LayerNormGradient(_) => columns(),
+            // Statistics of a sixteenth of the rows in two such loops, then all rows.
+            Body::LayerNormGradientGamma(_) => {
+                let rows = of_read(0).iter().product::<usize>() / columns();
+                rows.div_ceil(16) * columns() / 2 + rows
+            }
+            Body::EmbeddingGradient => {
+                of_read(0).iter().product::<usize>() + self.writes[0].shape[0]
+            }
+            Body::ScatterAdd(axis) => of_read(1)[*axis] + self.writes[0].shape[*axis],
+        }
+    }
+
     /// Whether the dropout key is bound.
     pub fn uses_key(&self) -> bool {
         let (Body::Chain(chain) | Body::Matmul(chain)) = &self.body else { return false };

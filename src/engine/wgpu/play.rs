@@ -20,6 +20,9 @@ const STATUS_AT: u64 = 0;
 const TIMESTAMPS_AT: u64 = 16;
 const TENSORS_AT: u64 = SMALL;
 
+/// A device that takes longer for an action has stopped.
+const LONGEST_ACTION: Duration = Duration::from_secs(600);
+
 /// Bytes of the start and the end of an action.
 const STAMP_BYTES: u64 = 16;
 
@@ -28,6 +31,7 @@ const STAMP_BYTES: u64 = 16;
 pub(super) struct UnderWay {
     action: Action,
     submission: SubmissionIndex,
+    submitted: Instant,
     down: Option<EntryId>,
     downloads: Vec<Transfer<Sink>>,
     status: bool,
@@ -69,7 +73,9 @@ impl WgpuEngine {
         }
         self.release(action, run);
         self.context.check()?;
-        let waiting = UnderWay { action, submission, down, downloads, status, transfers };
+        let submitted = Instant::now();
+        let waiting =
+            UnderWay { action, submission, submitted, down, downloads, status, transfers };
         self.under_way.push_back(waiting);
         Ok(())
     }
@@ -185,6 +191,10 @@ impl WgpuEngine {
     pub(super) fn collect(&mut self, patience: Duration) -> Result<Option<Outcome>> {
         let Some(oldest) = self.under_way.front() else { return Ok(None) };
         if !self.context.wait(&oldest.submission, patience)? {
+            if oldest.submitted.elapsed() > LONGEST_ACTION {
+                let time = LONGEST_ACTION.as_secs();
+                return Err(self.context.error(format!("no action takes more than {time} s")));
+            }
             return Ok(None);
         }
         let done = self.under_way.pop_front().expect("it is the front");

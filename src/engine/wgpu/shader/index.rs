@@ -19,7 +19,8 @@ pub(super) fn index(kernel: &Kernel, abilities: &Abilities) -> Shader {
             let shape = &kernel.writes[0].shape;
             // As a scatter along the rows where every column has the same indices.
             let positions = kernel.reads[0].view.elements();
-            let of = Scatter { lines: shape[1], length: positions, size: shape[0], inner: shape[1] };
+            let of =
+                Scatter { lines: shape[1], length: positions, size: shape[0], inner: shape[1] };
             let index = format!("i / {}u", shape[1]);
             scatter(kernel, abilities, &of, &index, "embedding_gradient")
         }
@@ -99,16 +100,27 @@ fn scatter(
     name: &str,
 ) -> Shader {
     let Scatter { lines, length, size, inner } = of;
-    let grid = grid(*lines, LINE_WORKGROUP);
+    // On a CPU a thread owns four neighbouring lines where they share their indices.
+    let last = kernel.reads[1].view.shape.len() - 1;
+    let four = abilities.cpu && name == "embedding_gradient" && inner.is_multiple_of(4);
+    let (each, neighbours) = if four { (4, Neighbours::Along(last)) } else { (1, Neighbours::One) };
+    let grid = grid(*lines / each, LINE_WORKGROUP);
     let fresh = matches!(kernel.writes[0].target, Target::Value(_));
-    let loads = Loads::new(kernel, abilities, &[Neighbours::One; 2]);
+    let loads = Loads::new(kernel, abilities, &[Neighbours::One, neighbours]);
     let mut source = loads.head + &grid.wgsl() + &usable(*size);
     source += &format!(
-        "const LINES: u32 = {lines}u;\nconst LENGTH: u32 = {length}u;\n\
-         const INNER: u32 = {inner}u;\nconst FRESH: bool = {fresh};\n"
+        "const THREADS: u32 = {}u;\nconst EACH: u32 = {each}u;\nconst LENGTH: u32 = {length}u;\n\
+         const INNER: u32 = {inner}u;\nconst FRESH: bool = {fresh};\n",
+        lines / each
     );
     source += &format!("fn index(i: u32) -> i32 {{ let n = {index}; return r0_one(n); }}\n");
-    source += "fn g(i: u32) -> f32 { return r1_one(i); }\n";
+    source += if four {
+        "fn add(to: u32, i: u32) {\n    let g = r1_four(i);\n    w0[to] = w0[to] + g.x;\n    \
+         w0[to + 1u] = w0[to + 1u] + g.y;\n    w0[to + 2u] = w0[to + 2u] + g.z;\n    \
+         w0[to + 3u] = w0[to + 3u] + g.w;\n}\n"
+    } else {
+        "fn add(to: u32, i: u32) { w0[to] = w0[to] + r1_one(i); }\n"
+    };
     source += include_str!("../../../../shaders/scatter.wgsl");
     let label = format!("{name} of {length} into {size}, {lines} times");
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }

@@ -41,17 +41,18 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
     source += include_str!("../../../../shaders/quads.wgsl");
     let grid = match kernel.body {
         Body::LayerNormGradientGamma(_) => {
-            let size =
-                if abilities.cpu { CPU_COLUMN_WORKGROUP } else { COLUMN_WORKGROUP };
+            let size = if abilities.cpu { CPU_COLUMN_WORKGROUP } else { COLUMN_WORKGROUP };
             grid(quads, size.max((quads / 2).next_power_of_two().min(COLUMN_WORKGROUP)))
         }
         _ => grid(rows, ROW_WORKGROUP),
     };
     source += &grid.wgsl();
     let kept = abilities.cpu
+        && !is_norm(&kernel.body)
         && quads <= MOST_KEPT
         && rows * columns >= LEAST_KEPT
         && loads.uniforms.contains(&0);
+    source += &bound(kept);
     let name = match kernel.body {
         Body::Softmax => softmax(&mut source, "softmax", 1, kept),
         Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2, kept),
@@ -139,6 +140,20 @@ fn kept_rows(names: &[&str]) -> String {
 /// What the body names but does not call.
 fn absent(name: &str) -> String {
     format!("fn {name}(row: u32, q: u32) -> vec4<f32> {{ return vec4(0.0); }}\n")
+}
+
+/// `fn quads(row)`: QUADS, which compilers are to know only where rows are kept, which takes
+/// unrolled loops. Elsewhere those take them longer than they are worth.
+fn bound(known: bool) -> String {
+    let more = if known { "" } else { " + (row >> 31u)" };
+    format!("fn quads(row: u32) -> u32 {{ return QUADS{more}; }}\n")
+}
+
+fn is_norm(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::LayerNorm(_) | Body::LayerNormGradient(_) | Body::LayerNormGradientGamma(_)
+    )
 }
 
 fn constant(epsilon: f64) -> String {

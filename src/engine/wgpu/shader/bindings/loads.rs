@@ -16,6 +16,9 @@ pub(in crate::engine::wgpu::shader) enum Neighbours {
     Along(usize),
 }
 
+/// Most uniform buffers of a shader, on every adapter.
+const MOST_UNIFORMS: usize = 12;
+
 /// How a read is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -45,9 +48,16 @@ impl Loads {
     /// Loads from each read as `neighbours` says.
     pub fn new(kernel: &Kernel, abilities: &Abilities, neighbours: &[Neighbours]) -> Self {
         let reads = || kernel.reads.iter().zip(neighbours);
-        let accesses: Vec<Access> =
-            reads().map(|(read, &four)| access(&read.view, four, abilities)).collect();
-        let mut head = declared(kernel, |n| declaration(element(kernel.reads[n].dtype), accesses[n]));
+        let mut uniforms = 0;
+        let mut access = |(read, &four): (&Operand, &Neighbours)| {
+            let room = if uniforms < MOST_UNIFORMS { abilities.uniform_bytes } else { 0 };
+            let access = access(&read.view, four, &Abilities { uniform_bytes: room, ..*abilities });
+            uniforms += usize::from(matches!(access, Access::Uniform(_)));
+            access
+        };
+        let accesses: Vec<Access> = reads().map(&mut access).collect();
+        let mut head =
+            declared(kernel, |n| declaration(element(kernel.reads[n].dtype), accesses[n]));
         for (n, ((read, &four), &access)) in reads().zip(&accesses).enumerate() {
             head += &one(n, read, access);
             if let Some(stride) = stride(&read.view, four) {
@@ -173,4 +183,54 @@ fn four_apart(n: usize, read: &Operand) -> String {
         "fn r{n}_four(i: u32) -> vec4<{element}> {{\n    \
          return vec4(r{n}_one(i), r{n}_one(i + 1u), r{n}_one(i + 2u), r{n}_one(i + 3u));\n}}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU: Abilities =
+        Abilities { cpu: true, subgroup: None, wide: true, uniform_bytes: 65_536 };
+    const GPU: Abilities = Abilities { cpu: false, uniform_bytes: 0, ..CPU };
+
+    #[test]
+    fn reads_are_bound_as_their_size_and_strides_allow() {
+        let along = Neighbours::Along(1);
+        let small = View::dense(&[3, 7]);
+        assert_eq!(access(&small, along, &CPU), Access::Uniform(6));
+        let full = View::dense(&[128, 128]);
+        assert_eq!(access(&full, along, &CPU), Access::Uniform(4096));
+        assert_eq!(access(&full, along, &GPU), Access::Vectors);
+        assert_eq!(access(&full, Neighbours::One, &GPU), Access::Plain);
+        let large = View::dense(&[256, 128]);
+        assert_eq!(access(&large, along, &CPU), Access::Wide);
+        assert_eq!(access(&large, along, &Abilities { wide: false, ..CPU }), Access::Plain);
+        let moved = View { offset: 2, ..large.clone() };
+        assert_eq!(access(&moved, along, &CPU), Access::Plain);
+        let swapped = View { shape: vec![128, 256], strides: vec![1, 128], offset: 0 };
+        assert_eq!(access(&swapped, along, &CPU), Access::Plain);
+        assert_eq!(access(&swapped, Neighbours::Along(0), &CPU), Access::Wide);
+        let odd = View::dense(&[512, 95]);
+        assert_eq!(access(&odd, along, &CPU), Access::Plain);
+        assert_eq!(access(&odd, Neighbours::Flat, &CPU), Access::Wide);
+    }
+
+    #[test]
+    fn a_shader_has_no_more_uniform_buffers_than_every_adapter_allows() {
+        let operand = Operand {
+            node: crate::graph::NodeId(0),
+            view: View::dense(&[4]),
+            dtype: crate::graph::DType::F32,
+        };
+        let reads = vec![operand; MOST_UNIFORMS + 2];
+        let neighbours = vec![Neighbours::One; reads.len()];
+        let kernel = Kernel {
+            reads,
+            writes: Vec::new(),
+            body: crate::engine::wgpu::kernel::Body::Concatenate(0),
+        };
+        let uniforms = Loads::new(&kernel, &CPU, &neighbours).uniforms;
+        assert_eq!(uniforms.iter().filter(|&&bytes| bytes == 16).count(), MOST_UNIFORMS);
+        assert_eq!(uniforms.iter().filter(|&&bytes| bytes == 0).count(), 2);
+    }
 }

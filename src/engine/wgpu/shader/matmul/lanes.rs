@@ -28,28 +28,20 @@ pub(super) struct Side<'a> {
     wide: bool,
     /// Whether the factor is a uniform buffer, of vectors of four elements.
     pub uniform: bool,
+    /// Over how many k the lanes spread one load; 1 where all of them load the same k.
+    spread: usize,
 }
 
 impl<'a> Plan<'a> {
     /// The loads for a tile. A factor that the kernel reads `plainly`, too, is loaded one by one.
     pub fn new(tile: &'a Lanes, x: &'a Matrix, y: &'a Matrix, plainly: [bool; 2]) -> Self {
-        let most = if tile.wide { 8 } else { 4 };
         let rows = if tile.broadcast { tile.rows / tile.lanes } else { tile.rows };
-        let side = |matrix: &'a Matrix, outer: usize| {
-            let plain = plainly[matrix.read];
-            if !plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
-                let load = matrix.load(tile.step.min(4), outer.min(4));
-                if let Load::Inner(4) | Load::Outer(4) = load {
-                    return Side { matrix, load, wide: false, uniform: true };
-                }
-            }
-            let most = if plain { 1 } else { most };
-            let load = matrix.load(most.min(tile.step), most.min(outer));
-            Side { matrix, load, wide: tile.wide, uniform: false }
-        };
-        let (x, y) = (side(x, rows), side(y, tile.columns));
+        // Lanes without rows of their own take other k.
+        let spread = if tile.broadcast { (4 * tile.lanes / tile.rows).max(1) } else { 1 };
+        let x = Side::new(tile, x, (rows, spread), plainly[x.read]);
+        let y = Side::new(tile, y, (tile.columns, 1), plainly[y.read]);
         let whole = |step: &usize| x.matrix.inner.is_multiple_of(*step);
-        let inner = [x.load, y.load].iter().any(|load| matches!(load, Load::Inner(_)));
+        let inner = x.block().max(y.block()) > 1;
         let steps = [8, 4, 2].into_iter().filter(|&step| step <= tile.step);
         let step = steps.clone().find(|step| !inner || whole(step)).unwrap_or(1);
         Self { tile, x, y, step }
@@ -93,6 +85,11 @@ impl<'a> Plan<'a> {
         head
     }
 
+    /// Whether a factor is a uniform buffer.
+    pub fn is_uniform(&self) -> bool {
+        self.x.uniform || self.y.uniform
+    }
+
     /// Number of workgroups.
     pub fn groups(&self) -> usize {
         let rows = self.x.matrix.outer.div_ceil(self.tile.rows);
@@ -117,11 +114,17 @@ impl<'a> Plan<'a> {
         let lanes = self.tile.lanes;
         for p in 0..xs {
             let length = self.x.outer_length();
-            let row = match self.tile.broadcast {
-                true => format!("row + (lane + {}u) * {length}u", p * lanes),
-                false => format!("row + {}u", p * length),
+            let (base, row) = match (self.tile.broadcast, self.x.spread) {
+                (true, 1) => ("x".into(), format!("row + (lane + {}u) * {length}u", p * lanes)),
+                (true, spread) => {
+                    let along = lanes / spread;
+                    let stride = self.x.matrix.inner_stride;
+                    let base = format!("x + lane / {along}u * {stride}u");
+                    (base, format!("row + lane % {along}u * {length}u"))
+                }
+                (false, _) => ("x".into(), format!("row + {}u", p * length)),
             };
-            put(&mut text, format_args!("    at.x{p} = {};", self.x.start("x", &row)));
+            put(&mut text, format_args!("    at.x{p} = {};", self.x.start(&base, &row)));
         }
         for p in 0..ys {
             let length = self.y.outer_length();
@@ -135,8 +138,7 @@ impl<'a> Plan<'a> {
     /// so it may do nothing.
     fn adder(&self, name: &str, count: usize) -> String {
         let mut text = format!("fn {name}(sums: ptr<function, Sums>, at: Starts, k: u32) {{\n");
-        let inner = |load: Load| if let Load::Inner(length) = load { length } else { 1 };
-        let block = inner(self.x.load).max(inner(self.y.load));
+        let block = self.x.block().max(self.y.block());
         if count.is_multiple_of(block) {
             let Lanes { rows, columns, .. } = *self.tile;
             let all = (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).enumerate();
@@ -201,8 +203,10 @@ impl<'a> Plan<'a> {
         if !self.tile.broadcast {
             return format!("x{}_{j}_{}", r / length, r % length);
         }
-        let (part, lane) = (r / (lanes * length), r / length % lanes);
-        format!("subgroupBroadcast(x{part}_{j}_{}, {lane}u)", r % length)
+        let along = lanes / self.x.spread;
+        let (part, lane) = (r / (lanes * length), r / length % along);
+        let (ahead, lane) = (j % self.x.spread, lane + j % self.x.spread * along);
+        format!("subgroupBroadcast(x{part}_{}_{}, {lane}u)", j - ahead, r % length)
     }
 
     /// The element of y in a lane's column `c` for k number `j`.
@@ -251,7 +255,34 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Side<'_> {
+impl<'a> Side<'a> {
+    /// The loads of a factor of which a lane takes up to `outer` rows or columns for one k, or
+    /// fewer, but then for `spread` times as many k. A uniform buffer is vectors or nothing:
+    /// a component that is computed goes through memory.
+    fn new(tile: &Lanes, matrix: &'a Matrix, (outer, spread): (usize, usize), plain: bool) -> Self {
+        if !plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
+            let spreads = matrix.inner.is_multiple_of(spread) && spread <= tile.step;
+            let most_outer = if spreads && spread > 1 { 4 } else { outer.min(4) };
+            let load = matrix.load(tile.step.min(4), most_outer);
+            let spread = if matches!(load, Load::Outer(_)) && spreads { spread } else { 1 };
+            if let Load::Inner(4) | Load::Outer(4) = load {
+                return Side { matrix, load, wide: false, uniform: true, spread };
+            }
+        }
+        let most = match (plain, tile.wide) {
+            (true, _) => 1,
+            (false, true) => 8,
+            (false, false) => 4,
+        };
+        let load = matrix.load(most.min(tile.step), most.min(outer));
+        Side { matrix, load, wide: tile.wide, uniform: false, spread: 1 }
+    }
+
+    /// How many k one load takes, in all lanes together.
+    fn block(&self) -> usize {
+        if let Load::Inner(length) = self.load { length } else { self.spread }
+    }
+
     /// The variable of the factor's buffer.
     pub fn binding(&self) -> String {
         let read = self.matrix.read;
@@ -303,8 +334,7 @@ impl Side<'_> {
     fn loads(&self, text: &mut String, name: &str, part: usize, from: usize, count: usize) {
         let read = self.matrix.read;
         let start = format!("at.{name}{part}");
-        let along = if let Load::Inner(length) = self.load { length } else { 1 };
-        for j in (from..from + count).step_by(along) {
+        for j in (from..from + count).step_by(self.block()) {
             let offset = match self.load {
                 Load::One => format!("(k + {j}u) * {}u", self.matrix.inner_stride),
                 Load::Inner(length) => format!("k / {length}u + {}u", j / length),

@@ -1,6 +1,6 @@
 //! Which tiles there are for a product, and which is likely the best.
 
-use super::lanes::Plan;
+use super::lanes::{Plan, Side};
 use super::matrix::Matrix;
 use super::{Lanes, Shared, Tile, factors, plain_reads, shared};
 use crate::engine::wgpu::kernel::Kernel;
@@ -35,7 +35,7 @@ pub fn tiles(kernel: &Kernel, abilities: &Abilities) -> Vec<Tile> {
     let most = if abilities.cpu { 3 } else { 6 };
     let mut costs: Vec<(f64, Tile)> = if abilities.cpu {
         let plain = plain_reads(kernel);
-        let all = lane_tiles(abilities).into_iter();
+        let all = lane_tiles(abilities, &factors, plain).into_iter();
         all.map(|tile| (lane_cost(&tile, &factors, plain), Tile::Lanes(tile))).collect()
     } else {
         let all = shared_tiles().into_iter();
@@ -45,7 +45,7 @@ pub fn tiles(kernel: &Kernel, abilities: &Abilities) -> Vec<Tile> {
     costs.into_iter().take(most).map(|(_, tile)| tile).collect()
 }
 
-fn lane_tiles(abilities: &Abilities) -> Vec<Lanes> {
+fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2], plain: [bool; 2]) -> Vec<Lanes> {
     let lanes = abilities.subgroup.unwrap_or(8);
     let mut tiles = Vec::new();
     for rows in [8, 16, 32, 64] {
@@ -55,31 +55,52 @@ fn lane_tiles(abilities: &Abilities) -> Vec<Lanes> {
             for swapped in [false, true] {
                 let broadcast = abilities.subgroup.is_some_and(|lanes| rows % lanes == 0);
                 let wide = abilities.wide;
-                let uniform_bytes = abilities.uniform_bytes;
-                tiles.push(Lanes {
-                    rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes,
-                });
+                let uniform_bytes = 0;
+                let tile =
+                    Lanes { rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes };
+                // Longer steps only take longer to compile where vectors have four elements.
+                let uniform = Lanes { step: 4, uniform_bytes: abilities.uniform_bytes, ..tile };
+                let fits = plan(&uniform, factors, plain).is_uniform();
+                tiles.push(if fits { uniform } else { tile });
             }
         }
     }
     tiles
 }
 
-/// Cycles of llvmpipe, as measured. To load an element into one lane takes 25, or half of that as
-/// half of a 64-bit integer; to add the products of all lanes takes 3. Tiles of many sums take long
-/// to compile.
-fn lane_cost(tile: &Lanes, [x, y]: &[Matrix; 2], plain: [bool; 2]) -> f64 {
+fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2], plain: [bool; 2]) -> Plan<'a> {
     let [x, y] = if tile.swapped { [y, x] } else { [x, y] };
-    let plan = Plan::new(tile, x, y, plain);
+    Plan::new(tile, x, y, plain)
+}
+
+/// Cycles of llvmpipe, as measured. To load an element into one lane takes 25, or half of that as
+/// half of a 64-bit integer, or 3 from a uniform buffer; to add the products of all lanes takes 3,
+/// or more where most sums are not in registers. Tiles of many sums take long to compile.
+fn lane_cost(tile: &Lanes, factors: &[Matrix; 2], plain: [bool; 2]) -> f64 {
+    let plan = plan(tile, factors, plain);
     let lanes = tile.lanes as f64;
     let shared_by = if tile.broadcast { lanes } else { 1.0 };
-    let load = |length: usize| if tile.wide && length > 1 { 12.5 } else { 25.0 };
-    let x_loads = tile.rows as f64 * lanes / shared_by * load(plan.x.length());
-    let y_loads = tile.columns as f64 * lanes * load(plan.y.length());
+    let load = |side: &Side| match side.length() {
+        _ if side.uniform => 3.0,
+        1 => 25.0,
+        _ => {
+            if tile.wide {
+                12.5
+            } else {
+                25.0
+            }
+        }
+    };
+    let x_loads = tile.rows as f64 * lanes / shared_by * load(&plan.x);
+    let y_loads = tile.columns as f64 * lanes * load(&plan.y);
     let sums = (tile.rows * tile.columns) as f64;
+    let (x, y) = (plan.x.matrix, plan.y.matrix);
     let products = (x.outer * y.outer * x.inner * x.batch.elements()) as f64;
-    let compiled = if sums > 256.0 && products < LARGE { 1.3 } else { 1.0 };
-    let each_k = x_loads + y_loads + 3.0 * sums;
+    let (product, compiled) = match plan.is_uniform() {
+        true => (if sums > 64.0 { 3.6 } else { 3.0 }, 1.0 + sums / 1000.0),
+        false => (3.0, if sums > 256.0 && products < LARGE { 1.3 } else { 1.0 }),
+    };
+    let each_k = x_loads + y_loads + product * sums;
     let end = sums * lanes * 15.0;
     plan.groups() as f64 * (each_k * x.inner as f64 + end) * compiled
 }
