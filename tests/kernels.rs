@@ -471,6 +471,22 @@ fn softmax_and_layer_norm_are_burns() {
 }
 
 #[test]
+fn rows_of_more_than_a_uniform_buffer_are_burns() {
+    for (seed, shape) in [(1, [300, 64]), (2, [300, 68]), (3, [70, 301])] {
+        let (x, row) = (floats(&shape), Of::Floats(vec![shape[1]], 0.5, 2.0));
+        check(Op::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        let of_output = [Of::Floats(shape.to_vec(), 0.0, 0.3), x.clone()];
+        check(Op::SoftmaxGradient, &of_output, Within(2e-5), seed);
+        check(Op::LayerNorm(1e-5), &[x.clone(), row.clone()], Within(1e-5), seed);
+        let parts = [x.clone(), row, x.clone()];
+        check(Op::LayerNormGradient(1e-5), &parts, Within(2e-5), seed);
+        check(Op::LayerNormGradientGamma(1e-5), &[x.clone(), x.clone()], Within(1e-4), seed);
+        check(Op::Sum(vec![0]), std::slice::from_ref(&x), Within(1e-4), seed);
+        check(Op::Unary(Unary::Gelu), &[x], Within(5e-7), seed);
+    }
+}
+
+#[test]
 fn kernels_that_take_indices_are_burns() {
     shapes(8, |shape, seed| {
         let (axis, rows) = (seed as usize % shape.len(), 7);
