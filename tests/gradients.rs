@@ -72,7 +72,7 @@ fn check(row: &Row, dims: Dims, seed: u64) -> Result<(), String> {
         let batch = |device: &Device| Tensor::<3>::zeros([1, 1, 1], device);
         compare(&model, &loss, batch).map_err(|error| format!("{name} on {source:?}: {error}"))?;
         // Shaders are compiled for every shape, so a GPU gets a part of what is drawn.
-        if seed % 16 == 0 && matches!(source, Parameters | OtherBlocks) {
+        if seed.is_multiple_of(16) && matches!(source, Parameters | OtherBlocks) {
             compare_on_gpu(&model, &loss, batch)
                 .map_err(|error| format!("{name} on {source:?}, on a GPU: {error}"))?;
         }

@@ -247,7 +247,7 @@ impl<'a> Values<'a> {
     fn script(&mut self, event: Event, run: usize, arenas: &Arenas) -> Script {
         let mut script = Script { run, ..Script::default() };
         let mut offset = 0;
-        for (what, value) in self.from_host(event) {
+        for (what, value) in self.taken_from_host(event) {
             let (bytes, place) = (self.bytes(value), self.places[&value]);
             script.uploads.push(Transfer { what, offset, bytes, place });
             offset += bytes.next_multiple_of(16);
@@ -275,7 +275,7 @@ impl<'a> Values<'a> {
     }
 
     /// What a work takes from the host. Inputs and key come with the run's first F.
-    fn from_host(&self, event: Event) -> Vec<(Source, Value)> {
+    fn taken_from_host(&self, event: Event) -> Vec<(Source, Value)> {
         let received = self.received(event);
         let parcel = received.into_iter().enumerate();
         let mut all: Vec<(Source, Value)> = parcel

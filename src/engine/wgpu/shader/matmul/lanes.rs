@@ -358,7 +358,7 @@ impl<'a> Side<'a> {
     /// The `i`-th element of a load.
     fn element_of(&self, value: &str, i: usize) -> String {
         let component = |i: usize| ["x", "y", "z", "w"][i];
-        let half = if i % 2 == 0 { "low" } else { "high" };
+        let half = if i.is_multiple_of(2) { "low" } else { "high" };
         match (self.length(), self.wide) {
             (1, _) => value.into(),
             (2, true) => format!("{half}({value})"),
