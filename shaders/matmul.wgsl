@@ -6,7 +6,12 @@
 // same bits. A workgroup is one subgroup of LANES threads. It computes ROWS rows; a lane computes
 // COLUMNS columns of each, whose sums stay in registers. Lanes differ in their columns only.
 //
-// Bindings: the kernel's, x first, then y, and others only as `finish` needs them.
+// Bindings: the kernel's, x first, then y, and others only as `finish` needs them. What is small
+// enough is a uniform buffer of vec4<f32>: llvmpipe loads an element of one in 3 cycles, but takes
+// 25 with a storage buffer, where each thread has a branch of its own. Loads are therefore of whole
+// vectors, along k or along what the output keeps; a component that is computed would send the
+// vector through memory. From storage buffers, two elements are loaded as one 64-bit integer, and
+// two results are stored as one.
 //
 // The head, which is generated, declares
 //
@@ -24,12 +29,13 @@
 //     Starts             where a lane's parts of x and y are
 //     starts             (batch, row, column, lane) -> Starts, from the tile's first row and column
 //     step, rest         (sums, starts, k): adds the products of STEP, of one k
-//     Row                array of COLUMNS f32
-//     sums_of            (sums, r) -> Row, the sums of row r
-//     finish_row         (sums, batch, row, first, lane): `finish_inside` for a lane's columns
-//     column_of          (first, lane, c) -> the column of a lane's c-th sum
+//     ROWS_TOGETHER      rows whose sums are finished together
+//     Rows               array of ROWS_TOGETHER * COLUMNS f32
+//     sums_of            (sums, r) -> Rows, the sums of the rows from r on
+//     finish_rows        (sums, batch, row, column): `finish_inside` for a lane's columns
 //     index              (batch, row, column) -> position in the output
-//     finish             (index, product): computes what follows and writes it
+//     Product            f32, or vec2<f32> where two neighbours of the output are finished together
+//     finish_product     (index, product): computes what follows and writes it
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -57,13 +63,14 @@ fn main(
         }
     }
     // A loop, because the code of `finish` is long.
-    for (var r = 0u; r < ROWS; r += 1u) {
-        finish_row(sums_of(&sums, r), batch, first_row + r, first_column, lane);
+    let column = first_column + lane * COLUMNS;
+    for (var r = 0u; r < ROWS; r += ROWS_TOGETHER) {
+        finish_rows(sums_of(&sums, r), batch, first_row + r, column);
     }
 }
 
-fn finish_inside(batch: u32, row: u32, column: u32, product: f32) {
+fn finish_inside(batch: u32, row: u32, column: u32, product: Product) {
     if (WHOLE || (row < M && column < N)) {
-        finish(index(batch, row, column), product);
+        finish_product(index(batch, row, column), product);
     }
 }

@@ -238,3 +238,68 @@ fn a_loss_that_is_no_number_names_the_step() {
     let error = (0..5).find_map(|step| trainer.step(batch(step, ROWS * 2)).err());
     check(&error.expect("it diverges"), ErrorKind::NotFinite, &["step "]);
 }
+
+/// Two products between which the model may be cut, on what `between` makes of the first one's
+/// output.
+fn two_products(
+    between: impl Fn(Tensor<2>) -> Tensor<2> + Copy,
+    loss: impl Fn(Tensor<2>) -> Tensor<1> + Copy,
+    second: [usize; 2],
+    transposed: bool,
+) -> impl Fn(&str, Schedule) -> (f64, String) {
+    use burn::nn::LinearConfig;
+    let device = Device::flex();
+    let first = LinearConfig::new(8, 8).with_bias(false).init(&device);
+    let second = LinearConfig::new(second[0], second[1]).with_bias(false).init(&device);
+    let model = (first, second);
+    move |devices, schedule| {
+        let x = |rows: usize| {
+            let values: Vec<f32> = (0..rows * 8).map(|at| (at * 7 % 11) as f32 - 5.0).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [rows, 8]), &Device::flex())
+        };
+        type Pair = (burn::nn::Linear, burn::nn::Linear);
+        let forward = move |model: &Pair, x: Tensor<2>| {
+            let h = zerobubble::nn::boundary(between(x.matmul(model.0.weight.val())));
+            let weight = model.1.weight.val();
+            loss(h.matmul(if transposed { weight.transpose() } else { weight }))
+        };
+        let mut trainer = Trainer::of(model.clone(), forward)
+            .devices(devices)
+            .unwrap()
+            .schedule(schedule)
+            .microbatches(2)
+            .learning_rate(1e-2)
+            .build(&x(4))
+            .unwrap();
+        let losses: f64 = (0..3).map(|_| trainer.step(x(8)).unwrap().loss).sum();
+        (losses, trainer.weights_hash().unwrap())
+    }
+}
+
+#[test]
+fn a_fused_backward_sends_its_gradient_before_w_uses_the_memory_again() {
+    let loss = |y: Tensor<2>| (y.clone() * y).mean();
+    let train = two_products(|h| h, loss, [32, 8], true);
+    let (_, expected) = train("gpu:0x2", Schedule::ZbH1);
+    for schedule in Schedule::ALL {
+        assert_eq!(train("gpu:0x2", schedule).1, expected, "{schedule}");
+    }
+    assert_eq!(train("gpu:0", Schedule::GPipe).1, expected);
+}
+
+#[test]
+fn a_reshaped_slice_crosses_with_its_own_size_and_a_sliced_loss_is_told() {
+    let part = |h: Tensor<2>| h.slice([0..2]).reshape([1, 16]);
+    let loss = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).mean_dim(0).reshape([1]);
+    let train = two_products(part, loss, [16, 8], false);
+    let (on_gpus, hash) = train("gpu:0x2", Schedule::ZbH1);
+    assert_eq!(train("gpu:0", Schedule::ZbH1).1, hash);
+    let (on_cpu, _) = train("cpu", Schedule::ZbH1);
+    assert!((on_gpus - on_cpu).abs() <= 1e-4 * on_cpu, "{on_gpus}, on the CPU {on_cpu}");
+
+    let last = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).squeeze_dim::<1>(1).slice([3..4]);
+    let train = two_products(|h| h, last, [8, 8], false);
+    let (on_gpu, _) = train("gpu:0", Schedule::ZbH1);
+    let (on_cpu, _) = train("cpu", Schedule::ZbH1);
+    assert!((on_gpu - on_cpu).abs() <= 1e-4 * on_cpu, "{on_gpu}, on the CPU {on_cpu}");
+}

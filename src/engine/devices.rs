@@ -104,7 +104,11 @@ fn item(text: &str) -> Result<Item> {
         _ => return Err(unknown(format!("'{text}' is not a device"))),
     };
     match times.parse::<usize>() {
-        Ok(times @ 1..) => Ok(Item { gpu, times }),
+        Ok(times @ 1..) if times <= MOST_DEVICES => Ok(Item { gpu, times }),
+        Ok(times @ 1..) => Err(Error::config(format!(
+            "{times} devices in '{text}', at most {MOST_DEVICES} are allowed"
+        ))
+        .hint("cpux2, or auto")),
         _ => Err(unknown(format!("'{times}' in '{text}' is not a number of devices"))),
     }
 }

@@ -107,7 +107,9 @@ impl Worker {
                 }
                 Ok(order) => (None, self.guarded(|worker| worker.obey(order).map(Some))),
             };
-            if answer.is_err() && action.is_some() && action == oldest {
+            // What failed is over, unless it was taken off already.
+            let front = self.under_way.front().map(|&(action, _)| action);
+            if answer.is_err() && action.is_some() && action == front {
                 self.under_way.pop_front();
             }
             let named = |error: Error| match action {

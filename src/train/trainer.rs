@@ -338,6 +338,10 @@ where
             None => devices("auto")?,
         };
         let shapes = shapes(example);
+        if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
+            return Err(Error::data(format!("tensor {empty} of the example has no elements"))
+                .hint("an example of one microbatch's shapes"));
+        }
         let inputs = microbatches(example.clone(), &shapes, 1)?;
         let graph = capture(&self.model, &self.loss, example)?;
         let joint = differentiate(graph, 1.0 / f64::from(self.microbatches))?;

@@ -73,7 +73,13 @@ impl Gpu {
             matches!(adapter.get_info().device_type, DiscreteGpu | IntegratedGpu | VirtualGpu)
         };
         let all = adapters();
-        (0..all.len()).filter(|&at| is_hardware(&all[at])).collect()
+        // One GPU may be there through several backends.
+        let backend = all.iter().find(|adapter| is_hardware(adapter));
+        let backend = backend.map(|adapter| adapter.get_info().backend);
+        let usable = |adapter: &Adapter| {
+            is_hardware(adapter) && Some(adapter.get_info().backend) == backend
+        };
+        (0..all.len()).filter(|&at| usable(&all[at])).collect()
     }
 
     /// The device and its queue, with everything that the adapter allows.

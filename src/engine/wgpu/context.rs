@@ -64,7 +64,10 @@ impl Context {
         let limits = self.device.limits();
         Limits {
             buffer_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-            alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
+            // Parameters are bound as storage or as uniform buffers.
+            alignment: u64::from(limits.min_storage_buffer_offset_alignment)
+                .max(u64::from(limits.min_uniform_buffer_offset_alignment))
+                .max(16),
             timestamps: self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY),
         }
     }
@@ -89,6 +92,19 @@ impl Context {
         bytes: u64,
         usage: BufferUsages,
     ) -> Result<wgpu::Buffer> {
+        let buffer = self.buffer_once(what, bytes, usage)?;
+        self.objects += 1;
+        self.bytes += bytes;
+        Ok(buffer)
+    }
+
+    /// Makes a buffer for the moment.
+    pub(super) fn buffer_once(
+        &self,
+        what: &str,
+        bytes: u64,
+        usage: BufferUsages,
+    ) -> Result<wgpu::Buffer> {
         let mapped_at_creation = usage.contains(BufferUsages::MAP_WRITE);
         let scopes = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
             .map(|filter| self.device.push_error_scope(filter));
@@ -107,10 +123,7 @@ impl Context {
                 )));
             }
         }
-        self.check()?;
-        self.objects += 1;
-        self.bytes += bytes;
-        Ok(buffer)
+        self.check().map(|()| buffer)
     }
 
     /// The pipeline of a shader whose buffers are `written` or only read; equal shaders share one.

@@ -63,9 +63,12 @@ impl Tiles {
         if 2 * chain.elements * inner < LEAST_FLOPS {
             return Ok(Some(default_tile(kernel, &self.abilities)));
         }
-        self.cache
-            .measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader))
-            .map(Some)
+        let measured = self
+            .cache
+            .measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader));
+        // Without room or time for a measurement the model may still train.
+        let default = || default_tile(kernel, &self.abilities);
+        context.check().map(|()| Some(measured.unwrap_or_else(|_| default())))
     }
 
     /// What matters about the device.
@@ -175,14 +178,10 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
         .chain(writes)
         .chain(key)
         .map(|elements| {
-            context.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("measurement"),
-                size: (elements as u64 * ELEMENT).next_multiple_of(16),
-                usage: STORAGE,
-                mapped_at_creation: false,
-            })
+            let bytes = (elements as u64 * ELEMENT).next_multiple_of(16);
+            context.buffer_once("a measurement", bytes, STORAGE)
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let written = kernel.written();
     let pipeline = context.compile(shader, &written)?;
     let bindings = bindings(&buffers, shader);

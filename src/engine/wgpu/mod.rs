@@ -94,11 +94,7 @@ impl WgpuEngine {
 
     /// The scripts of an action: those of a fused backward are B's, then W's.
     fn scripts(&self, action: Action) -> Vec<&Script> {
-        let works: &[Work] = match &action.work {
-            Work::BW => &[Work::B, Work::W],
-            work => std::slice::from_ref(work),
-        };
-        works.iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
+        play::works(&action.work).iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
     }
 
     /// The slot of an action's microbatch, which it takes if it is the first of its run.

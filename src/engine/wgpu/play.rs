@@ -60,9 +60,18 @@ impl WgpuEngine {
         }
         let timed = self.buffers.timestamps.is_some();
         let down = (timed || status || !downloads.is_empty()).then(|| self.down.take());
-        self.compute(action, run, slot, down, &mut encoder);
+        let works = works(&action.work);
+        for (at, &work) in works.iter().enumerate() {
+            let ends = [at == 0, at + 1 == works.len()];
+            self.compute(action, work, slot, down.map(|entry| (entry, ends)), &mut encoder);
+            // What B sends may be in memory that W uses again.
+            if let Some(entry) = down {
+                let sent = &self.layout.scripts[&(action.stage, work)].downloads;
+                self.download(entry, sent, run, slot, &mut encoder);
+            }
+        }
         if let Some(entry) = down {
-            self.download(entry, &downloads, status, run, slot, &mut encoder);
+            self.report(entry, status, &mut encoder);
         }
         let submission = self.context.submit(encoder);
         if let Some(entry) = up {
@@ -80,35 +89,33 @@ impl WgpuEngine {
         Ok(())
     }
 
-    /// One pass of all dispatches; buffers that a dispatch writes and a later one reads are
-    /// ordered by wgpu.
+    /// One pass of the dispatches of one work; buffers that a dispatch writes and a later one reads
+    /// are ordered by wgpu. The pass may be the first or the last one of its action, which is
+    /// timed.
     fn compute(
         &self,
         action: Action,
-        run: usize,
+        work: Work,
         slot: usize,
-        down: Option<EntryId>,
+        timed: Option<(EntryId, [bool; 2])>,
         encoder: &mut CommandEncoder,
     ) {
-        let queries = self.buffers.timestamps.as_ref().zip(down);
-        let timestamp_writes = queries.map(|((queries, _), entry)| ComputePassTimestampWrites {
-            query_set: queries,
-            beginning_of_pass_write_index: Some(2 * entry.index()),
-            end_of_pass_write_index: Some(2 * entry.index() + 1),
+        let queries = self.buffers.timestamps.as_ref().zip(timed);
+        let timestamp_writes = queries.and_then(|((queries, _), (entry, [first, last]))| {
+            (first || last).then_some(ComputePassTimestampWrites {
+                query_set: queries,
+                beginning_of_pass_write_index: first.then_some(2 * entry.index()),
+                end_of_pass_write_index: last.then_some(2 * entry.index() + 1),
+            })
         });
-        let works: &[Work] = match &action.work {
-            Work::BW => &[Work::B, Work::W],
-            work => std::slice::from_ref(work),
-        };
         let mut pass =
             encoder.begin_compute_pass(&ComputePassDescriptor { label: None, timestamp_writes });
-        for &work in works {
-            for dispatch in &self.runs[run].dispatches[slot][&(action.stage, work)] {
-                pass.set_pipeline(&dispatch.pipeline);
-                pass.set_bind_group(0, &dispatch.group, &[]);
-                let [x, y, z] = dispatch.workgroups;
-                pass.dispatch_workgroups(x, y, z);
-            }
+        let run = self.layout.scripts[&(action.stage, work)].run;
+        for dispatch in &self.runs[run].dispatches[slot][&(action.stage, work)] {
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            let [x, y, z] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, z);
         }
     }
 
@@ -161,11 +168,11 @@ impl WgpuEngine {
         [seed_low, seed_high, step_low, step_high, action.microbatch.0, 0, 0, 0]
     }
 
+    /// Records the copies of what a work gives to the host.
     fn download(
         &self,
         entry: EntryId,
         downloads: &[Transfer<Sink>],
-        status: bool,
         run: usize,
         slot: usize,
         encoder: &mut CommandEncoder,
@@ -176,6 +183,11 @@ impl WgpuEngine {
             let at = TENSORS_AT + copy.offset;
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, at, copy.bytes);
         }
+    }
+
+    /// Records the copies of the status word and the timestamps.
+    fn report(&self, entry: EntryId, status: bool, encoder: &mut CommandEncoder) {
+        let to = self.down.buffer(entry);
         if status {
             encoder.copy_buffer_to_buffer(&self.buffers.status, 0, to, STATUS_AT, 4);
         }
@@ -276,6 +288,14 @@ impl WgpuEngine {
             done += bytes;
         }
         Ok(data)
+    }
+}
+
+/// A fused backward is B, then W.
+pub(super) fn works(work: &Work) -> &[Work] {
+    match work {
+        Work::BW => &[Work::B, Work::W],
+        work => std::slice::from_ref(work),
     }
 }
 

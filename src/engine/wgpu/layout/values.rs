@@ -267,7 +267,8 @@ impl<'a> Values<'a> {
         let loss = self.loss(event).map(|id| (id, Sink::Loss));
         for (id, what) in sent.iter().map(parcel).chain(loss).collect::<Vec<_>>() {
             let value = self.value(id).expect("what leaves a stage depends on the microbatch");
-            let (bytes, place) = (self.bytes(value), self.places[&value]);
+            // Of what is sent, which may be the beginning of what holds it.
+            let (bytes, place) = (self.bytes(Value::Node(id)), self.places[&value]);
             script.downloads.push(Transfer { what, offset, bytes, place });
             offset += bytes.next_multiple_of(16);
         }

@@ -1,6 +1,7 @@
 //! Products of matrices to WGSL. Whatever the tile, an element of the output is one chain of `fma`
 //! over ascending k that starts from 0, so that tiles never change a bit.
 
+mod finish;
 mod lanes;
 mod matrix;
 mod shared;
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::finish::Finish;
 use self::lanes::{Plan, Side};
 use self::matrix::Matrix;
 pub use self::tiles::{Abilities, tiles};
@@ -82,33 +84,42 @@ pub struct Shared {
 /// When the body is another.
 pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let [x, y] = factors(kernel);
-    let mut uniforms = Vec::new();
+    let mut finish = Finish {
+        head: bindings(kernel),
+        text: super::chain::finish(kernel, chain(kernel)),
+        uniforms: Vec::new(),
+    };
     let (head, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
             let [x, y] = if lanes.swapped { [&y, &x] } else { [&x, &y] };
             let plan = Plan::new(lanes, x, y, plain_reads(kernel));
-            let mut head = bindings(kernel);
-            uniforms = vec![0; 2];
+            finish.read_uniforms(kernel, chain(kernel), lanes.uniform_bytes);
             for side in [&plan.x, &plan.y] {
-                head = retyped(&head, side);
-                uniforms[side.matrix.read] = side.uniform_bytes();
+                finish.head = retyped(&finish.head, side);
+                finish.uniforms[side.matrix.read] = side.uniform_bytes();
+            }
+            if plan.paired {
+                finish.pairs(kernel);
+            } else {
+                finish.alone();
             }
             let body = include_str!("../../../../shaders/matmul.wgsl");
-            (head + &plan.head(), body, plan.groups(), lanes.lanes)
+            (plan.head(), body, plan.groups(), lanes.lanes)
         }
         Tile::Shared(tile) => {
-            let head = bindings(kernel) + &shared::head(tile, &x, &y);
+            let head = shared::head(tile, &x, &y);
             let body = include_str!("../../../../shaders/matmul_shared.wgsl");
             (head, body, shared::groups(tile, &x, &y), tile.threads.iter().product())
         }
     };
+    let Finish { head: bindings, text: finish, uniforms } = finish;
     let grid = grid(groups * size, size);
     let exact = grid.workgroups.iter().map(|&size| size as usize).product::<usize>() == groups;
     let grid_head = format!("const GROUPS: u32 = {groups}u;\nconst EXACT: bool = {exact};\n");
-    let ends = index(x.outer, y.outer, tile) + &super::chain::finish(kernel, chain(kernel));
+    let index = index(x.outer, y.outer, tile);
     Shader {
         label: label(kernel, tile),
-        source: [&head, &grid_head, &grid.wgsl(), &ends, body].concat(),
+        source: [&bindings, &head, &grid_head, &grid.wgsl(), &index, &finish, body].concat(),
         workgroups: grid.workgroups,
         uniforms,
     }

@@ -16,6 +16,8 @@ pub(super) struct Plan<'a> {
     pub y: Side<'a>,
     /// How many k one step takes.
     pub step: usize,
+    /// Whether two neighbours of the output are finished together.
+    pub paired: bool,
 }
 
 /// A factor, and how it is loaded.
@@ -44,7 +46,11 @@ impl<'a> Plan<'a> {
         let inner = x.block().max(y.block()) > 1;
         let steps = [8, 4, 2].into_iter().filter(|&step| step <= tile.step);
         let step = steps.clone().find(|step| !inner || whole(step)).unwrap_or(1);
-        Self { tile, x, y, step }
+        // Along the output's rows, a pair is two of a lane's columns, or two rows of its tile.
+        let (size, along) =
+            if tile.swapped { (x.matrix.outer, tile.rows) } else { (y.matrix.outer, tile.columns) };
+        let paired = tile.wide && size.is_multiple_of(2) && along.is_multiple_of(2);
+        Self { tile, x, y, step, paired }
     }
 
     /// Everything that `shaders/matmul.wgsl` names, but for the bindings, `index` and `finish`.
@@ -80,8 +86,9 @@ impl<'a> Plan<'a> {
         head += &self.starts();
         head += &self.adder("step", self.step);
         head += &self.adder("rest", 1);
+        let product = if self.paired { "vec2<f32>" } else { "f32" };
+        put(&mut head, format_args!("alias Product = {product};"));
         head += &self.sums_of();
-        head += &self.column_of();
         head
     }
 
@@ -128,7 +135,7 @@ impl<'a> Plan<'a> {
         }
         for p in 0..ys {
             let length = self.y.outer_length();
-            let column = format!("column + (lane + {}u) * {length}u", p * lanes);
+            let column = format!("column + lane * {}u + {}u", self.tile.columns, p * length);
             put(&mut text, format_args!("    at.y{p} = {};", self.y.start("y", &column)));
         }
         text + "    return at;\n}\n"
@@ -219,30 +226,40 @@ impl<'a> Plan<'a> {
     /// llvmpipe compiles for seconds.
     fn sums_of(&self) -> String {
         let Lanes { rows, columns, .. } = *self.tile;
-        let mut text = format!("alias Row = array<f32, {columns}>;\n");
-        text += "fn sums_of(sums: ptr<function, Sums>, r: u32) -> Row {\n    var row: Row;\n";
+        let together = self.rows_together();
+        let mut text = format!("const ROWS_TOGETHER: u32 = {together}u;\n");
+        put(&mut text, format_args!("alias Rows = array<f32, {}>;", together * columns));
+        text += "fn sums_of(sums: ptr<function, Sums>, r: u32) -> Rows {\n    var rows: Rows;\n";
         text += "    switch r {\n";
-        for r in 0..rows {
+        for r in (0..rows).step_by(together) {
             let first = r * columns;
-            let all = (0..columns).map(|c| format!("row[{c}] = (*sums)[{}];", first + c));
+            let all =
+                (0..together * columns).map(|c| format!("rows[{c}] = (*sums)[{}];", first + c));
             let all: Vec<String> = all.collect();
             put(&mut text, format_args!("        case {r}u: {{ {} }}", all.join(" ")));
         }
-        text += "        default: {}\n    }\n    return row;\n}\n";
-        text += "fn finish_row(sums: Row, batch: u32, row: u32, first: u32, lane: u32) {\n";
-        for c in 0..columns {
-            let column = format!("column_of(first, lane, {c}u)");
-            put(&mut text, format_args!("    finish_inside(batch, row, {column}, sums[{c}]);"));
+        text += "        default: {}\n    }\n    return rows;\n}\n";
+        text + &self.finish_rows()
+    }
+
+    fn finish_rows(&self) -> String {
+        let columns = self.tile.columns;
+        let mut text =
+            "fn finish_rows(sums: Rows, batch: u32, row: u32, column: u32) {\n".to_string();
+        let pairs = match (self.paired, self.tile.swapped) {
+            (false, _) => (0..columns).map(|c| (c, format!("sums[{c}]"))).collect(),
+            (true, false) => (0..columns).step_by(2).map(|c| (c, pair(c, c + 1))).collect(),
+            (true, true) => (0..columns).map(|c| (c, pair(c, c + columns))).collect::<Vec<_>>(),
+        };
+        for (c, sums) in pairs {
+            put(&mut text, format_args!("    finish_inside(batch, row, column + {c}u, {sums});"));
         }
         text + "}\n"
     }
 
-    fn column_of(&self) -> String {
-        let (length, lanes) = (self.y.outer_length(), self.tile.lanes);
-        format!(
-            "fn column_of(first: u32, lane: u32, c: u32) -> u32 {{\n    return first + \
-             (c / {length}u * {lanes}u + lane) * {length}u + c % {length}u;\n}}\n"
-        )
+    /// Rows whose sums are finished together.
+    fn rows_together(&self) -> usize {
+        if self.paired && self.tile.swapped { 2 } else { 1 }
     }
 
     fn x_parts(&self) -> usize {
@@ -366,6 +383,10 @@ impl<'a> Side<'a> {
             (_, false) => format!("{value}.{}", component(i)),
         }
     }
+}
+
+fn pair(first: usize, second: usize) -> String {
+    format!("vec2(sums[{first}], sums[{second}])")
 }
 
 /// Adds a line.

@@ -52,10 +52,13 @@ impl Matrix {
 
     /// Vectors of four elements from the buffer's start to behind the factor's last element.
     pub fn vectors(&self) -> usize {
-        let batch = self.batch.shape.iter().zip(&self.batch.strides);
-        let own = [(&self.outer, &self.outer_stride), (&self.inner, &self.inner_stride)];
-        let steps = batch.chain(own).map(|(size, stride)| (size.max(&1) - 1) * stride);
-        (self.batch.offset + steps.sum::<usize>() + 1).div_ceil(4)
+        let View { shape, strides, offset } = &self.batch;
+        let whole = View {
+            shape: [&shape[..], &[self.outer, self.inner]].concat(),
+            strides: [&strides[..], &[self.outer_stride, self.inner_stride]].concat(),
+            offset: *offset,
+        };
+        vectors(&whole)
     }
 
     /// The longest load of at most `most` neighbours (at most `most_inner` along the summed
@@ -80,6 +83,13 @@ impl Matrix {
         };
         [8, 4, 2].into_iter().find(|&length| length <= most && fits(length)).unwrap_or(1)
     }
+}
+
+/// Vectors of four elements from the buffer's start to behind the view's last element.
+pub(super) fn vectors(view: &View) -> usize {
+    let steps = view.shape.iter().zip(&view.strides);
+    let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
+    (view.offset + last + 1).div_ceil(4)
 }
 
 /// The leading dimensions, and size and stride of the last two.

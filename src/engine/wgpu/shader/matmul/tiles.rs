@@ -55,13 +55,14 @@ fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2], plain: [bool; 2]) ->
             for swapped in [false, true] {
                 let broadcast = abilities.subgroup.is_some_and(|lanes| rows % lanes == 0);
                 let wide = abilities.wide;
-                let uniform_bytes = 0;
-                let tile =
+                let uniform_bytes = abilities.uniform_bytes;
+                let mut tile =
                     Lanes { rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes };
                 // Longer steps only take longer to compile where vectors have four elements.
-                let uniform = Lanes { step: 4, uniform_bytes: abilities.uniform_bytes, ..tile };
-                let fits = plan(&uniform, factors, plain).is_uniform();
-                tiles.push(if fits { uniform } else { tile });
+                if plan(&tile, factors, plain).is_uniform() {
+                    tile.step = 4;
+                }
+                tiles.push(tile);
             }
         }
     }
@@ -82,14 +83,8 @@ fn lane_cost(tile: &Lanes, factors: &[Matrix; 2], plain: [bool; 2]) -> f64 {
     let shared_by = if tile.broadcast { lanes } else { 1.0 };
     let load = |side: &Side| match side.length() {
         _ if side.uniform => 3.0,
-        1 => 25.0,
-        _ => {
-            if tile.wide {
-                12.5
-            } else {
-                25.0
-            }
-        }
+        2.. if tile.wide => 12.5,
+        _ => 25.0,
     };
     let x_loads = tile.rows as f64 * lanes / shared_by * load(&plan.x);
     let y_loads = tile.columns as f64 * lanes * load(&plan.y);
