@@ -7,6 +7,9 @@ use crate::engine::wgpu::shader::bindings::element;
 use crate::engine::wgpu::shader::matmul::matrix::vectors;
 use crate::graph::DType;
 
+/// Most uniform buffers of a shader, on every adapter.
+const MOST_UNIFORMS: usize = 12;
+
 /// The bindings and functions of a kernel that has a product.
 pub(super) struct Finish {
     /// The bindings.
@@ -26,7 +29,7 @@ impl Finish {
             arguments.chain(&chain.results).any(|&argument| argument == Argument::Read(read))
         };
         self.uniforms.resize(kernel.reads.len(), 0);
-        for (n, read) in kernel.reads.iter().enumerate().skip(2) {
+        for (n, read) in kernel.reads.iter().enumerate().take(MOST_UNIFORMS).skip(2) {
             let vectors = vectors(&read.view);
             let bytes = 16 * vectors as u64;
             if bytes > most_bytes || !chained(n) {
