@@ -76,9 +76,8 @@ impl Gpu {
         // One GPU may be there through several backends.
         let backend = all.iter().find(|adapter| is_hardware(adapter));
         let backend = backend.map(|adapter| adapter.get_info().backend);
-        let usable = |adapter: &Adapter| {
-            is_hardware(adapter) && Some(adapter.get_info().backend) == backend
-        };
+        let usable =
+            |adapter: &Adapter| is_hardware(adapter) && Some(adapter.get_info().backend) == backend;
         (0..all.len()).filter(|&at| usable(&all[at])).collect()
     }
 

@@ -63,9 +63,8 @@ impl Tiles {
         if 2 * chain.elements * inner < LEAST_FLOPS {
             return Ok(Some(default_tile(kernel, &self.abilities)));
         }
-        let measured = self
-            .cache
-            .measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader));
+        let measured =
+            self.cache.measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader));
         // Without room or time for a measurement the model may still train.
         let default = || default_tile(kernel, &self.abilities);
         context.check().map(|()| Some(measured.unwrap_or_else(|_| default())))

@@ -94,7 +94,10 @@ impl WgpuEngine {
 
     /// The scripts of an action: those of a fused backward are B's, then W's.
     fn scripts(&self, action: Action) -> Vec<&Script> {
-        play::works(&action.work).iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
+        play::works(&action.work)
+            .iter()
+            .map(|&work| &self.layout.scripts[&(action.stage, work)])
+            .collect()
     }
 
     /// The slot of an action's microbatch, which it takes if it is the first of its run.
