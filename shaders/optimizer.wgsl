@@ -1,4 +1,4 @@
-// Updates of whole arrays of parameters, and sums of gradients; a thread updates one element. The
+// Updates of whole arrays of parameters, and sums of gradients; a thread updates four neighbours. The
 // operations are those of the CPU devices, in their order.
 //
 //     adamw         m = m b1 + g (1 - b1);  v = v b2 + g g (1 - b2)
@@ -7,8 +7,9 @@
 //     sgd_momentum  v = d, or later d fresh + v momentum;  p = p - rate v, or rate (v momentum + d)
 //     add           p = p + g
 //
-// The head binds `p`, `g`, and `m`, `v` and `settings` where they are used, and has ELEMENTS, the
-// constants above, `compute(i)`, which calls one of these, and the grid.
+// The head binds `p`, `g`, and `m`, `v` and `settings` where they are used, with functions that get
+// and put four elements, and has VECTORS (how many fours there are), `compute(i)`, which calls one
+// of these, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -16,7 +17,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = thread_index(workgroup, local);
-    if (i < ELEMENTS) {
+    if (i < VECTORS) {
         compute(i);
     }
 }

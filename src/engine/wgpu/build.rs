@@ -69,7 +69,7 @@ pub(super) fn build(
         runs.push(RunState { dispatches, free: slots.rev().collect(), held: HashMap::new() });
     }
     tiles.remember();
-    let updates = Updates::new(&mut context, &setup, &layout, &buffers)?;
+    let updates = Updates::new(&mut context, tiles.abilities(), &setup, &layout, &buffers)?;
     let mut engine = WgpuEngine {
         sealed: 0,
         context,

@@ -6,7 +6,8 @@ use wgpu::ComputePassDescriptor;
 
 use super::build::Buffers;
 use super::context::Context;
-use super::layout::{ArenaId, Layout};
+use super::layout::{ArenaId, Layout, Range};
+use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
@@ -28,22 +29,28 @@ pub(super) struct Updates {
 impl Updates {
     pub(super) fn new(
         context: &mut Context,
+        abilities: &Abilities,
         setup: &EngineSetup,
         layout: &Layout,
         buffers: &Buffers,
     ) -> Result<Self> {
         let arenas = &layout.arenas;
+        let wide = abilities.cpu && abilities.wide;
         let mut additions = Vec::new();
         for sum in &layout.gradients().added {
             let (from, to) = (arenas.sums[sum], arenas.parameters[&sum.parameter]);
-            let to = super::layout::Range { arena: ArenaId::Gradients, ..to };
-            let shader = optimizer::add(from.bytes as usize / 4);
-            let bindings = [buffers.range(from), buffers.range(to)];
+            let to = Range { arena: ArenaId::Gradients, ..to };
+            // Up to a whole vector: between tensors of an arena there is room, and it is zero.
+            let whole = |range: Range| {
+                buffers.range(Range { bytes: range.bytes.next_multiple_of(16), ..range })
+            };
+            let shader = optimizer::add(from.bytes.next_multiple_of(16) as usize / 4, wide);
+            let bindings = [whole(from), whole(to)];
             additions.push(dispatch(context, &shader, &[false, true], &bindings)?);
         }
         let mut steps = Vec::new();
         for (chunk, &bytes) in arenas.chunks(ArenaId::Owned).iter().enumerate() {
-            let shader = optimizer::update(&setup.optimizer, bytes as usize / 4);
+            let shader = optimizer::update(&setup.optimizer, bytes as usize / 4, wide);
             let moments = (0..setup.optimizer.moments() as u32).map(ArenaId::Moment);
             let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
             let mut bindings: Vec<_> = arenas
@@ -66,7 +73,9 @@ fn dispatch(
     bindings: &[wgpu::BufferBinding<'_>],
 ) -> Result<Dispatch> {
     let pipeline = context.pipeline(shader, written)?;
-    let group = context.bind(&pipeline, bindings);
+    let bindings = bindings.iter().cloned().enumerate();
+    let bindings: Vec<_> = bindings.map(|(at, binding)| shader.bound(at, binding)).collect();
+    let group = context.bind(&pipeline, &bindings);
     Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
 }
 

@@ -7,9 +7,17 @@ use crate::engine::{AdamW, Optimizer, Sgd};
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
 
-/// The update of `elements` parameters. Bindings: parameters, gradients, the optimizer's moments,
-/// and [`settings`].
-pub(in crate::engine::wgpu) fn update(optimizer: &Optimizer, elements: usize) -> Shader {
+/// Bytes of [`settings`].
+const SETTINGS_BYTES: u64 = 16;
+
+/// The update of `elements` parameters, a multiple of four. Bindings: parameters, gradients, the
+/// optimizer's moments, and [`settings`] as a uniform buffer. On a CPU adapter that has 64-bit
+/// integers, `wide` loads are faster.
+pub(in crate::engine::wgpu) fn update(
+    optimizer: &Optimizer,
+    elements: usize,
+    wide: bool,
+) -> Shader {
     let (name, moments, compute) = match optimizer {
         Optimizer::AdamW(adamw) => ("adamw", &["m", "v"][..], adamw_step(adamw)),
         Optimizer::Sgd(sgd) if sgd.momentum.is_some() => ("sgd", &["v"][..], sgd_step(sgd)),
@@ -17,16 +25,23 @@ pub(in crate::engine::wgpu) fn update(optimizer: &Optimizer, elements: usize) ->
     };
     let mut buffers = vec![("read_write", "p"), ("read", "g")];
     buffers.extend(moments.iter().map(|moment| ("read_write", *moment)));
-    buffers.push(("read", "settings"));
-    shader(name, &buffers, &compute, elements)
+    let binding = buffers.len();
+    let settings =
+        format!("@group(0) @binding({binding}) var<uniform> settings: array<vec4<f32>, 1>;\n");
+    let mut shader = shader(name, &buffers, &(settings, compute), elements, wide);
+    shader.uniforms = vec![0; binding];
+    shader.uniforms.push(SETTINGS_BYTES);
+    shader
 }
 
-/// Adds `elements` gradients (binding 0) to others (binding 1).
-pub(in crate::engine::wgpu) fn add(elements: usize) -> Shader {
-    shader("add", &[("read", "g"), ("read_write", "p")], "    p[i] = p[i] + g[i];\n", elements)
+/// Adds `elements` gradients (binding 0), a multiple of four, to others (binding 1).
+pub(in crate::engine::wgpu) fn add(elements: usize, wide: bool) -> Shader {
+    let compute = "    put_p(i, get_p(i) + get_g(i));\n".to_string();
+    let buffers = [("read", "g"), ("read_write", "p")];
+    shader("add", &buffers, &(String::new(), compute), elements, wide)
 }
 
-/// What changes from step to step; `step` counts from 1. A multiple of four numbers.
+/// What changes from step to step; `step` counts from 1. Four numbers.
 pub(in crate::engine::wgpu) fn settings(
     optimizer: &Optimizer,
     learning_rate: f64,
@@ -43,15 +58,34 @@ pub(in crate::engine::wgpu) fn settings(
     }
 }
 
-fn shader(name: &str, buffers: &[(&str, &str)], compute: &str, elements: usize) -> Shader {
-    let grid = grid(elements, WORKGROUP);
-    let mut source = String::new();
+/// A thread updates four neighbours: `get_p(i)` and `put_p(i, four)` and the like take four.
+fn shader(
+    name: &str,
+    buffers: &[(&str, &str)],
+    (head, compute): &(String, String),
+    elements: usize,
+    wide: bool,
+) -> Shader {
+    assert!(elements.is_multiple_of(4), "arenas are made of whole vectors");
+    let grid = grid(elements / 4, WORKGROUP);
+    let element = if wide { "vec2<u64>" } else { "vec4<f32>" };
+    let mut source = head.clone();
     for (binding, (access, buffer)) in buffers.iter().enumerate() {
         source += &format!(
-            "@group(0) @binding({binding}) var<storage, {access}> {buffer}: array<f32>;\n"
+            "@group(0) @binding({binding}) var<storage, {access}> {buffer}: array<{element}>;\n"
         );
+        let get = if wide { format!("unpacked({buffer}[i])") } else { format!("{buffer}[i]") };
+        source += &format!("fn get_{buffer}(i: u32) -> vec4<f32> {{ return {get}; }}\n");
+        if *access == "read_write" {
+            let four = if wide { "packed(four)" } else { "four" };
+            source +=
+                &format!("fn put_{buffer}(i: u32, four: vec4<f32>) {{ {buffer}[i] = {four}; }}\n");
+        }
     }
-    source += &format!("const ELEMENTS: u32 = {elements}u;\n");
+    if wide {
+        source += include_str!("../../../../shaders/packed.wgsl");
+    }
+    source += &format!("const VECTORS: u32 = {}u;\n", elements / 4);
     source += &grid.wgsl();
     source += &format!("fn compute(i: u32) {{\n{compute}}}\n");
     source += include_str!("../../../../shaders/optimizer.wgsl");
@@ -63,27 +97,29 @@ fn adamw_step(adamw: &AdamW) -> String {
     let AdamW { beta_1, beta_2, epsilon, .. } = *adamw;
     let (factor_1, factor_2) = (1.0 - beta_1, 1.0 - beta_2);
     format!(
-        "    let m1 = m[i] * {beta_1:?}f + g[i] * {factor_1:?}f;\n    \
-         let v1 = v[i] * {beta_2:?}f + g[i] * g[i] * {factor_2:?}f;\n    \
-         m[i] = m1;\n    v[i] = v1;\n    \
-         let delta = (m1 / settings[2]) / (sqrt(v1 / settings[3]) + {epsilon:?}f);\n    \
-         p[i] = p[i] * settings[1] - delta * settings[0];\n"
+        "    let s = settings[0];\n    let g = get_g(i);\n    \
+         let m1 = get_m(i) * {beta_1:?}f + g * {factor_1:?}f;\n    \
+         let v1 = get_v(i) * {beta_2:?}f + g * g * {factor_2:?}f;\n    \
+         put_m(i, m1);\n    put_v(i, v1);\n    \
+         let delta = (m1 / s.z) / (sqrt(v1 / s.w) + {epsilon:?}f);\n    \
+         put_p(i, get_p(i) * s.y - delta * s.x);\n"
     )
 }
 
 fn sgd_step(sgd: &Sgd) -> String {
     let penalty = sgd.weight_decay;
-    let decayed =
-        if penalty == 0.0 { "g[i]".to_string() } else { format!("p[i] * {penalty:?}f + g[i]") };
+    let decay = if penalty == 0.0 { String::new() } else { format!("p0 * {penalty:?}f + ") };
+    let start =
+        format!("    let s = settings[0];\n    let p0 = get_p(i);\n    let d = {decay}get_g(i);\n");
     let Some(momentum) = sgd.momentum else {
-        return format!("    p[i] = p[i] - ({decayed}) * settings[0];\n");
+        return start + "    put_p(i, p0 - d * s.x);\n";
     };
     let (factor, fresh) = (momentum.factor, (1.0 - momentum.dampening) as f32);
     let direction =
         if momentum.nesterov { format!("v1 * {factor:?}f + d") } else { "v1".to_string() };
     format!(
-        "    let d = {decayed};\n    \
-         let v1 = select(d * {fresh:?}f + v[i] * {factor:?}f, d, settings[1] == 1.0);\n    \
-         v[i] = v1;\n    p[i] = p[i] - ({direction}) * settings[0];\n"
+        "{start}    \
+         let v1 = select(d * {fresh:?}f + get_v(i) * {factor:?}f, d, s.y == 1.0);\n    \
+         put_v(i, v1);\n    put_p(i, p0 - ({direction}) * s.x);\n"
     )
 }
