@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::{Schedule, StageId};
@@ -289,7 +289,7 @@ fn a_fused_backward_sends_its_gradient_before_w_uses_the_memory_again() {
 
 #[test]
 fn a_reshaped_slice_crosses_with_its_own_size_and_a_sliced_loss_is_told() {
-    let part = |h: Tensor<2>| h.slice([0..2]).reshape([1, 16]);
+    let part = |h: Tensor<2>| h.slice(s![0..2]).reshape([1, 16]);
     let loss = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).mean_dim(0).reshape([1]);
     let train = two_products(part, loss, [16, 8], false);
     let (on_gpus, hash) = train("gpu:0x2", Schedule::ZbH1);
@@ -297,7 +297,7 @@ fn a_reshaped_slice_crosses_with_its_own_size_and_a_sliced_loss_is_told() {
     let (on_cpu, _) = train("cpu", Schedule::ZbH1);
     assert!((on_gpus - on_cpu).abs() <= 1e-4 * on_cpu, "{on_gpus}, on the CPU {on_cpu}");
 
-    let last = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).squeeze_dim::<1>(1).slice([3..4]);
+    let last = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).squeeze_dim::<1>(1).slice(s![3..4]);
     let train = two_products(|h| h, last, [8, 8], false);
     let (on_gpu, _) = train("gpu:0", Schedule::ZbH1);
     let (on_cpu, _) = train("cpu", Schedule::ZbH1);
