@@ -1,5 +1,5 @@
-// Updates of whole arrays of parameters, and sums of gradients; a thread updates four neighbours. The
-// operations are those of the CPU devices, in their order.
+// Updates of whole arrays of parameters, and sums of gradients; a thread updates four neighbours.
+// The operations are those of the CPU devices, in their order; a driver may fuse them.
 //
 //     adamw         m = m b1 + g (1 - b1);  v = v b2 + g g (1 - b2)
 //                   p = p keep - rate (m / c1) / (sqrt(v / c2) + epsilon)

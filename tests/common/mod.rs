@@ -34,8 +34,8 @@ where
     Ok(())
 }
 
-/// Compares the gradient of every parameter on a GPU with that on the CPU: one step of learning rate
-/// 1 takes exactly the gradient off the parameter, but for one rounding.
+/// Compares the gradient of every parameter on a GPU with that on the CPU: one step of learning
+/// rate 1 takes exactly the gradient off the parameter, but for one rounding.
 pub fn compare_on_gpu<M, B, L>(
     model: &M,
     loss: &L,
