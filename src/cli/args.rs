@@ -107,6 +107,15 @@ pub struct TrainArgs {
         hide_possible_values = true
     )]
     pub balance: BalanceBy,
+    /// How activations are stored: f16 halves their memory, on GPUs that have it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "f32|f16",
+        default_value_t = ActivationsIn::F32,
+        hide_possible_values = true
+    )]
+    pub activations: ActivationsIn,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.
@@ -116,6 +125,15 @@ pub enum BalanceBy {
     Flops,
     /// Run every block on its device and take the time.
     Measured,
+}
+
+/// In how many bits activations are stored.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ActivationsIn {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
 }
 
 /// Options of `plan`.

@@ -216,7 +216,7 @@ pub fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
         let operands: Vec<_> =
             (0..).zip(of).map(|(n, of)| operand(of, lie, seed.wrapping_add(n))).collect();
         let reads = operands.iter().zip(of).zip(&inputs).map(|(((_, _, view), of), &node)| {
-            Operand { node, view: view.clone(), dtype: of.dtype() }
+            Operand { node, view: view.clone(), element: of.dtype().into() }
         });
         let kernel = kernel_of(&graph[id], reads.collect());
         let buffers: Vec<Vec<u32>> = operands.iter().map(|(buffer, ..)| buffer.clone()).collect();

@@ -18,6 +18,10 @@ pub(super) struct Matrix {
     pub inner: usize,
     /// Stride of that dimension.
     pub inner_stride: usize,
+    /// Whether the elements are halves.
+    pub half: bool,
+    /// Whether what follows the product reads it, too: as single elements, then.
+    pub plain: bool,
 }
 
 /// What one load takes.
@@ -32,13 +36,13 @@ pub(super) enum Load {
 }
 
 impl Matrix {
-    /// The first factor: `[.., m, k]`.
+    /// The first factor: `[.., m, k]`, of f32 that only the product reads.
     pub fn x(view: &View) -> Self {
         let (batch, [outer, inner]) = split(view);
         Self::new(0, batch, outer, inner)
     }
 
-    /// The second factor: `[.., k, n]`.
+    /// The second factor: `[.., k, n]`, likewise.
     pub fn y(view: &View) -> Self {
         let (batch, [inner, outer]) = split(view);
         Self::new(1, batch, outer, inner)
@@ -47,7 +51,8 @@ impl Matrix {
     fn new(read: usize, batch: View, outer: (usize, usize), inner: (usize, usize)) -> Self {
         let (outer, outer_stride) = outer;
         let (inner, inner_stride) = inner;
-        Self { read, batch, outer, outer_stride, inner, inner_stride }
+        let (half, plain) = (false, false);
+        Self { read, batch, outer, outer_stride, inner, inner_stride, half, plain }
     }
 
     /// Vectors of four elements from the buffer's start to behind the factor's last element.
@@ -86,7 +91,7 @@ impl Matrix {
 }
 
 /// Vectors of four elements from the buffer's start to behind the view's last element.
-pub(super) fn vectors(view: &View) -> usize {
+fn vectors(view: &View) -> usize {
     let steps = view.shape.iter().zip(&view.strides);
     let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
     (view.offset + last + 1).div_ceil(4)

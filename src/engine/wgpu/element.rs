@@ -1,0 +1,94 @@
+//! What the elements of buffers are, and which values are stored as halves.
+
+use crate::engine::Precision;
+use crate::graph::{DType, NodeId, Op};
+use crate::plan::Work;
+use crate::split::{Role, Split};
+
+/// What the elements of a buffer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float, two in a word: an F32 that was rounded when it was written.
+    F16,
+    /// 32-bit integer.
+    Int,
+    /// Truth value: a word that is 0 or 1.
+    Bool,
+}
+
+/// What the elements of every node are in its buffer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elements(Vec<Element>);
+
+impl Element {
+    /// Bytes of one of them.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Element::F16 => 2,
+            Element::F32 | Element::Int | Element::Bool => 4,
+        }
+    }
+
+    /// Bytes of that many in a buffer or a copy, which take whole words.
+    pub fn room(self, count: usize) -> u64 {
+        (count as u64 * self.bytes()).next_multiple_of(4)
+    }
+}
+
+impl From<DType> for Element {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Element::F32,
+            DType::Int => Element::Int,
+            DType::Bool => Element::Bool,
+        }
+    }
+}
+
+impl From<Element> for DType {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::F32 | Element::F16 => DType::F32,
+            Element::Int => DType::Int,
+            Element::Bool => DType::Bool,
+        }
+    }
+}
+
+impl Elements {
+    /// With activations as `precision` says. Halves are the floats that F computes from the
+    /// microbatch, but for the loss and for sums that grow in their buffer. A movement's are its
+    /// operand's, whether or not it is copied. None of this depends on where the model is cut, so
+    /// that no bit of a result does.
+    pub fn new(split: &Split, precision: Precision) -> Self {
+        let graph = &split.joint.graph;
+        let mut elements: Vec<Element> = graph.nodes.iter().map(|node| node.dtype.into()).collect();
+        if precision == Precision::F32 {
+            return Self(elements);
+        }
+        let mut loss = graph.loss;
+        while let Some(id) = loss.filter(|&id| graph[id].op.is_movement()) {
+            loss = Some(graph[id].inputs[0]);
+        }
+        for id in graph.ids() {
+            let (at, node) = (id.index(), &graph[id]);
+            let computed = matches!(split.places[at], Some((_, Work::F)))
+                && split.roles[at] == Role::Activation
+                && !matches!(node.op, Op::ScatterAdd { .. })
+                && Some(id) != loss;
+            if node.op.is_movement() {
+                elements[at] = elements[node.inputs[0].index()];
+            } else if computed && node.dtype == DType::F32 {
+                elements[at] = Element::F16;
+            }
+        }
+        Self(elements)
+    }
+
+    /// Those of a node.
+    pub fn of(&self, id: NodeId) -> Element {
+        self.0[id.index()]
+    }
+}
