@@ -236,8 +236,7 @@ fn an_index_out_of_range_is_an_error() {
     let table = graph.push_input(Shape(vec![4, 3]), DType::F32);
     let index = graph.push_input(Shape(vec![2]), DType::Int);
     let id = graph.push(Op::Embedding, &[table, index]).unwrap();
-    let read =
-        |node, shape: &[usize], element| Operand { node, view: View::dense(shape), element };
+    let read = |node, shape: &[usize], element| Operand { node, view: View::dense(shape), element };
     let reads = vec![read(table, &[4, 3], Element::F32), read(index, &[2], Element::Int)];
     let kernel = kernel_of(&graph[id], reads);
     for (index, expected) in [(4, "index 4 is out of range"), (-1i32, "an index is negative")] {

@@ -76,34 +76,32 @@ fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
 }
 
 /// `fn finish(i: u32, product: f32)` and what it calls: computes the steps for the element with
-/// the row-major index `i`, and puts the results where they go. A single result is that of
-/// `fn finished(i: u32, product: f32)`, which goes nowhere.
+/// the row-major index `i`, and puts the results where they go.
 pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
-    let mut body = String::new();
+    let body = steps_of_product(kernel, chain) + &puts(kernel, chain);
+    functions(kernel, chain) + &format!("fn finish(i: u32, product: f32) {{\n{body}}}\n")
+}
+
+/// `fn finished(i: u32, product: f32) -> f32` and what it calls: the only result of the steps for
+/// the element with the row-major index `i`.
+pub(super) fn finished(kernel: &Kernel, chain: &Chain) -> String {
+    let [result] = chain.results[..] else { panic!("{} results", chain.results.len()) };
+    let body = steps_of_product(kernel, chain) + &format!("    return {};\n", name(result));
+    functions(kernel, chain) + &format!("fn finished(i: u32, product: f32) -> f32 {{\n{body}}}\n")
+}
+
+/// The steps on an element of a product, with the loads of their operands.
+fn steps_of_product(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = String::new();
     for n in used(kernel, chain) {
         let value = truth(format!("r{n}_one(i)"), &kernel.reads[n]);
-        writeln!(body, "    let x{n} = {value};").expect("a string takes any text");
+        writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
     }
     for (n, layer) in dropouts(chain) {
-        writeln!(body, "    let d{n} = dropout_word(i, {layer}u);")
+        writeln!(text, "    let d{n} = dropout_word(i, {layer}u);")
             .expect("a string takes any text");
     }
-    body += &steps(kernel, chain);
-    let functions = functions(kernel, chain);
-    match (&kernel.writes[..], &chain.results[..]) {
-        ([write], &[result]) => {
-            let (of, value) = (value_type(write.element), stored(write, result));
-            format!(
-                "{functions}fn finished(i: u32, product: f32) -> {of} {{\n\
-                 {body}    return {value};\n}}\n\
-                 fn finish(i: u32, product: f32) {{ w0_put(i, finished(i, product)); }}\n"
-            )
-        }
-        _ => {
-            body += &puts(kernel, chain);
-            format!("{functions}fn finish(i: u32, product: f32) {{\n{body}}}\n")
-        }
-    }
+    text + &steps(kernel, chain)
 }
 
 /// What the steps call.

@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::finish::Finish;
 use self::lanes::Plan;
 use self::matrix::Matrix;
 pub use self::tiles::{Abilities, tiles};
@@ -85,19 +86,20 @@ pub struct Shared {
 /// When the body is another.
 pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let [x, y] = factors(kernel);
-    let finish = super::chain::finish(kernel, chain(kernel));
     let (loads, head, finish, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
             let plan = Plan::new(lanes, &x, &y);
-            let two = plan.paired && finish::stores_two(kernel);
-            let loads = Loads::of_product(kernel, lanes.uniform_bytes, plan.factors(), two);
-            let finish = finish + if plan.paired { finish::pairs(kernel) } else { finish::alone() };
+            let finish = Finish::new(kernel, plan.paired);
+            let in_twos = finish == Finish::Together;
+            let loads = Loads::of_product(kernel, lanes.uniform_bytes, plan.factors(), in_twos);
+            let finish = finish.wgsl(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul.wgsl");
             (loads, plan.head(), finish, body, plan.groups(), lanes.lanes)
         }
         Tile::Shared(tile) => {
             let loads = Loads::of_product(kernel, 0, [None, None], false);
             let head = shared::head(tile, &x, &y);
+            let finish = super::chain::finish(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul_shared.wgsl");
             let threads = tile.threads.iter().product();
             (loads, head, finish, body, shared::groups(tile, &x, &y), threads)
