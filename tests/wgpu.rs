@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::{Schedule, StageId};
-use zerobubble::train::{AdamW, Momentum, Sgd, TrainerBuilder};
+use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
 use zerobubble::{Error, Result, Trainer};
 
 const VOCABULARY: usize = 23;
@@ -50,7 +50,10 @@ fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -
 #[test]
 fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
     let model = gpt(0.1, true);
-    for microbatches in [1, 3, 8] {
+    let precisions = [Precision::F32, Precision::F16];
+    for (microbatches, activations) in
+        [1, 3, 8].into_iter().flat_map(|m| precisions.map(|p| (m, p)))
+    {
         let mut hashes = Vec::new();
         for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
             for schedule in Schedule::ALL {
@@ -59,6 +62,7 @@ fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
                     .unwrap()
                     .schedule(schedule)
                     .microbatches(microbatches)
+                    .activations(activations)
                     .build(&batch(0, ROWS))
                     .unwrap();
                 losses(&mut trainer, STEPS, microbatches as usize);
@@ -67,7 +71,8 @@ fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
         }
         let (expected, ..) = hashes[0].clone();
         for (hash, devices, schedule) in hashes {
-            assert_eq!(hash, expected, "{devices}, {schedule}, m={microbatches}");
+            let what = format!("{devices}, {schedule}, m={microbatches}, {activations}");
+            assert_eq!(hash, expected, "{what}");
         }
     }
 }
@@ -85,6 +90,24 @@ fn losses_are_those_of_cpu_devices() {
             let apart = (found - expected).abs() / expected;
             assert!(apart <= 1e-3, "{devices}: step {step}: {found}, on the CPU {expected}");
         }
+    }
+}
+
+/// What is stored as a half is off by 2^-11 of itself at most, and what a residual stream of three
+/// blocks adds up of such errors is a few times that. Training does not let it grow in 20 steps.
+#[test]
+fn losses_with_halves_are_those_with_floats_to_a_percent() {
+    let model = gpt(0.1, true);
+    let curve = |activations| {
+        let builder = builder(&model).devices("gpu:0x2").unwrap().microbatches(3);
+        let trainer = builder.activations(activations).build(&batch(0, ROWS));
+        losses(&mut trainer.unwrap(), 20, 3)
+    };
+    let (found, expected) = (curve(Precision::F16), curve(Precision::F32));
+    assert_ne!(found, expected, "nothing was rounded");
+    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let apart = (found - expected).abs() / expected;
+        assert!(apart <= 1e-2, "step {step}: {found}, with floats {expected}");
     }
 }
 
@@ -109,20 +132,71 @@ fn stochastic_gradient_descent_is_that_of_cpu_devices() {
 fn buffers_have_as_many_bytes_as_were_predicted() {
     let model = gpt(0.1, true);
     for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
-        for schedule in Schedule::ALL {
+        let precisions = [Precision::F32, Precision::F16];
+        for (schedule, activations) in
+            Schedule::ALL.into_iter().flat_map(|s| precisions.map(|p| (s, p)))
+        {
             let mut trainer = builder(&model)
                 .devices(devices)
                 .unwrap()
                 .schedule(schedule)
                 .microbatches(4)
+                .activations(activations)
                 .build(&batch(0, ROWS))
                 .unwrap();
             let report = trainer.step(batch(0, ROWS * 4)).unwrap();
             let predicted: Vec<u64> =
                 trainer.prediction().memory.iter().map(|memory| memory.peak_bytes()).collect();
-            assert_eq!(report.peak_bytes, predicted, "{devices}, {schedule}");
+            assert_eq!(report.peak_bytes, predicted, "{devices}, {schedule}, {activations}");
         }
     }
+}
+
+#[test]
+fn halves_take_less_memory_and_nothing_else_takes_more() {
+    let model = gpt(0.0, true);
+    for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
+        let memory = |activations| {
+            let builder = builder(&model).devices(devices).unwrap().microbatches(4);
+            let trainer = builder.activations(activations).build(&batch(0, ROWS)).unwrap();
+            trainer.prediction().memory.clone()
+        };
+        for (halves, floats) in memory(Precision::F16).iter().zip(memory(Precision::F32)) {
+            let share = halves.peak_stash_bytes as f64 / floats.peak_stash_bytes as f64;
+            // The rest of the stash is gradients that wait for W.
+            assert!((0.5..0.8).contains(&share), "{devices}: {share} of the stash");
+            assert!(halves.fixed_bytes <= floats.fixed_bytes, "{devices}");
+        }
+    }
+}
+
+#[test]
+fn a_device_without_halves_is_refused_by_name() {
+    let model = gpt(0.0, false);
+    let refused = |builder: TrainerBuilder<_, _, _>, device| {
+        let built = builder.activations(Precision::F16).build(&batch(0, ROWS));
+        let Err(error) = built else { panic!("{device} is not refused") };
+        check(&error, ErrorKind::Config, &[device, "f16", "--activations f32"]);
+    };
+    for (devices, device) in [("cpux2", "cpu:0"), ("gpu:0,cpu", "cpu:0"), ("cpu,gpu:0", "cpu:0")] {
+        refused(builder(&model).devices(devices).unwrap(), device);
+    }
+    refused(builder(&model).wgpu_devices(vec![opened(None)]), "wgpu:0");
+}
+
+#[test]
+fn an_activation_above_the_largest_half_is_an_error_that_names_the_option() {
+    use burn::nn::{Linear, LinearConfig};
+    let model = LinearConfig::new(8, 8).init(&Device::flex());
+    let x = |rows: usize| Tensor::<2>::ones([rows, 8], &Device::flex());
+    let step = |activations| {
+        let loss = |model: &Linear, x| model.forward(model.forward(x) * 1e6).mean();
+        let trainer = Trainer::of(model.clone(), loss).devices("gpu:0").unwrap().microbatches(2);
+        trainer.activations(activations).build(&x(2)).unwrap().step(x(4))
+    };
+    assert!(step(Precision::F32).is_ok());
+    let error = step(Precision::F16).unwrap_err();
+    check(&error, ErrorKind::NotFinite, &["step 1", "--activations f32"]);
 }
 
 #[test]
