@@ -320,13 +320,13 @@ fn two_products(
     loss: impl Fn(Tensor<2>) -> Tensor<1> + Copy,
     second: [usize; 2],
     transposed: bool,
-) -> impl Fn(&str, Schedule) -> (f64, String) {
+) -> impl Fn(&str, Schedule, Precision) -> (f64, String) {
     use burn::nn::LinearConfig;
     let device = Device::flex();
     let first = LinearConfig::new(8, 8).with_bias(false).init(&device);
     let second = LinearConfig::new(second[0], second[1]).with_bias(false).init(&device);
     let model = (first, second);
-    move |devices, schedule| {
+    move |devices, schedule, activations| {
         let x = |rows: usize| {
             let values: Vec<f32> = (0..rows * 8).map(|at| (at * 7 % 11) as f32 - 5.0).collect();
             Tensor::<2>::from_data(TensorData::new(values, [rows, 8]), &Device::flex())
@@ -341,6 +341,7 @@ fn two_products(
             .devices(devices)
             .unwrap()
             .schedule(schedule)
+            .activations(activations)
             .microbatches(2)
             .learning_rate(1e-2)
             .build(&x(4))
@@ -354,26 +355,38 @@ fn two_products(
 fn a_fused_backward_sends_its_gradient_before_w_uses_the_memory_again() {
     let loss = |y: Tensor<2>| (y.clone() * y).mean();
     let train = two_products(|h| h, loss, [32, 8], true);
-    let (_, expected) = train("gpu:0x2", Schedule::ZbH1);
+    let (_, expected) = train("gpu:0x2", Schedule::ZbH1, Precision::F32);
     for schedule in Schedule::ALL {
-        assert_eq!(train("gpu:0x2", schedule).1, expected, "{schedule}");
+        assert_eq!(train("gpu:0x2", schedule, Precision::F32).1, expected, "{schedule}");
     }
-    assert_eq!(train("gpu:0", Schedule::GPipe).1, expected);
+    assert_eq!(train("gpu:0", Schedule::GPipe, Precision::F32).1, expected);
 }
 
 #[test]
 fn a_reshaped_slice_crosses_with_its_own_size_and_a_sliced_loss_is_told() {
-    let part = |h: Tensor<2>| h.slice(s![0..2]).reshape([1, 16]);
     let loss = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).mean_dim(0).reshape([1]);
-    let train = two_products(part, loss, [16, 8], false);
-    let (on_gpus, hash) = train("gpu:0x2", Schedule::ZbH1);
-    assert_eq!(train("gpu:0", Schedule::ZbH1).1, hash);
-    let (on_cpu, _) = train("cpu", Schedule::ZbH1);
-    assert!((on_gpus - on_cpu).abs() <= 1e-4 * on_cpu, "{on_gpus}, on the CPU {on_cpu}");
-
+    let even = |h: Tensor<2>| h.slice(s![0..2]).reshape([1, 16]);
+    let odd = |h: Tensor<2>| h.slice(s![0..1, 0..5]).reshape([1, 5]);
+    let parts: [(fn(Tensor<2>) -> Tensor<2>, usize); 2] = [(even, 16), (odd, 5)];
+    for (part, width) in parts {
+        let train = two_products(part, loss, [width, 8], false);
+        are_those_of_the_cpu(&train, &["gpu:0", "gpu:0x2"]);
+    }
     let last = |y: Tensor<2>| y.clone().mul(y).mean_dim(1).squeeze_dim::<1>(1).slice(s![3..4]);
-    let train = two_products(|h| h, last, [8, 8], false);
-    let (on_gpu, _) = train("gpu:0", Schedule::ZbH1);
-    let (on_cpu, _) = train("cpu", Schedule::ZbH1);
-    assert!((on_gpu - on_cpu).abs() <= 1e-4 * on_cpu, "{on_gpu}, on the CPU {on_cpu}");
+    are_those_of_the_cpu(&two_products(|h| h, last, [8, 8], false), &["gpu:0"]);
+}
+
+/// Losses, to rounding; and weights, with the same bits on all devices.
+fn are_those_of_the_cpu(
+    train: &impl Fn(&str, Schedule, Precision) -> (f64, String),
+    devices: &[&str],
+) {
+    let (expected, _) = train("cpu", Schedule::ZbH1, Precision::F32);
+    for (activations, tolerance) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2)] {
+        let all = devices.iter().map(|devices| train(devices, Schedule::ZbH1, activations));
+        let (losses, hashes): (Vec<f64>, Vec<String>) = all.unzip();
+        let apart = (losses[0] - expected).abs();
+        assert!(apart <= tolerance * expected, "{activations}: {losses:?}, on the CPU {expected}");
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{activations}, {devices:?}");
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Side<'a> {
     pub load: Load,
     /// Whether loads longer than one element are of 64-bit integers.
     wide: bool,
-    /// Whether the factor is a uniform buffer, of vectors of four elements.
+    /// Whether the factor is a uniform buffer, of vectors of 16 bytes.
     pub uniform: bool,
     /// Over how many k the lanes spread one load; 1 where all of them load the same k.
     spread: usize,
@@ -84,6 +84,9 @@ impl<'a> Plan<'a> {
             head += "fn low(v: u64) -> f32 { return bitcast<f32>(u32(v)); }\n";
             head += "fn high(v: u64) -> f32 { return bitcast<f32>(u32(v >> 32u)); }\n";
         }
+        // Of a vector of eight halves, the four at a position that counts fours.
+        head += "fn half_of(v: vec4<u32>, at: u32) -> vec2<u32> {\n    \
+                 return select(v.xy, v.zw, at % 2u == 1u);\n}\n";
         head += &self.starts();
         head += &self.adder("step", self.step);
         head += &self.adder("rest", 1);
@@ -284,7 +287,7 @@ impl<'a> Side<'a> {
     /// fewer, but then for `spread` times as many k. A uniform buffer is vectors or nothing:
     /// a component that is computed goes through memory.
     fn new(tile: &Lanes, matrix: &'a Matrix, (outer, spread): (usize, usize)) -> Self {
-        if !matrix.plain && !matrix.half && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
+        if !matrix.plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
             let spreads = matrix.inner.is_multiple_of(spread) && spread <= tile.step;
             let most_outer = if spreads && spread > 1 { 4 } else { outer.min(4) };
             let load = matrix.load(tile.step.min(4), most_outer);
@@ -311,7 +314,10 @@ impl<'a> Side<'a> {
     fn factor(&self) -> Option<Factor> {
         let vectors = self.matrix.vectors();
         let (space, array, uniform_bytes) = match self.uniform {
-            true => ("uniform", format!("array<vec4<f32>, {vectors}>"), 16 * vectors as u64),
+            true => {
+                let word = if self.matrix.half { "u32" } else { "f32" };
+                ("uniform", format!("array<vec4<{word}>, {vectors}>"), 16 * vectors as u64)
+            }
             false => ("storage, read", format!("array<{}>", self.element()), 0),
         };
         (self.length() > 1).then_some(Factor { space, array, uniform_bytes })
@@ -365,6 +371,8 @@ impl<'a> Side<'a> {
             let at = format!("{start} + {offset}");
             let load = if self.length() == 1 {
                 format!("r{read}_one_at({at})")
+            } else if self.uniform && self.matrix.half {
+                format!("half_of(r{read}[({at}) / 2u], {at})")
             } else {
                 format!("r{read}[{at}]")
             };

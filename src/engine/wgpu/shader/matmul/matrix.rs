@@ -55,7 +55,7 @@ impl Matrix {
         Self { read, batch, outer, outer_stride, inner, inner_stride, half, plain }
     }
 
-    /// Vectors of four elements from the buffer's start to behind the factor's last element.
+    /// Vectors of 16 bytes from the buffer's start to behind the factor's last element.
     pub fn vectors(&self) -> usize {
         let View { shape, strides, offset } = &self.batch;
         let whole = View {
@@ -63,7 +63,9 @@ impl Matrix {
             strides: [&strides[..], &[self.outer_stride, self.inner_stride]].concat(),
             offset: *offset,
         };
-        vectors(&whole)
+        let steps = whole.shape.iter().zip(&whole.strides);
+        let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
+        (whole.offset + last + 1).div_ceil(if self.half { 8 } else { 4 })
     }
 
     /// The longest load of at most `most` neighbours (at most `most_inner` along the summed
@@ -88,13 +90,6 @@ impl Matrix {
         };
         [8, 4, 2].into_iter().find(|&length| length <= most && fits(length)).unwrap_or(1)
     }
-}
-
-/// Vectors of four elements from the buffer's start to behind the view's last element.
-fn vectors(view: &View) -> usize {
-    let steps = view.shape.iter().zip(&view.strides);
-    let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
-    (view.offset + last + 1).div_ceil(4)
 }
 
 /// The leading dimensions, and size and stride of the last two.
