@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::Schedule;
+use zerobubble::train::Precision;
 
 /// A parsed command line.
 pub struct Cli {
@@ -108,14 +109,8 @@ pub struct TrainArgs {
     )]
     pub balance: BalanceBy,
     /// How activations are stored: f16 halves their memory, on GPUs that have it
-    #[arg(
-        long,
-        value_enum,
-        value_name = "f32|f16",
-        default_value_t = ActivationsIn::F32,
-        hide_possible_values = true
-    )]
-    pub activations: ActivationsIn,
+    #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
+    pub activations: Precision,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.
@@ -125,15 +120,6 @@ pub enum BalanceBy {
     Flops,
     /// Run every block on its device and take the time.
     Measured,
-}
-
-/// In how many bits activations are stored.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum ActivationsIn {
-    /// 32 bits.
-    F32,
-    /// 16 bits.
-    F16,
 }
 
 /// Options of `plan`.

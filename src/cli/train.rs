@@ -7,9 +7,9 @@ use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
-use zerobubble::train::{AdamW, Balance, Precision, StepReport, Trainer};
+use zerobubble::train::{AdamW, Balance, StepReport, Trainer};
 
-use super::args::{ActivationsIn, BalanceBy, TrainArgs};
+use super::args::{BalanceBy, TrainArgs};
 use super::evaluate::{self, Batch};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
@@ -46,7 +46,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(balance(args.balance))
-        .activations(precision(args.activations))
+        .activations(args.activations)
         .build(&example)?;
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
@@ -115,13 +115,6 @@ fn balance(by: BalanceBy) -> Balance {
     match by {
         BalanceBy::Flops => Balance::Flops,
         BalanceBy::Measured => Balance::Measured,
-    }
-}
-
-fn precision(activations: ActivationsIn) -> Precision {
-    match activations {
-        ActivationsIn::F32 => Precision::F32,
-        ActivationsIn::F16 => Precision::F16,
     }
 }
 

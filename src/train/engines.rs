@@ -35,7 +35,7 @@ pub(super) struct Common {
     pub optimizer: Optimizer,
 }
 
-/// Opens the devices, all of which store activations as they should.
+/// Opens the devices, each of which has to store activations like this.
 pub(super) fn open(devices: Vec<NamedDevice>, activations: Precision) -> Result<Vec<Opened>> {
     let halves = activations == Precision::F16;
     let open = |NamedDevice { name, kind }| {

@@ -305,8 +305,8 @@ where
         self
     }
 
-    /// How activations are stored between kernels; [`Precision::F16`] on GPUs only, which
-    /// `zerobubble devices` lists with f16.
+    /// How activations are stored between kernels. With [`Precision::F16`], all devices are GPUs
+    /// that have it; one that the caller opened has it with `wgpu::Features::SHADER_F16`.
     pub fn activations(mut self, precision: Precision) -> Self {
         self.activations = precision;
         self

@@ -92,3 +92,44 @@ impl Elements {
         self.0[id.index()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::differentiate::differentiate;
+    use crate::graph::{Graph, Scalar, Shape, Unary};
+    use crate::split::split;
+
+    #[test]
+    fn halves_are_the_floats_of_f_but_for_sums_and_the_loss() {
+        let mut graph = Graph::default();
+        let x = graph.push_input(Shape(vec![4, 8]), DType::F32);
+        let weight = graph.push_parameter("w".into(), Shape(vec![8, 8]), true);
+        let mut push = |op, inputs: &[NodeId]| graph.push(op, inputs).expect("it is well-typed");
+        let scaled = push(Op::Scalar(Scalar::Multiply, 0.5), &[weight]);
+        let turned = push(Op::Permute(vec![1, 0]), &[x]);
+        let back = push(Op::Permute(vec![1, 0]), &[turned]);
+        let product = push(Op::Matmul, &[back, scaled]);
+        let part = push(Op::Slice { axis: 0, start: 1, end: 3 }, &[product]);
+        let curved = push(Op::Unary(Unary::Gelu), &[part]);
+        push(Op::ArgMax(1), &[curved]);
+        let sum = push(Op::Sum(vec![0, 1]), &[curved]);
+        let mean = push(Op::Scalar(Scalar::Multiply, 0.0625), &[sum]);
+        let loss = push(Op::Reshape(Shape(vec![1])), &[mean]);
+        graph.loss = Some(loss);
+        let count = graph.nodes.len();
+        let split = split(differentiate(graph, 1.0).expect("it has gradients")).expect("it splits");
+
+        let graph = &split.joint.graph;
+        let elements = Elements::new(&split, Precision::F16);
+        let is_half = |id: &NodeId| elements.of(*id) == Element::F16;
+        let (forward, backward): (Vec<_>, Vec<_>) = graph.ids().partition(|id| id.index() < count);
+        let halves: Vec<NodeId> = forward.into_iter().filter(is_half).collect();
+        assert_eq!(halves, [product, part, curved]);
+        // A gradient's graph may view an activation.
+        assert!(backward.iter().all(|id| !is_half(id) || graph[*id].op.is_movement()));
+        assert!(backward.len() > 3);
+        let floats = Elements::new(&split, Precision::F32);
+        assert!(graph.ids().all(|id| floats.of(id) == graph[id].dtype.into()));
+    }
+}
