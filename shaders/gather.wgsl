@@ -2,8 +2,8 @@
 // element.
 //
 // The head has OUTPUTS, LENGTH (of the axis in the output), INNER (product of the sizes after the
-// axis), SIZE (of the axis in x), `index(i)`, `x(i)`, `w0_put`, `usable(index)`, which reports an index
-// that is none, and the grid.
+// axis), SIZE (of the axis in x), `index(i)`, `x(i)`, `w0_put`, `usable(index)`, which reports an
+// index that is none, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

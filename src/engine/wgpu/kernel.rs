@@ -4,7 +4,8 @@ use super::element::Element;
 use crate::graph::{DType, NodeId, Op};
 
 /// One dispatch. Its buffers are bound in order: reads, writes, then the dropout key and the
-/// status word where the body uses them.
+/// status word where the body uses them. It computes in f32: halves are widened when they are read,
+/// and rounded when they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     /// What is read, in binding order.

@@ -161,7 +161,7 @@ pub(super) enum Sink {
     Loss,
 }
 
-/// Lays out `stages`, whose actions are `lane` and whose activations are stored as `precision` says.
+/// Lays out `stages`, whose actions are `lane`, with activations stored as `precision` says.
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],

@@ -236,10 +236,10 @@ impl WgpuEngine {
         for (copy, words) in done.downloads.into_iter().zip(tensors) {
             match copy.what {
                 Sink::Loss => {
-                    outcome.loss = Some(self.loss(f32::from_bits(words[0]), done.action)?)
+                    outcome.loss = Some(self.loss(f32::from_bits(words[0]), done.action)?);
                 }
                 Sink::Parcel { shape, element } => {
-                    outcome.parcel.push(self.arrived(words, shape, element, done.action)?);
+                    outcome.parcel.push(self.sent(words, shape, element, done.action)?);
                 }
             }
         }
@@ -251,14 +251,13 @@ impl WgpuEngine {
 
     fn loss(&self, loss: f32, action: Action) -> Result<f32> {
         if loss.is_finite() {
-            Ok(loss)
-        } else {
-            Err(self.not_finite(&format!("the loss is {loss}"), action))
+            return Ok(loss);
         }
+        Err(self.not_finite(&format!("the loss is {loss}"), action))
     }
 
-    /// A tensor of the host from elements as the device stores them.
-    fn arrived(
+    /// A tensor of a parcel from elements as the device stores them.
+    fn sent(
         &self,
         words: Vec<u32>,
         shape: Vec<usize>,
@@ -371,9 +370,9 @@ fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
 /// Floats as the device stores halves, two in a word.
 fn halves(tensor: &DispatchTensor) -> Vec<u32> {
     let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
-    let bits: Vec<u16> = data.iter::<f32>().map(|x| f16::from_f32(x).to_bits()).collect();
-    let word = |pair: &[u16]| pair.iter().rev().fold(0, |word, &half| word << 16 | u32::from(half));
-    bits.chunks(2).map(word).collect()
+    let half = |x: f32| u32::from(f16::from_f32(x).to_bits());
+    let halves: Vec<u32> = data.iter::<f32>().map(half).collect();
+    halves.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 16)).collect()
 }
 
 /// The first `count` halves of some words.

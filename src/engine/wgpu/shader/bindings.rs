@@ -16,9 +16,9 @@ const STORED: &str = "storage, read_write";
 
 /// The kernel's buffers in group 0, in order: `r0, r1, ..`, as `read` says, then `w0, w1, ..`, then
 /// `key` and `status` where the kernel uses them; for every read the function
-/// `rN_at(i: u32) -> u32`, which is [`position`] of its view; and for every write `wN_put(i, value)`
-/// which stores an element or, where it goes to a sum, adds it. `in_twos`, it is for the only write
-/// `w0_put_two(i, two)` instead, which takes the elements i and i + 1 of an even i.
+/// `rN_at(i: u32) -> u32`, which is [`position`] of its view; and for every write
+/// `wN_put(i, value)`, which stores an element or, where it goes to a sum, adds it. With `in_twos`
+/// there is one write, and `w0_put_two(i, two)` takes its elements i and i + 1, for even i.
 fn declared(kernel: &Kernel, in_twos: bool, read: impl Fn(usize) -> Variable) -> String {
     let reads = (0..kernel.reads.len()).map(|n| (format!("r{n}"), read(n)));
     let writes = kernel.writes.iter().enumerate();
@@ -55,6 +55,8 @@ fn written(write: &Write, in_twos: bool) -> Variable {
     (STORED, array)
 }
 
+/// All halves are rounded by the same conversion: to nearest even, on all drivers that are known, but
+/// WGSL leaves it to them.
 fn put(n: usize, write: &Write) -> String {
     let value = match (write.target, write.element) {
         (Target::Sum(_), _) => format!("w{n}[i] + value"),

@@ -63,9 +63,8 @@ impl Loads {
         let accesses = accesses(kernel, abilities, neighbours);
         let variable = |n: usize| declaration(kernel.reads[n].element, accesses[n]);
         let mut head = declared(kernel, false, variable);
-        for ((n, read), (&four, &access)) in
-            kernel.reads.iter().enumerate().zip(neighbours.iter().zip(&accesses))
-        {
+        for (n, read) in kernel.reads.iter().enumerate() {
+            let (four, access) = (neighbours[n], accesses[n]);
             head += &one(n, read, access);
             if let Some(stride) = stride(&read.view, four) {
                 head += &four_at(n, read, access, stride, is_aligned(&read.view, four));
@@ -192,13 +191,8 @@ fn declaration(element: Element, access: Access) -> Variable {
 /// A vector has no component that is computed: compilers for CPUs go through memory for that.
 fn one(n: usize, read: &Operand, access: Access) -> String {
     let element = value_type(read.element);
-    let half = read.element == Element::F16;
     let value = match access {
-        Access::Plain if half => one_half(&format!("r{n}[p >> 1u]")),
-        _ if half => {
-            let two = "select(four.x, four.y, (p & 2u) != 0u)";
-            format!("let four = {};\n    {}", four_halves(n, access), one_half(two))
-        }
+        _ if read.element == Element::F16 => one_half(n, access),
         Access::Plain => format!("return r{n}[p];"),
         Access::Wide => format!(
             "let v = r{n}[p >> 2u];\n    let w = select(v.x, v.y, (p & 2u) != 0u);\n    \
@@ -215,21 +209,31 @@ fn one(n: usize, read: &Operand, access: Access) -> String {
     )
 }
 
-/// The half at position `p` of the word that it is in. All halves are widened by the same function,
-/// so that they are the same numbers however they are loaded, also where a driver rounds the
-/// smallest of them to 0.
-fn one_half(word: &str) -> String {
-    format!("let two = unpack2x16float({word});\n    return select(two.x, two.y, (p & 1u) != 0u);")
+/// As [`one`]. All halves are widened by the same function, so that they are the same numbers
+/// however they are loaded, also where a driver takes the smallest of them for 0.
+fn one_half(n: usize, access: Access) -> String {
+    let word = match access {
+        Access::Plain => format!("let word = r{n}[p >> 1u];"),
+        _ => format!(
+            "let four = {};\n    let word = select(four.x, four.y, (p & 2u) != 0u);",
+            four_halves(n, access)
+        ),
+    };
+    format!(
+        "{word}\n    let two = unpack2x16float(word);\n    \
+         return select(two.x, two.y, (p & 1u) != 0u);"
+    )
 }
 
 /// The two words of four aligned halves, position `p` among them.
 fn four_halves(n: usize, access: Access) -> String {
     match access {
+        Access::Plain => unreachable!("halves that are loaded by twos"),
+        Access::Vectors => format!("r{n}[p >> 2u]"),
         Access::Wide => format!("vec2(u32(r{n}[p >> 2u]), u32(r{n}[p >> 2u] >> 32u))"),
         Access::Uniform(_) => {
             format!("select(r{n}[p >> 3u].xy, r{n}[p >> 3u].zw, (p & 4u) != 0u)")
         }
-        Access::Vectors | Access::Plain => format!("r{n}[p >> 2u]"),
     }
 }
 
@@ -239,7 +243,7 @@ fn four_at(n: usize, read: &Operand, access: Access, stride: usize, aligned: boo
     let last = span(&read.view) - 1;
     let value = match (access, stride) {
         (_, 0) => format!("return vec4(r{n}_one_at(p));"),
-        (Access::Vectors | Access::Wide | Access::Uniform(_), _) if half && aligned => format!(
+        _ if half && aligned && access != Access::Plain => format!(
             "let four = {};\n    \
              return vec4(unpack2x16float(four.x), unpack2x16float(four.y));",
             four_halves(n, access)

@@ -84,9 +84,11 @@ impl<'a> Plan<'a> {
             head += "fn low(v: u64) -> f32 { return bitcast<f32>(u32(v)); }\n";
             head += "fn high(v: u64) -> f32 { return bitcast<f32>(u32(v >> 32u)); }\n";
         }
-        // Of a vector of eight halves, the four at a position that counts fours.
-        head += "fn half_of(v: vec4<u32>, at: u32) -> vec2<u32> {\n    \
-                 return select(v.xy, v.zw, at % 2u == 1u);\n}\n";
+        if [&self.x, &self.y].iter().any(|side| side.uniform && side.matrix.half) {
+            // Of a vector of eight halves, the four at a position that counts fours.
+            head += "fn half_of(v: vec4<u32>, at: u32) -> vec2<u32> {\n    \
+                     return select(v.xy, v.zw, at % 2u == 1u);\n}\n";
+        }
         head += &self.starts();
         head += &self.adder("step", self.step);
         head += &self.adder("rest", 1);
@@ -324,14 +326,16 @@ impl<'a> Side<'a> {
     }
 
     fn element(&self) -> &'static str {
-        match (self.length(), self.matrix.half, self.wide) {
-            (2, true, _) => "u32",
-            (4, true, false) => "vec2<u32>",
-            (4, true, true) | (2, false, true) => "u64",
-            (_, true, true) | (4, false, true) => "vec2<u64>",
-            (2, false, false) => "vec2<f32>",
-            (_, _, false) => "vec4<f32>",
-            (_, _, true) => "vec4<u64>",
+        match (self.matrix.half, self.wide, self.length()) {
+            (true, _, 2) => "u32",
+            (true, false, _) => "vec2<u32>",
+            (true, true, 4) => "u64",
+            (true, true, _) => "vec2<u64>",
+            (false, false, 2) => "vec2<f32>",
+            (false, false, _) => "vec4<f32>",
+            (false, true, 2) => "u64",
+            (false, true, 4) => "vec2<u64>",
+            (false, true, _) => "vec4<u64>",
         }
     }
 
