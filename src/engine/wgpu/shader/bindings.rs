@@ -55,8 +55,8 @@ fn written(write: &Write, in_twos: bool) -> Variable {
     (STORED, array)
 }
 
-/// All halves are rounded by the same conversion: to nearest even, on all drivers that are known, but
-/// WGSL leaves it to them.
+/// All halves are rounded by the same conversion: to nearest even on all drivers that are known,
+/// though WGSL leaves it to them.
 fn put(n: usize, write: &Write) -> String {
     let value = match (write.target, write.element) {
         (Target::Sum(_), _) => format!("w{n}[i] + value"),

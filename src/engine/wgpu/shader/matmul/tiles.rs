@@ -73,9 +73,9 @@ fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2]) -> Plan<'a> {
 }
 
 /// Cycles of llvmpipe, as measured. To load an element into one lane takes 25, or half of that as
-/// half of a 64-bit integer, a quarter as a quarter, or 3 from a uniform buffer; to add the products
-/// of all lanes takes 3, or more where most sums are not in registers. Tiles of many sums take long
-/// to compile.
+/// half of a 64-bit integer, a quarter as a quarter, or 3 from a uniform buffer; to add the
+/// products of all lanes takes 3, or more where most sums are not in registers. Tiles of many sums
+/// take long to compile.
 fn lane_cost(tile: &Lanes, factors: &[Matrix; 2]) -> f64 {
     let plan = plan(tile, factors);
     let lanes = tile.lanes as f64;
