@@ -2,8 +2,8 @@
 // row.
 //
 // The head has THREADS, EACH, WIDTH (of a row), SIZE (rows of the table), `index(n)`,
-// `copy(i, at)`, which copies the table's elements from `at` on to the output's from i on, `w0`,
-// `usable(index)`, which reports an index that is none, and the grid.
+// `copy(i, at)`, which copies the table's elements from `at` on to the output's from i on,
+// `w0_put`, `usable(index)`, which reports an index that is none, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -20,7 +20,7 @@ fn main(
         copy(i, u32(row) * WIDTH + i % WIDTH);
     } else {
         for (var k = 0u; k < EACH; k += 1u) {
-            w0[i + k] = 0.0;
+            w0_put(i + k, 0.0);
         }
     }
 }

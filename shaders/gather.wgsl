@@ -2,8 +2,8 @@
 // element.
 //
 // The head has OUTPUTS, LENGTH (of the axis in the output), INNER (product of the sizes after the
-// axis), SIZE (of the axis in x), `index(i)`, `x(i)`, `w0`, `usable(index)`, which reports an index
-// that is none, and the grid.
+// axis), SIZE (of the axis in x), `index(i)`, `x(i)`, `w0_put`, `usable(index)`, which reports an
+// index that is none, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -17,8 +17,8 @@ fn main(
     let at = index(i);
     if (usable(at)) {
         let outer = i / (LENGTH * INNER);
-        w0[i] = x((outer * SIZE + u32(at)) * INNER + i % INNER);
+        w0_put(i, x((outer * SIZE + u32(at)) * INNER + i % INNER));
     } else {
-        w0[i] = Element();
+        w0_put(i, Element());
     }
 }

@@ -3,7 +3,7 @@
 //
 // The head has OUTPUTS, LENGTH (of the axis in the output), INNER (product of the sizes after the
 // axis), Element, `part(outer, at, inner)`, which is the element at a position along the axis,
-// `w0`, and the grid.
+// `w0_put`, and the grid.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -12,6 +12,6 @@ fn main(
 ) {
     let i = thread_index(workgroup, local);
     if (i < OUTPUTS) {
-        w0[i] = part(i / (LENGTH * INNER), (i / INNER) % LENGTH, i % INNER);
+        w0_put(i, part(i / (LENGTH * INNER), (i / INNER) % LENGTH, i % INNER));
     }
 }

@@ -2,21 +2,21 @@
 // columns, rows ascending; a workgroup first shares out the statistics of the next BLOCK rows.
 //
 // The head has ROWS, COLUMNS, QUADS and BLOCK, `x(row, q)` and `g(row, q)`, which load four
-// elements, quads.wgsl, statistics.wgsl, `put(c, sum)`, and the grid.
+// elements, quads.wgsl, statistics.wgsl, `w0_put(c, sum)`, and the grid.
 
 var<workgroup> shared_statistics: array<vec2<f32>, BLOCK>;
 
 fn put_columns(q: u32, sum: vec4<f32>) {
     let count = min(4u, COLUMNS - 4u * q);
-    put(4u * q, sum.x);
+    w0_put(4u * q, sum.x);
     if (count > 1u) {
-        put(4u * q + 1u, sum.y);
+        w0_put(4u * q + 1u, sum.y);
     }
     if (count > 2u) {
-        put(4u * q + 2u, sum.z);
+        w0_put(4u * q + 2u, sum.z);
     }
     if (count > 3u) {
-        put(4u * q + 3u, sum.w);
+        w0_put(4u * q + 3u, sum.w);
     }
 }
 

@@ -11,7 +11,7 @@
 // 25 with a storage buffer, where each thread has a branch of its own. Loads are therefore of whole
 // vectors, along k or along what the output keeps; a component that is computed would send the
 // vector through memory. From storage buffers, two elements are loaded as one 64-bit integer, and
-// two results are stored as one.
+// two results are stored as one. Halves are loaded as words of two.
 //
 // The head, which is generated, declares
 //

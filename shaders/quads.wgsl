@@ -1,6 +1,6 @@
 // Rows in vectors of four neighbouring columns; the last vector of a row may hang over its end.
 //
-// The head has COLUMNS and QUADS, the vectors of a row, and `w0`.
+// The head has COLUMNS and QUADS, the vectors of a row, and `w0_put`.
 
 fn is_column(q: u32) -> vec4<bool> {
     return vec4(4u * q) + vec4(0u, 1u, 2u, 3u) < vec4(COLUMNS);
@@ -29,14 +29,14 @@ fn add_products(sum: f32, v: vec4<f32>, w: vec4<f32>, q: u32) -> f32 {
 
 fn store(row: u32, q: u32, v: vec4<f32>) {
     let i = row * COLUMNS + 4u * q;
-    w0[i] = v.x;
+    w0_put(i, v.x);
     if (COLUMNS % 4u == 0u || 4u * q + 1u < COLUMNS) {
-        w0[i + 1u] = v.y;
+        w0_put(i + 1u, v.y);
     }
     if (COLUMNS % 4u == 0u || 4u * q + 2u < COLUMNS) {
-        w0[i + 2u] = v.z;
+        w0_put(i + 2u, v.z);
     }
     if (COLUMNS % 4u == 0u || 4u * q + 3u < COLUMNS) {
-        w0[i + 3u] = v.w;
+        w0_put(i + 3u, v.w);
     }
 }

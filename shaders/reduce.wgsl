@@ -1,7 +1,7 @@
 // Sums over some axes: the inputs of an output one after another.
 //
 // The head has INPUTS (of one output), THREADS, `load(o, n)`, which is input n of output o,
-// `four(o, n)`, which is that one and its three neighbours, `put(o, value)`, the grid, and
+// `four(o, n)`, which is that one and its three neighbours, `w0_put(o, value)`, the grid, and
 // `compute(t)`, which calls one of these.
 
 // INPUTS, which compilers are not to know: unrolled loops take them longer than they are worth.
@@ -14,7 +14,7 @@ fn sum(o: u32) {
     for (var n = 0u; n < inputs(o); n += 1u) {
         total += load(o, n);
     }
-    put(o, total);
+    w0_put(o, total);
 }
 
 // The neighbours are inputs.
@@ -24,7 +24,7 @@ fn sum_by_fours(o: u32) {
         let v = four(o, n);
         total = total + v.x + v.y + v.z + v.w;
     }
-    put(o, total);
+    w0_put(o, total);
 }
 
 // The neighbours are outputs.
@@ -33,10 +33,10 @@ fn four_sums(o: u32) {
     for (var n = 0u; n < inputs(o); n += 1u) {
         total += four(o, n);
     }
-    put(o, total.x);
-    put(o + 1u, total.y);
-    put(o + 2u, total.z);
-    put(o + 3u, total.w);
+    w0_put(o, total.x);
+    w0_put(o + 1u, total.y);
+    w0_put(o + 2u, total.z);
+    w0_put(o + 3u, total.w);
 }
 
 @compute @workgroup_size(WORKGROUP)

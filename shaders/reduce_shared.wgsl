@@ -2,7 +2,7 @@
 // WORKGROUP and so on; then neighbours are added in a fixed tree.
 //
 // The head has OUTPUTS, INPUTS (of one output), `load(o, n)`, which is input n of output o,
-// `put(o, value)`, and the grid.
+// `w0_put(o, value)`, and the grid.
 
 var<workgroup> parts: array<f32, WORKGROUP>;
 
@@ -27,6 +27,6 @@ fn main(
         }
     }
     if (local == 0u) {
-        put(o, parts[0]);
+        w0_put(o, parts[0]);
     }
 }

@@ -3,7 +3,7 @@
 //
 // The head has THREADS, EACH, LENGTH (of the axis in g), SIZE (of the axis in the output), INNER
 // (product of the sizes after the axis), FRESH (whether the output starts from zeros), `index(i)`,
-// `add(to, i)`, which adds the elements of g from i on to those of the output, `w0`,
+// `add(to, i)`, which adds the elements of g from i on to those of the output, `w0`, f32,
 // `usable(index)`, which reports an index that is none, and the grid.
 
 @compute @workgroup_size(WORKGROUP)

@@ -40,4 +40,6 @@ pub mod trace;
 pub mod train;
 
 pub use error::{Error, Result};
-pub use train::{AdamW, Balance, Momentum, Optimizer, Sgd, StepReport, Trainer, gradients};
+pub use train::{
+    AdamW, Balance, Momentum, Optimizer, Precision, Sgd, StepReport, Trainer, gradients,
+};

@@ -71,7 +71,7 @@ fn file(name: &str, content: &[u8]) -> PathBuf {
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let rows: [(&[&str], &str); 19] = [
+    let rows: [(&[&str], &str); 21] = [
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
         (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
@@ -91,6 +91,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["train", "--schedule", "zb"], "there is no schedule 'zb'"),
         (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
         (&["train", "--width", "10", "--heads", "4"], "cannot be divided among 4 heads"),
+        (&["train", "--activations", "f64"], "activations are not stored as 'f64'"),
+        (&["train", "--devices", "cpu", "--activations", "f16"], "cpu:0 stores no activations"),
     ];
     for (arguments, expected) in rows {
         check_failure(&run(arguments), 2, expected);
@@ -161,6 +163,7 @@ fn devices_are_listed() {
             assert!(device[key].is_string(), "{key} of {device}");
         }
         assert!(device["memory"].is_u64() || device["memory"].is_null(), "{device}");
+        assert!(device["f16"].is_boolean(), "{device}");
     }
     let output = run(&["devices"]);
     assert_eq!(text(&output.stdout).lines().count(), devices.len() + 1);

@@ -10,7 +10,7 @@ use harness::{
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
-use zerobubble::engine::wgpu::{Context, Operand, Target, View, compute, kernel_of};
+use zerobubble::engine::wgpu::{Context, Element, Operand, Target, View, compute, kernel_of};
 use zerobubble::graph::{Binary, Comparison, DType, Graph, Op, Scalar, Shape, Unary};
 
 #[test]
@@ -99,7 +99,7 @@ fn special_values_are_treated_as_burn_does() {
         let x = graph.push_input(Shape(vec![values.len()]), DType::F32);
         let id = graph.push(op.clone(), &[x]).unwrap();
         let view = View::dense(&[values.len()]);
-        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::F32 }]);
         let tensor = host(TensorData::new(values.clone(), [values.len()]));
         let expected = elements(reference(&graph[id], vec![tensor]), graph[id].dtype);
         let buffers = [words.clone()];
@@ -131,7 +131,7 @@ fn powers_of_integers_are_exact() {
         let x = graph.push_input(Shape(vec![values.len()]), DType::Int);
         let id = graph.push(Op::Scalar(Scalar::Power, exponent), &[x]).unwrap();
         let view = View::dense(&[values.len()]);
-        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::Int }]);
+        let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::Int }]);
         let buffers = [values.iter().map(|&x| x as u32).collect::<Vec<u32>>()];
         let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
         let found = with_context(run).unwrap();
@@ -236,8 +236,8 @@ fn an_index_out_of_range_is_an_error() {
     let table = graph.push_input(Shape(vec![4, 3]), DType::F32);
     let index = graph.push_input(Shape(vec![2]), DType::Int);
     let id = graph.push(Op::Embedding, &[table, index]).unwrap();
-    let read = |node, shape: &[usize], dtype| Operand { node, view: View::dense(shape), dtype };
-    let reads = vec![read(table, &[4, 3], DType::F32), read(index, &[2], DType::Int)];
+    let read = |node, shape: &[usize], element| Operand { node, view: View::dense(shape), element };
+    let reads = vec![read(table, &[4, 3], Element::F32), read(index, &[2], Element::Int)];
     let kernel = kernel_of(&graph[id], reads);
     for (index, expected) in [(4, "index 4 is out of range"), (-1i32, "an index is negative")] {
         let buffers = [vec![0; 12], vec![1, index as u32]];
@@ -268,7 +268,7 @@ fn results_that_are_added_to_keep_what_was_there() {
     let x = graph.push_input(Shape(vec![5, 6]), DType::F32);
     let id = graph.push(Op::Sum(vec![0]), &[x]).unwrap();
     let view = View::dense(&[5, 6]);
-    let mut kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+    let mut kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::F32 }]);
     kernel.writes[0].target = Target::Sum(0);
     let buffers = [vec![2f32.to_bits(); 30]];
     let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
@@ -284,7 +284,7 @@ fn a_grid_of_more_workgroups_than_one_dimension_has_reaches_every_element() {
     let x = graph.push_input(Shape(vec![elements]), DType::F32);
     let id = graph.push(op, &[x]).unwrap();
     let view = View::dense(&[elements]);
-    let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, dtype: DType::F32 }]);
+    let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::F32 }]);
     let buffers = [vec![1f32.to_bits(); elements]];
     let run = |context: &Context| compute(context, &kernel, None, &buffers, [0; 8]);
     let found = with_context(run).unwrap();

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::Schedule;
+use zerobubble::train::Precision;
 
 /// A parsed command line.
 pub struct Cli {
@@ -107,6 +108,9 @@ pub struct TrainArgs {
         hide_possible_values = true
     )]
     pub balance: BalanceBy,
+    /// How activations are stored: f16 halves their memory, on GPUs that have it
+    #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
+    pub activations: Precision,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.

@@ -27,6 +27,8 @@ struct Device {
     memory: Option<u64>,
     /// Most bytes of one tensor on a GPU.
     buffer_bytes: Option<u64>,
+    /// Whether activations may be stored as f16.
+    f16: bool,
 }
 
 /// Lists the GPUs, software ones included, and one CPU device per core that this process may use.
@@ -42,6 +44,7 @@ pub fn run() -> Result<Devices> {
         kind: "cpu",
         memory,
         buffer_bytes: None,
+        f16: false,
     };
     let gpu = |(index, gpu): (usize, GpuInfo)| Device {
         id: format!("gpu:{index}"),
@@ -52,6 +55,7 @@ pub fn run() -> Result<Devices> {
         // wgpu does not tell, on any of its backends.
         memory: None,
         buffer_bytes: Some(gpu.buffer_bytes),
+        f16: gpu.f16,
     };
     let gpus = gpus().into_iter().enumerate().map(gpu);
     Ok(Devices { devices: (0..cores.get()).map(device).chain(gpus).collect() })
@@ -59,7 +63,7 @@ pub fn run() -> Result<Devices> {
 
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = ["id", "name", "backend", "driver", "kind", "memory", "tensor at most"];
+        let header = ["id", "name", "backend", "driver", "kind", "memory", "tensor at most", "f16"];
         let header = header.map(str::to_owned);
         let mut rows = vec![header];
         rows.extend(self.devices.iter().map(|device| {
@@ -67,10 +71,11 @@ impl fmt::Display for Devices {
             let most = device.buffer_bytes.map_or(String::new(), bytes);
             let words = [device.backend, &device.driver, device.kind].map(str::to_owned);
             let [backend, driver, kind] = words;
-            [device.id.clone(), device.name.clone(), backend, driver, kind, memory, most]
+            let halves = if device.f16 { "yes" } else { "" }.to_owned();
+            [device.id.clone(), device.name.clone(), backend, driver, kind, memory, most, halves]
         }));
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: Vec<usize> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..8).map(|column| width(column).unwrap_or(0)).collect();
         for row in &rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;

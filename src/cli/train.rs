@@ -46,6 +46,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(balance(args.balance))
+        .activations(args.activations)
         .build(&example)?;
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());

@@ -5,6 +5,7 @@ mod devices;
 pub(crate) mod kernels;
 mod null;
 mod optimizer;
+mod precision;
 pub mod wgpu;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use self::burn::{BurnEngine, reference};
 pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
+pub use precision::Precision;
 
 use crate::compile::{Accumulator, Program};
 use crate::error::Result;

@@ -7,9 +7,9 @@ use burn_dispatch::DispatchTensor;
 
 use crate::engine::wgpu::{Context, Layout, WgpuEngine, lay_out};
 use crate::engine::{
-    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, StageSetup,
+    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, Precision, StageSetup,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{BufferBytes, CheckedPlan};
 use crate::split::Split;
 
@@ -35,15 +35,28 @@ pub(super) struct Common {
     pub optimizer: Optimizer,
 }
 
-/// Opens the devices.
-pub(super) fn open(devices: Vec<NamedDevice>) -> Result<Vec<Opened>> {
+/// Opens the devices, each of which has to store activations like this.
+pub(super) fn open(devices: Vec<NamedDevice>, activations: Precision) -> Result<Vec<Opened>> {
+    let halves = activations == Precision::F16;
     let open = |NamedDevice { name, kind }| {
         Ok(match kind {
+            DeviceKind::Burn(_) if halves => return Err(no_halves(&name)),
             DeviceKind::Burn(device) => Opened::Burn(device),
-            DeviceKind::Wgpu(gpu) => Opened::Wgpu(Context::open(gpu, &name)?),
+            DeviceKind::Wgpu(gpu) => {
+                let context = Context::open(gpu, &name)?;
+                if halves && !context.has_halves() {
+                    return Err(no_halves(&name));
+                }
+                Opened::Wgpu(context)
+            }
         })
     };
     devices.into_iter().map(open).collect()
+}
+
+fn no_halves(device: &str) -> Error {
+    Error::config(format!("{device} stores no activations as f16"))
+        .hint("--activations f32, or only GPUs that zerobubble devices lists with f16")
 }
 
 /// Gives every device its stages and lays out what makes its buffers beforehand.
@@ -53,6 +66,7 @@ pub(super) fn prepare(
     plan: &CheckedPlan,
     split: &Split,
     optimizer: &Optimizer,
+    activations: Precision,
 ) -> Vec<Prepared> {
     let plan = plan.plan();
     let prepare = |(index, (opened, lane)): (usize, (Opened, &Vec<_>))| {
@@ -61,7 +75,7 @@ pub(super) fn prepare(
         let layout = match &opened {
             Opened::Burn(_) => None,
             Opened::Wgpu(context) => {
-                Some(lay_out(split, &stages, lane, optimizer, context.limits()))
+                Some(lay_out(split, &stages, lane, optimizer, activations, context.limits()))
             }
         };
         Prepared { opened, stages, layout }

@@ -9,7 +9,7 @@ mod stages;
 pub mod text;
 mod trainer;
 
-pub use crate::engine::{AdamW, Momentum, Optimizer, Sgd};
+pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
 pub use gradients::gradients;
 pub use prepare::Balance;
 pub use stages::Stages;

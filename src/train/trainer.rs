@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::capture::{capture, eager_loss, load, read};
 use crate::differentiate::differentiate;
 use crate::engine::wgpu::Gpu;
-use crate::engine::{DeviceKind, NamedDevice, devices, host_tensor};
+use crate::engine::{DeviceKind, NamedDevice, Precision, devices, host_tensor};
 use crate::error::{Error, ErrorKind, Result, panic_message};
 use crate::plan::{
     BlockCost, CheckedPlan, PlaceOptions, Schedule, Simulation, check, fit, generate, place,
@@ -42,6 +42,7 @@ pub struct TrainerBuilder<M, B, L> {
     seed: u64,
     memory_limit: Option<u64>,
     balance: Balance,
+    activations: Precision,
     batch: PhantomData<fn(B)>,
 }
 
@@ -96,6 +97,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             seed: 0,
             memory_limit: None,
             balance: Balance::Flops,
+            activations: Precision::F32,
             batch: PhantomData,
         }
     }
@@ -303,6 +305,13 @@ where
         self
     }
 
+    /// How activations are stored between kernels. With [`Precision::F16`], all devices are GPUs
+    /// that have it; one that the caller opened has it with `wgpu::Features::SHADER_F16`.
+    pub fn activations(mut self, precision: Precision) -> Self {
+        self.activations = precision;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -358,12 +367,13 @@ where
         drop(rehearsal);
 
         let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
-        let opened = engines::open(named)?;
+        let opened = engines::open(named, self.activations)?;
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
         let cuts = cut(&split, &work, names.len(), &limits, &self.optimizer)?;
         let plan = check(generate(self.schedule, names.len() as u32, self.microbatches)?)?;
         let setups = stages::setups(&split, &cuts, &plan.plan().placement, &self.optimizer);
-        let devices = engines::prepare(opened, &setups, &plan, &split, &self.optimizer);
+        let devices =
+            engines::prepare(opened, &setups, &plan, &split, &self.optimizer, self.activations);
         let mut costs = stages::costs(&split, &setups, &cuts, &work);
         costs.buffers = devices.iter().map(engines::Prepared::bytes).collect();
         let prediction = simulate(&plan, &costs)?;

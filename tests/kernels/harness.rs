@@ -1,14 +1,16 @@
 //! Operands that lie anywhere in their buffers, and the comparison of a kernel with Burn.
 
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData, f16};
 use burn_dispatch::DispatchTensor;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
 use zerobubble::engine::wgpu::{
-    Abilities, Body, Context, Gpu, Kernel, Operand, View, compute, kernel_of, tiles,
+    Abilities, Body, Context, Element, Gpu, Kernel, Operand, Tile, View, compute, gpus, kernel_of,
+    tiles,
 };
 use zerobubble::graph::{DType, Graph, NodeId, Op, Shape};
 
@@ -206,7 +208,8 @@ pub fn decoded(words: &[u32], dtype: DType) -> Vec<f32> {
     words.iter().map(decode).collect()
 }
 
-/// Compares the op's kernel with Burn, for every way in which the operands can lie.
+/// Compares the op's kernel with Burn, for every way in which the operands can lie, and for one of
+/// them with itself on halves.
 pub fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
     for lie in LIES {
         let mut graph = Graph::default();
@@ -216,44 +219,111 @@ pub fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
         let operands: Vec<_> =
             (0..).zip(of).map(|(n, of)| operand(of, lie, seed.wrapping_add(n))).collect();
         let reads = operands.iter().zip(of).zip(&inputs).map(|(((_, _, view), of), &node)| {
-            Operand { node, view: view.clone(), dtype: of.dtype() }
+            Operand { node, view: view.clone(), element: of.dtype().into() }
         });
         let kernel = kernel_of(&graph[id], reads.collect());
         let buffers: Vec<Vec<u32>> = operands.iter().map(|(buffer, ..)| buffer.clone()).collect();
         let tensors = operands.into_iter().map(|(_, tensor, _)| tensor).collect();
         let expected = elements(reference(&graph[id], tensors), graph[id].dtype);
-        for (tile, found) in results(&kernel, &buffers) {
-            let found = decoded(&found, graph[id].dtype);
-            let what = format!("{op} of {of:?}, {lie:?}, {tile}");
+        let what = format!("{op} of {of:?}, {lie:?}");
+        for tile in tiles_of(&kernel) {
+            let found = decoded(&result(&kernel, tile, &buffers), graph[id].dtype);
+            let what =
+                format!("{what}, {}", tile.map_or_else(String::new, |tile| tile.to_string()));
             close(&found, &expected, tolerance, &what);
+        }
+        // Shapes are many, and so are seeds.
+        if lie == LIES[seed as usize % LIES.len()] {
+            check_halves(&kernel, &buffers, &what);
         }
     }
 }
 
-/// What a kernel computes, with every tile if it is a product.
-pub fn results(kernel: &Kernel, buffers: &[Vec<u32>]) -> Vec<(String, Vec<u32>)> {
-    let tiles = match kernel.body {
-        Body::Matmul(_) => {
-            let some = |cpu| {
-                tiles(kernel, &Abilities { cpu, subgroup: None, wide: false, uniform_bytes: 0 })
-            };
-            // Large tiles are compiled for seconds: the smaller ones have the same code.
-            let mut all = some(true);
-            all.truncate(2);
-            all.extend(some(false));
-            all.into_iter().map(Some).collect()
+/// Compares a kernel with the same one on halves. It widens what it reads, computes the same in the
+/// same order, and rounds what it writes: that is exact.
+fn check_halves(kernel: &Kernel, buffers: &[Vec<u32>], what: &str) {
+    let mut on_halves = kernel.clone();
+    let mut buffers: Vec<Vec<u32>> = buffers.to_vec();
+    let mut halves = buffers.clone();
+    for (n, read) in on_halves.reads.iter_mut().enumerate() {
+        if read.element == Element::F32 {
+            read.element = Element::F16;
+            halves[n] = narrowed(&buffers[n]);
+            buffers[n] = widened(&halves[n], buffers[n].len());
         }
-        _ => vec![None],
-    };
-    tiles
-        .into_iter()
-        .map(|tile| {
-            let run = |context: &Context| compute(context, kernel, tile.as_ref(), buffers, [0; 8]);
-            let name = tile.map_or_else(String::new, |tile| tile.to_string());
-            let mut found = with_context(run).unwrap_or_else(|error| panic!("{error}"));
-            (name, found.remove(0))
-        })
-        .collect()
+    }
+    // These add to what they wrote.
+    let grows = matches!(kernel.body, Body::ScatterAdd(_) | Body::EmbeddingGradient);
+    let rounds = kernel.writes[0].element == Element::F32 && !grows;
+    if rounds {
+        on_halves.writes[0].element = Element::F16;
+    }
+    for tile in some_tiles_of(kernel) {
+        let mut expected = result(kernel, tile, &buffers);
+        let mut found = result(&on_halves, tile, &halves);
+        if rounds {
+            let count = expected.len();
+            expected = widened(&narrowed(&expected), count);
+            found = widened(&found, count);
+        }
+        let is_nan = |word: &u32| rounds && f32::from_bits(*word).is_nan();
+        for (at, (x, y)) in found.iter().zip(&expected).enumerate() {
+            let same = x == y || (is_nan(x) && is_nan(y));
+            assert!(same, "{what}, {tile:?}: element {at} on halves is {x:#x}, not {y:#x}");
+        }
+        assert_eq!(found.len(), expected.len(), "{what}");
+    }
+}
+
+/// Floats, rounded to halves, two in a word.
+fn narrowed(words: &[u32]) -> Vec<u32> {
+    let half = |word: &u32| u32::from(f16::from_f32(f32::from_bits(*word)).to_bits());
+    let word = |pair: &[u32]| half(&pair[0]) | pair.get(1).map_or(0, half) << 16;
+    words.chunks(2).map(word).collect()
+}
+
+/// The first `count` of some halves as floats.
+fn widened(words: &[u32], count: usize) -> Vec<u32> {
+    let halves = words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]);
+    halves.take(count).map(|half| f16::from_bits(half).to_f32().to_bits()).collect()
+}
+
+/// Tiles with which a kernel is tried: none if it is no product.
+fn tiles_of(kernel: &Kernel) -> Vec<Option<Tile>> {
+    if !matches!(kernel.body, Body::Matmul(_)) {
+        return vec![None];
+    }
+    let mut all = tiles_for(kernel, false, false);
+    // Large tiles for CPUs are compiled for seconds: the smaller ones have the same code.
+    all.extend(tiles_for(kernel, true, false).into_iter().take(2));
+    all.extend(tiles_for(kernel, true, true).into_iter().take(1));
+    all.into_iter().map(Some).collect()
+}
+
+/// A tile for every way in which factors are loaded.
+fn some_tiles_of(kernel: &Kernel) -> Vec<Option<Tile>> {
+    if !matches!(kernel.body, Body::Matmul(_)) {
+        return vec![None];
+    }
+    let kinds = [(false, false), (true, false), (true, true)];
+    let first = |(cpu, wide)| tiles_for(kernel, cpu, wide).into_iter().next();
+    kinds.into_iter().filter_map(first).map(Some).collect()
+}
+
+/// Tiles for an adapter; none that are `wide` where the one at hand may have no 64-bit integers.
+fn tiles_for(kernel: &Kernel, cpu: bool, wide: bool) -> Vec<Tile> {
+    static SOFTWARE: LazyLock<bool> = LazyLock::new(|| gpus()[0].kind == "software");
+    if wide && !*SOFTWARE {
+        return Vec::new();
+    }
+    let uniform_bytes = if wide { 1 << 14 } else { 0 };
+    tiles(kernel, &Abilities { cpu, subgroup: None, wide, uniform_bytes })
+}
+
+/// What a kernel computes.
+fn result(kernel: &Kernel, tile: Option<Tile>, buffers: &[Vec<u32>]) -> Vec<u32> {
+    let run = |context: &Context| compute(context, kernel, tile.as_ref(), buffers, [0; 8]);
+    with_context(run).unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
 pub fn close(found: &[f32], expected: &[f32], tolerance: Tolerance, what: &str) {

@@ -32,6 +32,8 @@ pub struct GpuInfo {
     pub kind: &'static str,
     /// Most bytes of one buffer that a kernel can bind.
     pub buffer_bytes: u64,
+    /// Whether activations may be stored as f16.
+    pub f16: bool,
 }
 
 /// All adapters, in the order that `gpu:N` counts.
@@ -91,7 +93,8 @@ impl Gpu {
         let adapter = adapters().into_iter().nth(index).ok_or_else(gone)?;
         let wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SUBGROUP
-            | wgpu::Features::SHADER_INT64;
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::SHADER_F16;
         let opened = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("zerobubble"),
             required_features: adapter.features() & wanted,
@@ -136,5 +139,6 @@ fn info(adapter: &Adapter) -> GpuInfo {
             DeviceType::Other => "other",
         },
         buffer_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        f16: adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }

@@ -72,6 +72,11 @@ impl Context {
         }
     }
 
+    /// Whether kernels may write halves.
+    pub fn has_halves(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
+    }
+
     /// Whether shaders have bounds checks.
     pub(super) fn checks(&self) -> bool {
         self.checks

@@ -1,9 +1,11 @@
 //! What one dispatch computes, as plain data: shapes, strides and ops, no device.
 
+use super::element::Element;
 use crate::graph::{DType, NodeId, Op};
 
 /// One dispatch. Its buffers are bound in order: reads, writes, then the dropout key and the
-/// status word where the body uses them.
+/// status word where the body uses them. It computes in f32: halves are widened when they are read,
+/// and rounded when they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     /// What is read, in binding order.
@@ -22,7 +24,7 @@ pub struct Operand {
     /// Where the elements are in that buffer.
     pub view: View,
     /// What the elements are.
-    pub dtype: DType,
+    pub element: Element,
 }
 
 /// Where the elements of a tensor are in a buffer. Strides and offset count elements.
@@ -44,7 +46,7 @@ pub struct Write {
     /// Sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
     /// What the elements are.
-    pub dtype: DType,
+    pub element: Element,
 }
 
 /// Where a result goes.

@@ -16,16 +16,17 @@ use std::collections::HashMap;
 pub(super) use arena::{ArenaId, Arenas, Range};
 use values::Values;
 
+use super::element::{Element, Elements};
 use super::kernel::{Kernel, Target};
 use super::lower::{BlockKernels, lower};
 use super::pack::pack;
 use crate::compile::Accumulator;
-use crate::engine::{IN_FLIGHT, Optimizer, StageSetup};
-use crate::graph::{DType, InputId, NodeId, Op};
+use crate::engine::{IN_FLIGHT, Optimizer, Precision, StageSetup};
+use crate::graph::{InputId, NodeId, Op};
 use crate::plan::{Action, BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
 
-/// Bytes of an element, of any type.
+/// Bytes of an element of what is no activation.
 pub(super) const ELEMENT: u64 = 4;
 
 /// Smallest staging buffer: parameters pass through it as well.
@@ -64,6 +65,8 @@ pub struct Layout {
     pub(super) scripts: HashMap<(StageId, Work), Script>,
     /// Bytes of one staging buffer, up or down.
     pub(super) staging: u64,
+    /// How activations are stored.
+    pub(super) precision: Precision,
     limits: Limits,
     gradients: Gradients,
 }
@@ -141,8 +144,8 @@ pub(super) struct Transfer<T> {
 /// What an action takes from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A tensor of the parcel, at a position.
-    Parcel(usize),
+    /// A tensor of the parcel, at a position, whose elements become these.
+    Parcel(usize, Element),
     /// A tensor of the batch.
     Input(InputId),
     /// The dropout key.
@@ -153,20 +156,22 @@ pub(super) enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sink {
     /// A tensor of the parcel.
-    Parcel { shape: Vec<usize>, dtype: DType },
+    Parcel { shape: Vec<usize>, element: Element },
     /// The loss.
     Loss,
 }
 
-/// Lays out the stages of `setup`, whose actions are `lane`.
+/// Lays out `stages`, whose actions are `lane`, with activations stored as `precision` says.
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
     lane: &[Action],
     optimizer: &Optimizer,
+    precision: Precision,
     limits: Limits,
 ) -> Layout {
-    let lowered = lowered(split, stages);
+    let elements = Elements::new(split, precision);
+    let lowered = lowered(split, &elements, stages);
     let gradients = gradients(split, stages);
     let arenas = Arenas::new(split, stages, &gradients, optimizer, limits);
     let mut layout = Layout {
@@ -175,13 +180,14 @@ pub fn lay_out(
         runs: Vec::new(),
         scripts: HashMap::new(),
         staging: LEAST_STAGING,
+        precision,
         limits,
         gradients,
     };
     let mut working = Vec::new();
     let mut runs = Vec::new();
     for (run, stages) in (0..).zip(runs::runs(stages)) {
-        let values = Values::new(split, stages, &lowered, run);
+        let values = Values::new(split, &elements, stages, &lowered, run);
         working.extend(values.working());
         runs.push((stages, values));
     }
@@ -225,24 +231,26 @@ impl Layout {
         stages: &[StageSetup],
     ) -> Option<(StageId, String, u64)> {
         let graph = &split.joint.graph;
-        let tensor = |stage: StageId, id: NodeId| {
+        let tensor = |stage: StageId, id: NodeId, element: Element| {
             let node = &graph[id];
             let what = match node.op {
                 Op::Parameter(of) => format!("parameter {}", graph.parameters[of.index()].path),
                 ref op => format!("{op} of shape {}", node.shape),
             };
-            (stage, what, node.shape.elements() as u64 * ELEMENT)
+            (stage, what, element.room(node.shape.elements()))
         };
         let mut all = Vec::new();
         for StageSetup { stage, program, .. } in stages {
             let parameters = program.parameters.iter();
             let parameters = parameters.map(|id| graph.parameters[id.index()].node);
-            all.extend(parameters.chain(program.constants.clone()).map(|id| tensor(*stage, id)));
+            let constants = program.constants.iter().copied();
+            let fixed = parameters.chain(constants);
+            all.extend(fixed.map(|id| tensor(*stage, id, graph[id].dtype.into())));
             for work in [Work::F, Work::B, Work::W] {
                 let kernels = self.scripts[&(*stage, work)].kernels.iter();
                 let writes = kernels.flat_map(|bound| &bound.kernel.writes);
                 all.extend(writes.filter_map(|write| match write.target {
-                    Target::Value(id) => Some(tensor(*stage, id)),
+                    Target::Value(id) => Some(tensor(*stage, id, write.element)),
                     Target::Sum(_) => None,
                 }));
             }
@@ -254,9 +262,14 @@ impl Layout {
 }
 
 /// The kernels of every block of the stages.
-fn lowered(split: &Split, stages: &[StageSetup]) -> HashMap<BlockId, BlockKernels> {
+fn lowered(
+    split: &Split,
+    elements: &Elements,
+    stages: &[StageSetup],
+) -> HashMap<BlockId, BlockKernels> {
     let blocks = stages.iter().flat_map(|stage| stage.blocks.clone());
-    blocks.map(|block| BlockId(block as u32)).map(|block| (block, lower(split, block))).collect()
+    let blocks = blocks.map(|block| BlockId(block as u32));
+    blocks.map(|block| (block, lower(split, elements, block))).collect()
 }
 
 fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {

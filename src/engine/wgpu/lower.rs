@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::element::{Element, Elements};
 use super::kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 use super::view::{self, Views};
 use crate::compile::{Accumulator, Command, Program, Task, compile};
@@ -23,18 +24,19 @@ pub struct BlockKernels {
     pub works: [Vec<Kernel>; 3],
 }
 
-/// The kernels of `block`.
-pub fn lower(split: &Split, block: BlockId) -> BlockKernels {
+/// The kernels of `block`, whose values are stored as `stored` says.
+pub fn lower(split: &Split, stored: &Elements, block: BlockId) -> BlockKernels {
     let program = compile(split, block.index()..block.index() + 1);
     let mut views = Views::new(split, block);
     let works = [&program.forward, &program.backward_input, &program.backward_weight];
     let escaping = escaping(split, &mut views, block);
-    let groups = works.map(|commands| groups(split, &mut views, &escaping, commands));
+    let groups = works.map(|commands| groups(split, stored, &mut views, &escaping, commands));
     let mut read: HashSet<NodeId> =
         groups.iter().flatten().flat_map(|group| group.reads.iter().map(|x| x.node)).collect();
     read.extend(leaving(split, &mut views, &program, block));
     let works = groups.map(|groups| {
-        groups.into_iter().filter_map(|group| group.kernel(&split.joint.graph, &read)).collect()
+        let kernel = |group: Group| group.kernel(&split.joint.graph, stored, &read);
+        groups.into_iter().filter_map(kernel).collect()
     });
     BlockKernels { accumulators: program.accumulators, works }
 }
@@ -55,10 +57,9 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
             (reads, Body::Matmul(chain(Vec::new(), Argument::Product)))
         }
         None if node.op.is_movement() => {
-            let Operand { node: of, view, dtype } = operands[0].clone();
-            let view = view::moved(&node.op, &view);
+            let view = view::moved(&node.op, &operands[0].view);
             (
-                vec![Operand { node: of, view, dtype }],
+                vec![Operand { view, ..operands[0] }],
                 Body::Chain(chain(Vec::new(), Argument::Read(0))),
             )
         }
@@ -71,7 +72,7 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
         }
     };
     let target = Target::Value(NodeId(u32::MAX));
-    let write = Write { target, shape: node.shape.0.clone(), dtype: node.dtype };
+    let write = Write { target, shape: node.shape.0.clone(), element: node.dtype.into() };
     Kernel { reads, writes: vec![write], body }
 }
 
@@ -125,12 +126,13 @@ enum Core {
 /// operands, so what it reads from elsewhere is there before.
 fn groups(
     split: &Split,
+    stored: &Elements,
     views: &mut Views<'_>,
     escaping: &HashSet<NodeId>,
     commands: &[Command],
 ) -> Vec<Group> {
     let graph = &split.joint.graph;
-    let mut groups = Groups { graph, escaping, groups: Vec::new(), made: HashMap::new() };
+    let mut groups = Groups { graph, stored, escaping, groups: Vec::new(), made: HashMap::new() };
     for command in commands {
         match command.task {
             Task::Compute { node, .. } if graph[node].op.is_movement() => {
@@ -158,6 +160,7 @@ fn groups(
 
 struct Groups<'a> {
     graph: &'a Graph,
+    stored: &'a Elements,
     escaping: &'a HashSet<NodeId>,
     groups: Vec<Group>,
     /// The group that computes a node.
@@ -173,7 +176,7 @@ impl Groups<'_> {
             .iter()
             .map(|&input| {
                 let (owner, view) = views.of(input);
-                Operand { node: owner, view, dtype: self.graph[input].dtype }
+                Operand { node: owner, view, element: self.stored.of(input) }
             })
             .collect();
         let elements = node.shape.elements();
@@ -229,7 +232,8 @@ impl Groups<'_> {
     fn copy(&mut self, id: NodeId, owner: NodeId, view: View) {
         let at = self.chain(view.elements());
         let group = &mut self.groups[at];
-        let read = group.read(Operand { node: owner, view, dtype: self.graph[owner].dtype });
+        let element = self.stored.of(owner);
+        let read = group.read(Operand { node: owner, view, element });
         group.members.push((id, read));
         self.made.insert(id, at);
     }
@@ -245,8 +249,8 @@ impl Groups<'_> {
         let at = maker.unwrap_or_else(|| self.chain(view.elements()));
         let group = &mut self.groups[at];
         let value = group.member(owner).filter(|_| maker.is_some()).unwrap_or_else(|| {
-            let dtype = self.graph[owner].dtype;
-            group.read(Operand { node: owner, view, dtype })
+            let element = self.stored.of(owner);
+            group.read(Operand { node: owner, view, element })
         });
         group.sums.push((value, accumulator));
     }
@@ -278,15 +282,15 @@ impl Group {
     }
 
     /// The kernel that computes what is read elsewhere, if anything is.
-    fn kernel(self, graph: &Graph, read: &HashSet<NodeId>) -> Option<Kernel> {
+    fn kernel(self, graph: &Graph, stored: &Elements, read: &HashSet<NodeId>) -> Option<Kernel> {
         let value = |&(id, argument): &(NodeId, Argument)| {
-            let (shape, dtype) = (graph[id].shape.0.clone(), graph[id].dtype);
-            (argument, Write { target: Target::Value(id), shape, dtype })
+            let (shape, element) = (graph[id].shape.0.clone(), stored.of(id));
+            (argument, Write { target: Target::Value(id), shape, element })
         };
         let sum = |&(argument, accumulator): &(Argument, usize)| {
             let target = Target::Sum(accumulator);
-            let dtype = crate::graph::DType::F32;
-            (argument, Write { target, shape: vec![self.elements], dtype })
+            let element = Element::F32;
+            (argument, Write { target, shape: vec![self.elements], element })
         };
         let members = self.members.iter().filter(|(id, _)| read.contains(id)).map(value);
         let results = members.chain(self.sums.iter().map(sum));

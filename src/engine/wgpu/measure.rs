@@ -6,13 +6,14 @@ use wgpu::{Buffer, BufferUsages, DeviceType};
 
 use super::build::STORAGE;
 use super::context::Context;
+use super::element::Element;
 use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write};
-use super::layout::ELEMENT;
+use super::layout::KEY_BYTES;
 use super::shader::matmul::{Abilities, Tile};
 use super::shader::{Shader, shader};
 use super::tune::{Adapter, Cache, default_tile, directory};
 use crate::error::Result;
-use crate::graph::{DType, NodeId};
+use crate::graph::NodeId;
 
 /// Products with fewer operations take no time worth a measurement.
 const LEAST_FLOPS: usize = 4_000_000;
@@ -98,7 +99,7 @@ pub fn compute(
     let ones = |write: &Write| {
         let sum = matches!(write.target, Target::Sum(_));
         let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
-        vec![word; write.shape.iter().product()]
+        vec![word; write.element.room(write.shape.iter().product()) as usize / 4]
     };
     let mut contents: Vec<Vec<u32>> = operands.to_vec();
     contents.extend(kernel.writes.iter().map(ones));
@@ -108,7 +109,7 @@ pub fn compute(
     let buffer = |usage: BufferUsages, words: usize| {
         context.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("a kernel's own"),
-            size: (words as u64 * ELEMENT).next_multiple_of(16),
+            size: (words as u64 * 4).next_multiple_of(16),
             usage,
             mapped_at_creation: false,
         })
@@ -170,16 +171,14 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
         let last = view.shape.iter().zip(&view.strides).map(|(size, stride)| (size - 1) * stride);
         view.offset + last.sum::<usize>() + 1
     };
-    let reads = kernel.reads.iter().map(|read| elements(&read.view));
-    let writes = kernel.writes.iter().map(|write| write.shape.iter().product());
-    let key = kernel.uses_key().then_some(8);
+    let reads = kernel.reads.iter().map(|read| read.element.room(elements(&read.view)));
+    let writes = kernel.writes.iter();
+    let writes = writes.map(|write| write.element.room(write.shape.iter().product()));
+    let key = kernel.uses_key().then_some(KEY_BYTES);
     let buffers: Vec<Buffer> = reads
         .chain(writes)
         .chain(key)
-        .map(|elements| {
-            let bytes = (elements as u64 * ELEMENT).next_multiple_of(16);
-            context.buffer_once("a measurement", bytes, STORAGE)
-        })
+        .map(|bytes| context.buffer_once("a measurement", bytes.next_multiple_of(16), STORAGE))
         .collect::<Result<_>>()?;
     let written = kernel.written();
     let pipeline = context.compile(shader, &written)?;
@@ -213,14 +212,14 @@ pub fn product_seconds(
     let read = |node: u32, shape: [usize; 2]| Operand {
         node: NodeId(node),
         view: View::dense(&shape),
-        dtype: DType::F32,
+        element: Element::F32,
     };
     let shape = vec![rows, columns];
     let chain =
         Chain { elements: rows * columns, steps: Vec::new(), results: vec![Argument::Product] };
     let kernel = Kernel {
         reads: vec![read(0, [rows, inner]), read(1, [inner, columns])],
-        writes: vec![Write { target: Target::Value(NodeId(2)), shape, dtype: DType::F32 }],
+        writes: vec![Write { target: Target::Value(NodeId(2)), shape, element: Element::F32 }],
         body: Body::Matmul(chain),
     };
     let mut tiles = Tiles::new(context);

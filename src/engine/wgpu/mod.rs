@@ -10,6 +10,7 @@
 mod adapters;
 mod build;
 mod context;
+mod element;
 mod kernel;
 mod layout;
 mod lower;
@@ -29,6 +30,7 @@ use burn_dispatch::DispatchTensor;
 
 pub use adapters::{Gpu, GpuInfo, gpus};
 pub use context::Context;
+pub use element::{Element, Elements};
 pub use kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 pub use layout::{Layout, Limits, lay_out};
 pub use lower::{BlockKernels, kernel_of, lower};

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData, f16};
 use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensor;
 use wgpu::{CommandEncoder, ComputePassDescriptor, ComputePassTimestampWrites, SubmissionIndex};
 
 use super::WgpuEngine;
+use super::element::Element;
 use super::layout::{KEY_BYTES, Range, SMALL, Sink, Source, TIMESTAMPS, Transfer};
 use super::staging::EntryId;
-use crate::engine::{Outcome, Parcel, host_tensor};
+use crate::engine::{Outcome, Parcel, Precision, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::DType;
 use crate::plan::{Action, Work};
 
 /// Where a staging buffer for the host holds the status word and the timestamps; tensors follow.
@@ -134,7 +134,8 @@ impl WgpuEngine {
         let data = uploads
             .iter()
             .map(|copy| match copy.what {
-                Source::Parcel(at) => words(&arrived[at]),
+                Source::Parcel(at, Element::F16) => Ok(halves(&arrived[at])),
+                Source::Parcel(at, _) => words(&arrived[at]),
                 Source::Input(input) => {
                     let inputs = inputs.expect("a step has the inputs of all its microbatches");
                     words(&inputs[input.0 as usize])
@@ -234,9 +235,11 @@ impl WgpuEngine {
         }
         for (copy, words) in done.downloads.into_iter().zip(tensors) {
             match copy.what {
-                Sink::Loss => outcome.loss = Some(loss(f32::from_bits(words[0]), done.action)?),
-                Sink::Parcel { shape, dtype } => {
-                    outcome.parcel.push(tensor(words, shape, dtype, done.action)?);
+                Sink::Loss => {
+                    outcome.loss = Some(self.loss(f32::from_bits(words[0]), done.action)?);
+                }
+                Sink::Parcel { shape, element } => {
+                    outcome.parcel.push(self.sent(words, shape, element, done.action)?);
                 }
             }
         }
@@ -244,6 +247,50 @@ impl WgpuEngine {
             outcome.transfers.push((start, Instant::now()));
         }
         Ok(Some(outcome))
+    }
+
+    fn loss(&self, loss: f32, action: Action) -> Result<f32> {
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        Err(self.not_finite(&format!("the loss is {loss}"), action))
+    }
+
+    /// A tensor of a parcel from elements as the device stores them.
+    fn sent(
+        &self,
+        words: Vec<u32>,
+        shape: Vec<usize>,
+        element: Element,
+        action: Action,
+    ) -> Result<DispatchTensor> {
+        let floats: Vec<f32> = match element {
+            Element::F32 => bytemuck::cast_vec(words),
+            Element::F16 => widened(&words, shape.iter().product()),
+            Element::Int => {
+                let wide: Vec<i64> = words.into_iter().map(|x| i64::from(x as i32)).collect();
+                return Ok(host_tensor(TensorData::new(wide, shape)));
+            }
+            Element::Bool => {
+                let truths: Vec<bool> = words.into_iter().map(|x| x != 0).collect();
+                return Ok(host_tensor(TensorData::new(truths, shape)));
+            }
+        };
+        if action.work == Work::F && floats.iter().any(|x| x.is_nan()) {
+            return Err(self.not_finite("an activation is NaN", action));
+        }
+        Ok(host_tensor(TensorData::new(floats, shape)))
+    }
+
+    fn not_finite(&self, problem: &str, action: Action) -> Error {
+        let hint = match self.layout.precision {
+            Precision::F32 => "a smaller learning rate, or inputs without NaN",
+            Precision::F16 => {
+                "activations in f32 (--activations f32), since halves end at 65504; or a smaller \
+                 learning rate"
+            }
+        };
+        Error::new(ErrorKind::NotFinite, problem).in_action(action).hint(hint)
     }
 
     /// Writes a tensor to its place, piece by piece through staging, and waits.
@@ -299,7 +346,7 @@ pub(super) fn works(work: &Work) -> &[Work] {
     }
 }
 
-/// Elements as the device stores them: 32 bits each, whatever they are.
+/// Elements as the device stores them, but for halves: 32 bits each, whatever they are.
 fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
     let dtype = tensor.dtype();
     if dtype.is_float() {
@@ -320,41 +367,18 @@ fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
     data.iter::<i64>().map(narrow).collect()
 }
 
-/// A tensor of the host from elements as the device stores them.
-fn tensor(
-    words: Vec<u32>,
-    shape: Vec<usize>,
-    dtype: DType,
-    action: Action,
-) -> Result<DispatchTensor> {
-    Ok(host_tensor(match dtype {
-        DType::F32 => {
-            let floats: Vec<f32> = bytemuck::cast_vec(words);
-            if action.work == Work::F && floats.iter().any(|x| x.is_nan()) {
-                return Err(Error::new(ErrorKind::NotFinite, "an activation is NaN")
-                    .in_action(action)
-                    .hint("a smaller learning rate, or inputs without NaN"));
-            }
-            TensorData::new(floats, shape)
-        }
-        DType::Int => {
-            let wide: Vec<i64> = words.into_iter().map(|x| i64::from(x as i32)).collect();
-            TensorData::new(wide, shape)
-        }
-        DType::Bool => {
-            let truths: Vec<bool> = words.into_iter().map(|x| x != 0).collect();
-            TensorData::new(truths, shape)
-        }
-    }))
+/// Floats as the device stores halves, two in a word.
+fn halves(tensor: &DispatchTensor) -> Vec<u32> {
+    let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
+    let half = |x: f32| u32::from(f16::from_f32(x).to_bits());
+    let halves: Vec<u32> = data.iter::<f32>().map(half).collect();
+    halves.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 16)).collect()
 }
 
-fn loss(loss: f32, action: Action) -> Result<f32> {
-    if loss.is_finite() {
-        return Ok(loss);
-    }
-    Err(Error::new(ErrorKind::NotFinite, format!("the loss is {loss}"))
-        .in_action(action)
-        .hint("a smaller learning rate, or inputs without NaN"))
+/// The first `count` halves of some words.
+fn widened(words: &[u32], count: usize) -> Vec<f32> {
+    let halves = words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]);
+    halves.take(count).map(|bits| f16::from_bits(bits).to_f32()).collect()
 }
 
 /// What kernels report: 0, or one more than the largest index that was out of range.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::element::Element;
 use super::kernel::Kernel;
 use super::shader::Shader;
 use super::shader::matmul::{Abilities, Tile, matmul, tiles};
@@ -146,7 +147,8 @@ pub fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf>
 fn problem(kernel: &Kernel) -> String {
     let views = kernel.reads.iter().take(2).map(|read| {
         let view = &read.view;
-        format!("{:?} by {:?} from {}", view.shape, view.strides, view.offset)
+        let halves = if read.element == Element::F16 { " in halves" } else { "" };
+        format!("{:?} by {:?} from {}{halves}", view.shape, view.strides, view.offset)
     });
     let views: Vec<String> = views.collect();
     let others = kernel.reads.len() - views.len();
@@ -157,7 +159,7 @@ fn problem(kernel: &Kernel) -> String {
 mod tests {
     use super::*;
     use crate::engine::wgpu::kernel::{Argument, Body, Chain, Operand, Target, View, Write};
-    use crate::graph::{DType, NodeId};
+    use crate::graph::NodeId;
 
     const CPU: Abilities = Abilities { cpu: true, subgroup: Some(8), wide: true, uniform_bytes: 0 };
     const GPU: Abilities = Abilities { cpu: false, subgroup: None, wide: false, uniform_bytes: 0 };
@@ -166,13 +168,13 @@ mod tests {
         let read = |shape: &[usize], node| Operand {
             node: NodeId(node),
             view: View::dense(shape),
-            dtype: DType::F32,
+            element: Element::F32,
         };
         let chain = Chain { elements: m * n, steps: Vec::new(), results: vec![Argument::Product] };
         let target = Target::Value(NodeId(2));
         Kernel {
             reads: vec![read(&[m, k], 0), read(&[k, n], 1)],
-            writes: vec![Write { target, shape: vec![m, n], dtype: DType::F32 }],
+            writes: vec![Write { target, shape: vec![m, n], element: Element::F32 }],
             body: Body::Matmul(chain),
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::arena::Arenas;
-use super::{Bound, ELEMENT, KEY_BYTES, Place, Script, Sink, Source, Transfer, sum_of};
+use super::{Bound, KEY_BYTES, Place, Script, Sink, Source, Transfer, sum_of};
 use crate::engine::StageSetup;
+use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
 use crate::engine::wgpu::lower::BlockKernels;
 use crate::engine::wgpu::pack::{Lifetime, pack};
@@ -31,6 +32,7 @@ type Time = (u32, u32);
 
 pub(super) struct Values<'a> {
     split: &'a Split,
+    elements: &'a Elements,
     stages: &'a [StageSetup],
     lowered: &'a HashMap<BlockId, BlockKernels>,
     views: HashMap<BlockId, Views<'a>>,
@@ -42,13 +44,14 @@ pub(super) struct Values<'a> {
 impl<'a> Values<'a> {
     pub(super) fn new(
         split: &'a Split,
+        elements: &'a Elements,
         stages: &'a [StageSetup],
         lowered: &'a HashMap<BlockId, BlockKernels>,
         run: u32,
     ) -> Self {
         let views = HashMap::new();
         let (touched, places) = (BTreeMap::new(), HashMap::new());
-        let mut values = Self { split, stages, lowered, views, run, touched, places };
+        let mut values = Self { split, elements, stages, lowered, views, run, touched, places };
         for stage in 0..stages.len() as u32 {
             for work in [Work::F, Work::B, Work::W] {
                 values.touch((work, stage));
@@ -170,7 +173,9 @@ impl<'a> Values<'a> {
     fn bytes(&self, value: Value) -> u64 {
         match value {
             Value::Key => KEY_BYTES,
-            Value::Node(id) => self.split.joint.graph[id].shape.elements() as u64 * ELEMENT,
+            Value::Node(id) => {
+                self.elements.of(id).room(self.split.joint.graph[id].shape.elements())
+            }
         }
     }
 
@@ -261,7 +266,7 @@ impl<'a> Values<'a> {
         let graph = &self.split.joint.graph;
         let parcel = |&id: &NodeId| {
             let shape = graph[id].shape.0.clone();
-            (id, Sink::Parcel { shape, dtype: graph[id].dtype })
+            (id, Sink::Parcel { shape, element: self.elements.of(id) })
         };
         let sent = self.sent(event);
         let loss = self.loss(event).map(|id| (id, Sink::Loss));
@@ -282,7 +287,9 @@ impl<'a> Values<'a> {
         let mut all: Vec<(Source, Value)> = parcel
             .filter_map(|(at, id)| {
                 let value = Value::Node(id);
-                self.touched.contains_key(&value).then_some((Source::Parcel(at), value))
+                self.touched
+                    .contains_key(&value)
+                    .then_some((Source::Parcel(at, self.elements.of(id)), value))
             })
             .collect();
         if event == (Work::F, 0) {

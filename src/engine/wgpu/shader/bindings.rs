@@ -4,52 +4,92 @@ mod loads;
 
 use std::fmt::Write as _;
 
-pub(super) use self::loads::{Loads, Neighbours};
+pub(super) use self::loads::{Factor, Loads, Neighbours};
 use super::MOST_WORKGROUPS;
-use crate::engine::wgpu::kernel::{Kernel, View};
-use crate::graph::DType;
+use crate::engine::wgpu::element::Element;
+use crate::engine::wgpu::kernel::{Kernel, Target, View, Write};
 
-/// The kernel's buffers in group 0, in order: `r0, r1, ..`, then `w0, w1, ..`, then `key` and
-/// `status` where the kernel uses them; and for every read the function `rN_at(i: u32) -> u32`,
-/// which is [`position`] of its view.
-pub(super) fn bindings(kernel: &Kernel) -> String {
-    let plain = |read: usize| {
-        let dtype = kernel.reads[read].dtype;
-        ("storage, read", format!("array<{}>", element(dtype)))
-    };
-    declared(kernel, plain)
-}
+/// A variable's address space and the type of its buffer.
+type Variable = (&'static str, String);
 
-/// As [`bindings`], with the address space and the type of every read.
-fn declared(kernel: &Kernel, read: impl Fn(usize) -> (&'static str, String)) -> String {
-    let reads = (0..kernel.reads.len()).map(|n| {
-        let (space, array) = read(n);
-        (space, format!("r{n}"), array)
-    });
-    let storage = "storage, read_write";
+const STORED: &str = "storage, read_write";
+
+/// The kernel's buffers in group 0, in order: `r0, r1, ..`, as `read` says, then `w0, w1, ..`, then
+/// `key` and `status` where the kernel uses them; for every read the function
+/// `rN_at(i: u32) -> u32`, which is [`position`] of its view; and for every write
+/// `wN_put(i, value)`, which stores an element or, where it goes to a sum, adds it. With `in_twos`
+/// there is one write, and `w0_put_two(i, two)` takes its elements i and i + 1, for even i.
+fn declared(kernel: &Kernel, in_twos: bool, read: impl Fn(usize) -> Variable) -> String {
+    let reads = (0..kernel.reads.len()).map(|n| (format!("r{n}"), read(n)));
     let writes = kernel.writes.iter().enumerate();
-    let array = |dtype| format!("array<{}>", element(dtype));
-    let writes = writes.map(|(n, write)| (storage, format!("w{n}"), array(write.dtype)));
-    let key = kernel.uses_key().then(|| ("storage, read", "key".into(), "array<u32>".into()));
-    let status =
-        kernel.uses_status().then(|| (storage, "status".into(), "array<atomic<u32>>".into()));
+    let writes = writes.map(|(n, write)| (format!("w{n}"), written(write, in_twos)));
+    let key = ("storage, read", "array<u32>".to_string());
+    let key = kernel.uses_key().then(|| ("key".to_string(), key));
+    let status = (STORED, "array<atomic<u32>>".to_string());
+    let status = kernel.uses_status().then(|| ("status".to_string(), status));
     let mut head = String::new();
-    for (n, (space, name, array)) in reads.chain(writes).chain(key).chain(status).enumerate() {
+    if kernel.writes.iter().any(|write| write.element == Element::F16) {
+        head += "enable f16;\n";
+    }
+    for (n, (name, (space, array))) in reads.chain(writes).chain(key).chain(status).enumerate() {
         writeln!(head, "@group(0) @binding({n}) var<{space}> {name}: {array};")
             .expect("a string takes any text");
     }
     for (n, read) in kernel.reads.iter().enumerate() {
         head += &index_function(&format!("r{n}_at"), &read.view);
     }
+    for (n, write) in kernel.writes.iter().enumerate() {
+        head += &if in_twos { put_two(write) } else { put(n, write) };
+    }
     head
 }
 
-/// Elements in buffers: a Bool is 0 or 1.
-pub(super) fn element(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::Int => "i32",
-        DType::Bool => "u32",
+/// The variable of a write. Two neighbours are one 64-bit integer, or two halves.
+fn written(write: &Write, in_twos: bool) -> Variable {
+    let array = match (write.element, in_twos) {
+        (Element::F16, true) => "array<vec2<f16>>".to_string(),
+        (Element::F16, false) => "array<f16>".to_string(),
+        (_, true) => "array<u64>".to_string(),
+        (element, false) => format!("array<{}>", value_type(element)),
+    };
+    (STORED, array)
+}
+
+/// All halves are rounded by the same conversion: to nearest even on all drivers that are known,
+/// though WGSL leaves it to them.
+fn put(n: usize, write: &Write) -> String {
+    let value = match (write.target, write.element) {
+        (Target::Sum(_), _) => format!("w{n}[i] + value"),
+        (_, Element::F16) => "f16(value)".to_string(),
+        _ => "value".to_string(),
+    };
+    let of = value_type(write.element);
+    format!("fn w{n}_put(i: u32, value: {of}) {{ w{n}[i] = {value}; }}\n")
+}
+
+fn put_two(write: &Write) -> String {
+    let store = match (write.element, write.target) {
+        (Element::F16, _) => "w0[i / 2u] = vec2<f16>(two);",
+        (_, Target::Value(_)) => {
+            "let bits = bitcast<vec2<u32>>(two);\n    \
+             w0[i / 2u] = u64(bits.x) | (u64(bits.y) << 32u);"
+        }
+        (_, Target::Sum(_)) => {
+            "let old = w0[i / 2u];\n    \
+             let sums = bitcast<vec2<f32>>(vec2(u32(old), u32(old >> 32u))) + two;\n    \
+             let bits = bitcast<vec2<u32>>(sums);\n    \
+             w0[i / 2u] = u64(bits.x) | (u64(bits.y) << 32u);"
+        }
+    };
+    format!("fn w0_put_two(i: u32, two: vec2<f32>) {{\n    {store}\n}}\n")
+}
+
+/// What an element is once it is loaded: a Bool is 0 or 1.
+pub(super) fn value_type(element: Element) -> &'static str {
+    match element {
+        Element::F32 | Element::F16 => "f32",
+        Element::Int => "i32",
+        Element::Bool => "u32",
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::Shader;
-use super::bindings::{Loads, Neighbours, element, grid};
+use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Step, Target};
+use crate::engine::wgpu::element::Element;
+use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Operand, Step, Write};
 use crate::graph::{Binary, Comparison, DType, Op, Scalar, Unary};
 
 /// Threads of a workgroup.
@@ -33,19 +34,20 @@ pub(super) fn chain(kernel: &Kernel, chain: &Chain, abilities: &Abilities) -> Sh
 }
 
 /// `fn computed(i, x0, x1, ..)`: computes the steps for the element with the row-major index `i`
-/// from those of the reads that are used and the random word `dN` of every dropout, and stores or
-/// adds the results.
+/// from those of the reads that are used and the random word `dN` of every dropout, and puts the
+/// results where they go.
 fn computed(kernel: &Kernel, chain: &Chain) -> String {
     let reads = used(kernel, chain);
-    let reads = reads.iter().map(|&n| format!(", x{n}: {}", value_type(kernel.reads[n].dtype)));
+    let reads = reads.iter().map(|&n| format!(", x{n}: {}", argument_type(&kernel.reads[n])));
     let words = dropouts(chain).map(|(n, _)| format!(", d{n}: u32"));
     let parameters: String = reads.chain(words).collect();
-    format!("fn computed(i: u32{parameters}) {{\n{}}}\n", body(kernel, chain))
+    let body = steps(kernel, chain) + &puts(kernel, chain);
+    format!("fn computed(i: u32{parameters}) {{\n{body}}}\n")
 }
 
 /// `fn compute(thread)`, which computes one element.
 fn computes_one(kernel: &Kernel, chain: &Chain) -> String {
-    let value = |n: &usize| format!(", {}", truth(format!("r{n}_one(i)"), kernel.reads[*n].dtype));
+    let value = |n: &usize| format!(", {}", truth(format!("r{n}_one(i)"), &kernel.reads[*n]));
     let word = |(_, layer)| format!(", dropout_word(i, {layer}u)");
     let reads = used(kernel, chain);
     let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
@@ -65,7 +67,7 @@ fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
     }
     for (k, component) in ["x", "y", "z", "w"].iter().enumerate() {
         let value =
-            |n: &usize| format!(", {}", truth(format!("y{n}.{component}"), kernel.reads[*n].dtype));
+            |n: &usize| format!(", {}", truth(format!("y{n}.{component}"), &kernel.reads[*n]));
         let word = |(n, _)| format!(", d{n}.{component}");
         let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
         writeln!(text, "    computed(i + {k}u{values});").expect("a string takes any text");
@@ -74,18 +76,32 @@ fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
 }
 
 /// `fn finish(i: u32, product: f32)` and what it calls: computes the steps for the element with
-/// the row-major index `i`, and stores or adds the results.
+/// the row-major index `i`, and puts the results where they go.
 pub(super) fn finish(kernel: &Kernel, chain: &Chain) -> String {
-    let mut text = functions(kernel, chain) + "fn finish(i: u32, product: f32) {\n";
+    let body = steps_of_product(kernel, chain) + &puts(kernel, chain);
+    functions(kernel, chain) + &format!("fn finish(i: u32, product: f32) {{\n{body}}}\n")
+}
+
+/// `fn finished(i: u32, product: f32) -> f32` and what it calls: the only result of the steps for
+/// the element with the row-major index `i`.
+pub(super) fn finished(kernel: &Kernel, chain: &Chain) -> String {
+    let [result] = chain.results[..] else { panic!("{} results", chain.results.len()) };
+    let body = steps_of_product(kernel, chain) + &format!("    return {};\n", name(result));
+    functions(kernel, chain) + &format!("fn finished(i: u32, product: f32) -> f32 {{\n{body}}}\n")
+}
+
+/// The steps on an element of a product, with the loads of their operands.
+fn steps_of_product(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = String::new();
     for n in used(kernel, chain) {
-        let value = truth(format!("r{n}[r{n}_at(i)]"), kernel.reads[n].dtype);
+        let value = truth(format!("r{n}_one(i)"), &kernel.reads[n]);
         writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
     }
     for (n, layer) in dropouts(chain) {
         writeln!(text, "    let d{n} = dropout_word(i, {layer}u);")
             .expect("a string takes any text");
     }
-    text + &body(kernel, chain) + "}\n"
+    text + &steps(kernel, chain)
 }
 
 /// What the steps call.
@@ -100,24 +116,33 @@ fn functions(kernel: &Kernel, chain: &Chain) -> String {
     text
 }
 
-/// The steps on the elements `x0, x1, ..` of the reads, and the stores of the results.
-fn body(kernel: &Kernel, chain: &Chain) -> String {
+/// The steps on the elements `x0, x1, ..` of the reads.
+fn steps(kernel: &Kernel, chain: &Chain) -> String {
     let mut text = String::new();
     for (n, step) in chain.steps.iter().enumerate() {
         let of = dtype(kernel, chain, step.arguments[0]);
         let value = expression(step, n, of);
         writeln!(text, "    let s{n} = {value};").expect("a string takes any text");
     }
+    text
+}
+
+/// The results to where they go.
+fn puts(kernel: &Kernel, chain: &Chain) -> String {
+    let mut text = String::new();
     for (n, (write, &result)) in kernel.writes.iter().zip(&chain.results).enumerate() {
-        let value = name(result);
-        let value = match (write.target, write.dtype) {
-            (Target::Sum(_), _) => format!("w{n}[i] + {value}"),
-            (_, DType::Bool) => format!("select(0u, 1u, {value})"),
-            _ => value,
-        };
-        writeln!(text, "    w{n}[i] = {value};").expect("a string takes any text");
+        writeln!(text, "    w{n}_put(i, {});", stored(write, result))
+            .expect("a string takes any text");
     }
     text
+}
+
+/// A result as an element of a buffer.
+fn stored(write: &Write, result: Argument) -> String {
+    match write.element {
+        Element::Bool => format!("select(0u, 1u, {})", name(result)),
+        _ => name(result),
+    }
 }
 
 /// The reads that are used as elements.
@@ -133,16 +158,17 @@ fn dropouts(chain: &Chain) -> impl Iterator<Item = (usize, u32)> {
     })
 }
 
-fn value_type(dtype: DType) -> &'static str {
-    if dtype == DType::Bool { "bool" } else { element(dtype) }
+fn argument_type(read: &Operand) -> &'static str {
+    if read.element == Element::Bool { "bool" } else { value_type(read.element) }
 }
 
 /// An element of a buffer as a value.
-fn truth(element: String, dtype: DType) -> String {
-    if dtype == DType::Bool { format!("({element} != 0u)") } else { element }
+fn truth(element: String, read: &Operand) -> String {
+    if read.element == Element::Bool { format!("({element} != 0u)") } else { element }
 }
 
-fn is_read(chain: &Chain, read: usize) -> bool {
+/// Whether the steps or results have a read as an argument.
+pub(super) fn is_read(chain: &Chain, read: usize) -> bool {
     let arguments = chain.steps.iter().flat_map(|step| &step.arguments);
     arguments.chain(&chain.results).any(|&argument| argument == Argument::Read(read))
 }
@@ -157,7 +183,7 @@ fn name(argument: Argument) -> String {
 
 fn dtype(kernel: &Kernel, chain: &Chain, argument: Argument) -> DType {
     match argument {
-        Argument::Read(n) => kernel.reads[n].dtype,
+        Argument::Read(n) => kernel.reads[n].element.into(),
         Argument::Step(n) => chain.steps[n].dtype,
         Argument::Product => DType::F32,
     }

@@ -1,7 +1,7 @@
 //! Kernels that take indices to WGSL. An index that is out of range is reported, not followed.
 
 use super::Shader;
-use super::bindings::{Loads, Neighbours, element, grid};
+use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Body, Kernel, Target};
 
@@ -52,10 +52,11 @@ fn embedding(kernel: &Kernel, abilities: &Abilities) -> Shader {
         outputs / each
     );
     source += if four {
-        "fn copy(i: u32, at: u32) {\n    let v = r0_four(at);\n    w0[i] = v.x;\n    \
-         w0[i + 1u] = v.y;\n    w0[i + 2u] = v.z;\n    w0[i + 3u] = v.w;\n}\n"
+        "fn copy(i: u32, at: u32) {\n    let v = r0_four(at);\n    \
+         w0_put(i, v.x);\n    w0_put(i + 1u, v.y);\n    \
+         w0_put(i + 2u, v.z);\n    w0_put(i + 3u, v.w);\n}\n"
     } else {
-        "fn copy(i: u32, at: u32) { w0[i] = r0_one(at); }\n"
+        "fn copy(i: u32, at: u32) { w0_put(i, r0_one(at)); }\n"
     };
     source += "fn index(n: u32) -> i32 { return r1_one(n); }\n";
     source += include_str!("../../../../shaders/embedding.wgsl");
@@ -74,7 +75,7 @@ fn gather(kernel: &Kernel, abilities: &Abilities, axis: usize) -> Shader {
     source += &format!(
         "const OUTPUTS: u32 = {outputs}u;\nconst LENGTH: u32 = {length}u;\n\
          const INNER: u32 = {inner}u;\nalias Element = {};\n",
-        element(x.dtype)
+        value_type(x.element)
     );
     source += "fn x(i: u32) -> Element { return r0_one(i); }\n";
     source += "fn index(i: u32) -> i32 { return r1_one(i); }\n";

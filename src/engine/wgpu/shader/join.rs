@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Shader;
-use super::bindings::{Loads, Neighbours, element, grid};
+use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Body, Kernel};
 
@@ -27,7 +27,7 @@ pub(super) fn join(kernel: &Kernel, abilities: &Abilities) -> Shader {
         "const OUTPUTS: u32 = {outputs}u;\nconst LENGTH: u32 = {}u;\n\
          const INNER: u32 = {inner}u;\nalias Element = {};\n",
         write.shape[axis],
-        element(write.dtype)
+        value_type(write.element)
     );
     source += "fn part(outer: u32, at: u32, inner: u32) -> Element {\n";
     for (n, read) in kernel.reads.iter().enumerate() {

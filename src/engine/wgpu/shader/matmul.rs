@@ -12,12 +12,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use self::finish::Finish;
-use self::lanes::{Plan, Side};
+use self::lanes::Plan;
 use self::matrix::Matrix;
 pub use self::tiles::{Abilities, tiles};
 use super::Shader;
-use super::bindings::{bindings, grid};
-use crate::engine::wgpu::kernel::{Argument, Body, Chain, Kernel};
+use super::bindings::{Loads, grid};
+use super::chain::is_read;
+use crate::engine::wgpu::element::Element;
+use crate::engine::wgpu::kernel::{Body, Chain, Kernel};
 
 /// How a product is cut into workgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,44 +86,34 @@ pub struct Shared {
 /// When the body is another.
 pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let [x, y] = factors(kernel);
-    let mut finish = Finish {
-        head: bindings(kernel),
-        text: super::chain::finish(kernel, chain(kernel)),
-        uniforms: Vec::new(),
-    };
-    let (head, body, groups, size) = match tile {
+    let (loads, head, finish, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
-            let [x, y] = if lanes.swapped { [&y, &x] } else { [&x, &y] };
-            let plan = Plan::new(lanes, x, y, plain_reads(kernel));
-            finish.read_uniforms(kernel, chain(kernel), lanes.uniform_bytes);
-            for side in [&plan.x, &plan.y] {
-                finish.head = retyped(&finish.head, side);
-                finish.uniforms[side.matrix.read] = side.uniform_bytes();
-            }
-            if plan.paired {
-                finish.pairs(kernel);
-            } else {
-                finish.alone();
-            }
+            let plan = Plan::new(lanes, &x, &y);
+            let finish = Finish::new(kernel, plan.paired);
+            let in_twos = finish == Finish::Together;
+            let loads = Loads::of_product(kernel, lanes.uniform_bytes, plan.factors(), in_twos);
+            let finish = finish.wgsl(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul.wgsl");
-            (plan.head(), body, plan.groups(), lanes.lanes)
+            (loads, plan.head(), finish, body, plan.groups(), lanes.lanes)
         }
         Tile::Shared(tile) => {
+            let loads = Loads::of_product(kernel, 0, [None, None], false);
             let head = shared::head(tile, &x, &y);
+            let finish = super::chain::finish(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul_shared.wgsl");
-            (head, body, shared::groups(tile, &x, &y), tile.threads.iter().product())
+            let threads = tile.threads.iter().product();
+            (loads, head, finish, body, shared::groups(tile, &x, &y), threads)
         }
     };
-    let Finish { head: bindings, text: finish, uniforms } = finish;
     let grid = grid(groups * size, size);
     let exact = grid.workgroups.iter().map(|&size| size as usize).product::<usize>() == groups;
     let grid_head = format!("const GROUPS: u32 = {groups}u;\nconst EXACT: bool = {exact};\n");
     let index = index(x.outer, y.outer, tile);
     Shader {
         label: label(kernel, tile),
-        source: [&bindings, &head, &grid_head, &grid.wgsl(), &index, &finish, body].concat(),
+        source: [&loads.head, &head, &grid_head, &grid.wgsl(), &index, &finish, body].concat(),
         workgroups: grid.workgroups,
-        uniforms,
+        uniforms: loads.uniforms,
     }
 }
 
@@ -171,23 +163,12 @@ fn chain(kernel: &Kernel) -> &Chain {
 }
 
 fn factors(kernel: &Kernel) -> [Matrix; 2] {
-    chain(kernel);
-    [Matrix::x(&kernel.reads[0].view), Matrix::y(&kernel.reads[1].view)]
-}
-
-/// Whether the chain reads a factor, too: as single elements, then.
-fn plain_reads(kernel: &Kernel) -> [bool; 2] {
     let chain = chain(kernel);
-    let reads = |read: usize| {
-        let arguments = chain.steps.iter().flat_map(|step| &step.arguments);
-        arguments.chain(&chain.results).any(|&argument| argument == Argument::Read(read))
+    let [x, y] = [&kernel.reads[0], &kernel.reads[1]];
+    let matrix = |read: usize, matrix: Matrix| Matrix {
+        half: kernel.reads[read].element == Element::F16,
+        plain: is_read(chain, read),
+        ..matrix
     };
-    [reads(0), reads(1)]
-}
-
-/// The head with the factor's binding as its loads need it.
-fn retyped(head: &str, side: &Side) -> String {
-    let read = side.matrix.read;
-    let plain = format!("var<storage, read> r{read}: array<f32>;");
-    head.replacen(&plain, &side.binding(), 1)
+    [matrix(0, Matrix::x(&x.view)), matrix(1, Matrix::y(&y.view))]
 }

@@ -3,7 +3,6 @@
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid, position};
 use super::matmul::Abilities;
-use super::rows::put;
 use crate::engine::wgpu::kernel::{Body, Kernel, View};
 
 /// Threads of a workgroup on a GPU; and on a CPU, where there are as many workgroups as possible.
@@ -57,7 +56,7 @@ pub(super) fn reduce(kernel: &Kernel, abilities: &Abilities) -> Shader {
     source += &format!("fn load(o: u32, n: u32) -> f32 {{ return r0_one_at({place}); }}\n");
     let name = match kernel.body {
         Body::Sum(_) => {
-            source += &(put(kernel) + &sum(plan, &place));
+            source += &sum(plan, &place);
             "sum"
         }
         ref body => {

@@ -3,7 +3,7 @@
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Body, Kernel, Target};
+use crate::engine::wgpu::kernel::{Body, Kernel};
 
 /// Threads of a workgroup where a thread computes a row: few, so that few rows keep several
 /// workgroups busy.
@@ -67,7 +67,7 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
         }
         Body::LayerNormGradientGamma(epsilon) => {
             source += &format!("const BLOCK: u32 = {}u;\n", rows.min(MOST_STATISTICS));
-            norm_gamma(&mut source, epsilon, &put(kernel))
+            norm_gamma(&mut source, epsilon)
         }
         ref body => unreachable!("no row kernel: {body:?}"),
     };
@@ -104,8 +104,8 @@ fn norm<'a>(source: &mut String, name: &'a str, epsilon: f64, reads: &[&str]) ->
     name
 }
 
-fn norm_gamma(source: &mut String, epsilon: f64, put: &str) -> &'static str {
-    *source += &(constant(epsilon) + &named(&["x", "g"]) + put);
+fn norm_gamma(source: &mut String, epsilon: f64) -> &'static str {
+    *source += &(constant(epsilon) + &named(&["x", "g"]));
     *source += include_str!("../../../../shaders/statistics.wgsl");
     *source += include_str!("../../../../shaders/layer_norm_gamma.wgsl");
     "layer_norm_gamma"
@@ -158,11 +158,4 @@ fn is_norm(body: &Body) -> bool {
 
 fn constant(epsilon: f64) -> String {
     format!("const EPSILON: f32 = {:?}f;\n", epsilon as f32)
-}
-
-/// `fn put(i, value)`: stores or adds a result.
-pub(super) fn put(kernel: &Kernel) -> String {
-    let sum = matches!(kernel.writes[0].target, Target::Sum(_));
-    let value = if sum { "w0[i] + value" } else { "value" };
-    format!("fn put(i: u32, value: f32) {{ w0[i] = {value}; }}\n")
 }

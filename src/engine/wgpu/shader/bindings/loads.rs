@@ -1,6 +1,7 @@
 //! Loads of elements, one or four neighbours at once, in the fastest way that the device has.
 
-use super::{declared, element, merged};
+use super::{Variable, declared, merged, value_type};
+use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Kernel, Operand, View};
 use crate::engine::wgpu::shader::matmul::Abilities;
 
@@ -22,23 +23,35 @@ const MOST_UNIFORMS: usize = 12;
 /// How a read is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
-    /// Single elements.
+    /// Single elements, or words of two halves.
     Plain,
     /// Four elements together: aligned ones only.
     Vectors,
-    /// Two 64-bit integers of two elements each, which a thread on a CPU loads like two elements.
+    /// 64-bit integers of two elements or four halves each, which a thread on a CPU loads like
+    /// two elements.
     Wide,
-    /// That many vectors of four elements in a uniform buffer.
+    /// That many vectors of 16 bytes in a uniform buffer.
     Uniform(usize),
+}
+
+/// How a product binds a factor that it loads in its own way.
+#[derive(Debug)]
+pub(in crate::engine::wgpu::shader) struct Factor {
+    /// The variable's address space.
+    pub space: &'static str,
+    /// The type of the buffer.
+    pub array: String,
+    /// As [`Loads::uniforms`] has them.
+    pub uniform_bytes: u64,
 }
 
 /// The bindings of a kernel, and functions that load from its reads.
 #[derive(Debug)]
 pub(in crate::engine::wgpu::shader) struct Loads {
-    /// What [`super::bindings`] has, but with other types for some reads; and for every read that
-    /// is followed by `element` in `vec4<element>`: `rN_one(i)`, the element with the row-major
-    /// index `i`; `rN_one_at(p)`, the one at a position in the buffer; and where four are loaded
-    /// at once, `rN_four(i)` and `rN_four_at(p)`, the four from that one on.
+    /// What [`declared`] has; and for every read that is followed by `element` in `vec4<element>`:
+    /// `rN_one(i)`, the element with the row-major index `i`; `rN_one_at(p)`, the one at a position
+    /// in the buffer; and where four are loaded at once, `rN_four(i)` and `rN_four_at(p)`, the four
+    /// from that one on. Halves are widened.
     pub head: String,
     /// As [`super::super::Shader`] has them.
     pub uniforms: Vec<u64>,
@@ -47,18 +60,11 @@ pub(in crate::engine::wgpu::shader) struct Loads {
 impl Loads {
     /// Loads from each read as `neighbours` says.
     pub fn new(kernel: &Kernel, abilities: &Abilities, neighbours: &[Neighbours]) -> Self {
-        let reads = || kernel.reads.iter().zip(neighbours);
-        let mut uniforms = 0;
-        let mut access = |(read, &four): (&Operand, &Neighbours)| {
-            let room = if uniforms < MOST_UNIFORMS { abilities.uniform_bytes } else { 0 };
-            let access = access(&read.view, four, &Abilities { uniform_bytes: room, ..*abilities });
-            uniforms += usize::from(matches!(access, Access::Uniform(_)));
-            access
-        };
-        let accesses: Vec<Access> = reads().map(&mut access).collect();
-        let mut head =
-            declared(kernel, |n| declaration(element(kernel.reads[n].dtype), accesses[n]));
-        for (n, ((read, &four), &access)) in reads().zip(&accesses).enumerate() {
+        let accesses = accesses(kernel, abilities, neighbours);
+        let variable = |n: usize| declaration(kernel.reads[n].element, accesses[n]);
+        let mut head = declared(kernel, false, variable);
+        for (n, read) in kernel.reads.iter().enumerate() {
+            let (four, access) = (neighbours[n], accesses[n]);
             head += &one(n, read, access);
             if let Some(stride) = stride(&read.view, four) {
                 head += &four_at(n, read, access, stride, is_aligned(&read.view, four));
@@ -66,11 +72,59 @@ impl Loads {
                 head += &four_apart(n, read);
             }
         }
-        let uniform = |&access: &Access| match access {
-            Access::Uniform(vectors) => 16 * vectors as u64,
-            _ => 0,
+        Self { head, uniforms: accesses.iter().map(Access::uniform_bytes).collect() }
+    }
+
+    /// Loads of single elements for a product and what follows it. Reads that fit are uniform
+    /// buffers: from those, llvmpipe loads four elements faster than one from a storage buffer. A
+    /// factor that the product loads in its own way has no functions. Results are stored `in_twos`
+    /// or one by one, as [`declared`] has it.
+    pub fn of_product(
+        kernel: &Kernel,
+        uniform_bytes: u64,
+        factors: [Option<Factor>; 2],
+        in_twos: bool,
+    ) -> Self {
+        let abilities = Abilities { cpu: true, subgroup: None, wide: false, uniform_bytes };
+        let neighbours = vec![Neighbours::One; kernel.reads.len()];
+        let mut accesses = accesses(kernel, &abilities, &neighbours);
+        accesses[..2].fill(Access::Plain);
+        let factor = |n: usize| factors.get(n).and_then(Option::as_ref);
+        let mut head = declared(kernel, in_twos, |n| match factor(n) {
+            Some(of) => (of.space, of.array.clone()),
+            None => declaration(kernel.reads[n].element, accesses[n]),
+        });
+        for (n, read) in kernel.reads.iter().enumerate().filter(|&(n, _)| factor(n).is_none()) {
+            head += &one(n, read, accesses[n]);
+        }
+        let bytes = |(n, access): (usize, &Access)| match factor(n) {
+            Some(of) => of.uniform_bytes,
+            None => access.uniform_bytes(),
         };
-        Self { head, uniforms: accesses.iter().map(uniform).collect() }
+        Self { head, uniforms: accesses.iter().enumerate().map(bytes).collect() }
+    }
+}
+
+/// How every read is bound, with no more uniform buffers than a shader may have.
+fn accesses(kernel: &Kernel, abilities: &Abilities, neighbours: &[Neighbours]) -> Vec<Access> {
+    let mut uniforms = 0;
+    let reads = kernel.reads.iter().zip(neighbours);
+    let access = reads.map(|(read, &four)| {
+        let room = if uniforms < MOST_UNIFORMS { abilities.uniform_bytes } else { 0 };
+        let access = access(read, four, &Abilities { uniform_bytes: room, ..*abilities });
+        uniforms += usize::from(matches!(access, Access::Uniform(_)));
+        access
+    });
+    access.collect()
+}
+
+impl Access {
+    /// Bytes of a uniform buffer; 0 of another.
+    fn uniform_bytes(&self) -> u64 {
+        match self {
+            Access::Uniform(vectors) => 16 * *vectors as u64,
+            _ => 0,
+        }
     }
 }
 
@@ -80,12 +134,12 @@ fn span(view: &View) -> usize {
     view.offset + steps.map(|(&size, &stride)| (size - 1) * stride).sum::<usize>() + 1
 }
 
-fn access(view: &View, neighbours: Neighbours, abilities: &Abilities) -> Access {
-    let span = span(view);
-    let vectors = span.div_ceil(4);
-    let whole = is_aligned(view, neighbours) && span.is_multiple_of(4);
+fn access(read: &Operand, neighbours: Neighbours, abilities: &Abilities) -> Access {
+    let span = span(&read.view);
+    let vectors = (span as u64 * read.element.bytes()).div_ceil(16);
+    let whole = is_aligned(&read.view, neighbours) && span.is_multiple_of(4);
     match abilities.cpu {
-        true if 16 * vectors as u64 <= abilities.uniform_bytes => Access::Uniform(vectors),
+        true if 16 * vectors <= abilities.uniform_bytes => Access::Uniform(vectors as usize),
         true if whole && abilities.wide => Access::Wide,
         false if whole => Access::Vectors,
         _ => Access::Plain,
@@ -119,19 +173,26 @@ fn is_aligned(view: &View, neighbours: Neighbours) -> bool {
         && others.iter().all(|stride| stride.is_multiple_of(4))
 }
 
-fn declaration(element: &str, access: Access) -> (&'static str, String) {
+fn declaration(element: Element, access: Access) -> Variable {
+    let (single, four, wide) = match element {
+        Element::F16 => ("u32", "vec2<u32>".to_string(), "u64"),
+        _ => (value_type(element), format!("vec4<{}>", value_type(element)), "vec2<u64>"),
+    };
+    // A uniform buffer's elements are 16 bytes apart.
+    let sixteen = if element == Element::F16 { "vec4<u32>" } else { &four };
     match access {
-        Access::Plain => ("storage, read", format!("array<{element}>")),
-        Access::Vectors => ("storage, read", format!("array<vec4<{element}>>")),
-        Access::Wide => ("storage, read", "array<vec2<u64>>".into()),
-        Access::Uniform(vectors) => ("uniform", format!("array<vec4<{element}>, {vectors}>")),
+        Access::Plain => ("storage, read", format!("array<{single}>")),
+        Access::Vectors => ("storage, read", format!("array<{four}>")),
+        Access::Wide => ("storage, read", format!("array<{wide}>")),
+        Access::Uniform(vectors) => ("uniform", format!("array<{sixteen}, {vectors}>")),
     }
 }
 
 /// A vector has no component that is computed: compilers for CPUs go through memory for that.
 fn one(n: usize, read: &Operand, access: Access) -> String {
-    let element = element(read.dtype);
+    let element = value_type(read.element);
     let value = match access {
+        _ if read.element == Element::F16 => one_half(n, access),
         Access::Plain => format!("return r{n}[p];"),
         Access::Wide => format!(
             "let v = r{n}[p >> 2u];\n    let w = select(v.x, v.y, (p & 2u) != 0u);\n    \
@@ -148,18 +209,52 @@ fn one(n: usize, read: &Operand, access: Access) -> String {
     )
 }
 
+/// As [`one`]. All halves are widened by the same function, so that they are the same numbers
+/// however they are loaded, also where a driver takes the smallest of them for 0.
+fn one_half(n: usize, access: Access) -> String {
+    let word = match access {
+        Access::Plain => format!("let word = r{n}[p >> 1u];"),
+        _ => format!(
+            "let four = {};\n    let word = select(four.x, four.y, (p & 2u) != 0u);",
+            four_halves(n, access)
+        ),
+    };
+    format!(
+        "{word}\n    let two = unpack2x16float(word);\n    \
+         return select(two.x, two.y, (p & 1u) != 0u);"
+    )
+}
+
+/// The two words of four aligned halves, position `p` among them.
+fn four_halves(n: usize, access: Access) -> String {
+    match access {
+        Access::Plain => unreachable!("halves that are loaded by twos"),
+        Access::Vectors => format!("r{n}[p >> 2u]"),
+        Access::Wide => format!("vec2(u32(r{n}[p >> 2u]), u32(r{n}[p >> 2u] >> 32u))"),
+        Access::Uniform(_) => {
+            format!("select(r{n}[p >> 3u].xy, r{n}[p >> 3u].zw, (p & 4u) != 0u)")
+        }
+    }
+}
+
 fn four_at(n: usize, read: &Operand, access: Access, stride: usize, aligned: bool) -> String {
-    let element = element(read.dtype);
+    let element = value_type(read.element);
+    let half = read.element == Element::F16;
     let last = span(&read.view) - 1;
     let value = match (access, stride) {
         (_, 0) => format!("return vec4(r{n}_one_at(p));"),
+        _ if half && aligned && access != Access::Plain => format!(
+            "let four = {};\n    \
+             return vec4(unpack2x16float(four.x), unpack2x16float(four.y));",
+            four_halves(n, access)
+        ),
         (Access::Vectors | Access::Uniform(_), _) if aligned => format!("return r{n}[p >> 2u];"),
         (Access::Wide, _) if aligned => format!(
             "let v = r{n}[p >> 2u];\n    \
              return bitcast<vec4<{element}>>(vec4(u32(v.x), u32(v.x >> 32u), \
              u32(v.y), u32(v.y >> 32u)));"
         ),
-        (Access::Uniform(vectors), 1) => format!(
+        (Access::Uniform(vectors), 1) if !half => format!(
             "let a = r{n}[p >> 2u];\n    let b = r{n}[min((p >> 2u) + 1u, {}u)];\n    \
              let two = (p & 2u) != 0u;\n    let c = select(a, vec4(a.zw, b.xy), two);\n    \
              let d = select(b.x, b.z, two);\n    \
@@ -178,7 +273,7 @@ fn four_at(n: usize, read: &Operand, access: Access, stride: usize, aligned: boo
 }
 
 fn four_apart(n: usize, read: &Operand) -> String {
-    let element = element(read.dtype);
+    let element = value_type(read.element);
     format!(
         "fn r{n}_four(i: u32) -> vec4<{element}> {{\n    \
          return vec4(r{n}_one(i), r{n}_one(i + 1u), r{n}_one(i + 2u), r{n}_one(i + 3u));\n}}\n"
@@ -193,9 +288,16 @@ mod tests {
         Abilities { cpu: true, subgroup: None, wide: true, uniform_bytes: 65_536 };
     const GPU: Abilities = Abilities { cpu: false, uniform_bytes: 0, ..CPU };
 
+    fn operand(element: Element, view: View) -> Operand {
+        Operand { node: crate::graph::NodeId(0), view, element }
+    }
+
     #[test]
     fn reads_are_bound_as_their_size_and_strides_allow() {
         let along = Neighbours::Along(1);
+        let access = |view: &View, four, abilities: &Abilities| {
+            access(&operand(Element::F32, view.clone()), four, abilities)
+        };
         let small = View::dense(&[3, 7]);
         assert_eq!(access(&small, along, &CPU), Access::Uniform(6));
         let full = View::dense(&[128, 128]);
@@ -216,13 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn a_shader_has_no_more_uniform_buffers_than_every_adapter_allows() {
-        let operand = Operand {
-            node: crate::graph::NodeId(0),
-            view: View::dense(&[4]),
-            dtype: crate::graph::DType::F32,
+    fn twice_as_many_halves_fit_into_a_uniform_buffer() {
+        let access = |rows| {
+            access(&operand(Element::F16, View::dense(&[rows, 128])), Neighbours::Along(1), &CPU)
         };
-        let reads = vec![operand; MOST_UNIFORMS + 2];
+        assert_eq!(access(256), Access::Uniform(4096));
+        assert_eq!(access(257), Access::Wide);
+    }
+
+    #[test]
+    fn a_shader_has_no_more_uniform_buffers_than_every_adapter_allows() {
+        let reads = vec![operand(Element::F32, View::dense(&[4])); MOST_UNIFORMS + 2];
         let neighbours = vec![Neighbours::One; reads.len()];
         let kernel = Kernel {
             reads,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Lanes;
 use super::matrix::{Load, Matrix};
-use crate::engine::wgpu::shader::bindings::position;
+use crate::engine::wgpu::shader::bindings::{Factor, position};
 
 /// A product and its tile, with the loads that were chosen.
 pub(super) struct Plan<'a> {
@@ -28,20 +28,21 @@ pub(super) struct Side<'a> {
     pub load: Load,
     /// Whether loads longer than one element are of 64-bit integers.
     wide: bool,
-    /// Whether the factor is a uniform buffer, of vectors of four elements.
+    /// Whether the factor is a uniform buffer, of vectors of 16 bytes.
     pub uniform: bool,
     /// Over how many k the lanes spread one load; 1 where all of them load the same k.
     spread: usize,
 }
 
 impl<'a> Plan<'a> {
-    /// The loads for a tile. A factor that the kernel reads `plainly`, too, is loaded one by one.
-    pub fn new(tile: &'a Lanes, x: &'a Matrix, y: &'a Matrix, plainly: [bool; 2]) -> Self {
+    /// The loads for a tile.
+    pub fn new(tile: &'a Lanes, x: &'a Matrix, y: &'a Matrix) -> Self {
+        let [x, y] = if tile.swapped { [y, x] } else { [x, y] };
         let rows = if tile.broadcast { tile.rows / tile.lanes } else { tile.rows };
         // Lanes without rows of their own take other k.
         let spread = if tile.broadcast { (4 * tile.lanes / tile.rows).max(1) } else { 1 };
-        let x = Side::new(tile, x, (rows, spread), plainly[x.read]);
-        let y = Side::new(tile, y, (tile.columns, 1), plainly[y.read]);
+        let x = Side::new(tile, x, (rows, spread));
+        let y = Side::new(tile, y, (tile.columns, 1));
         let whole = |step: &usize| x.matrix.inner.is_multiple_of(*step);
         let inner = x.block().max(y.block()) > 1;
         let steps = [8, 4, 2].into_iter().filter(|&step| step <= tile.step);
@@ -83,6 +84,11 @@ impl<'a> Plan<'a> {
             head += "fn low(v: u64) -> f32 { return bitcast<f32>(u32(v)); }\n";
             head += "fn high(v: u64) -> f32 { return bitcast<f32>(u32(v >> 32u)); }\n";
         }
+        if [&self.x, &self.y].iter().any(|side| side.uniform && side.matrix.half) {
+            // Of a vector of eight halves, the four at a position that counts fours.
+            head += "fn half_of(v: vec4<u32>, at: u32) -> vec2<u32> {\n    \
+                     return select(v.xy, v.zw, at % 2u == 1u);\n}\n";
+        }
         head += &self.starts();
         head += &self.adder("step", self.step);
         head += &self.adder("rest", 1);
@@ -90,6 +96,12 @@ impl<'a> Plan<'a> {
         put(&mut head, format_args!("alias Product = {product};"));
         head += &self.sums_of();
         head
+    }
+
+    /// How the factors are bound, in the kernel's order.
+    pub fn factors(&self) -> [Option<Factor>; 2] {
+        let [x, y] = [self.x.factor(), self.y.factor()];
+        if self.tile.swapped { [y, x] } else { [x, y] }
     }
 
     /// Whether a factor is a uniform buffer.
@@ -276,8 +288,8 @@ impl<'a> Side<'a> {
     /// The loads of a factor of which a lane takes up to `outer` rows or columns for one k, or
     /// fewer, but then for `spread` times as many k. A uniform buffer is vectors or nothing:
     /// a component that is computed goes through memory.
-    fn new(tile: &Lanes, matrix: &'a Matrix, (outer, spread): (usize, usize), plain: bool) -> Self {
-        if !plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
+    fn new(tile: &Lanes, matrix: &'a Matrix, (outer, spread): (usize, usize)) -> Self {
+        if !matrix.plain && matrix.vectors() as u64 * 16 <= tile.uniform_bytes {
             let spreads = matrix.inner.is_multiple_of(spread) && spread <= tile.step;
             let most_outer = if spreads && spread > 1 { 4 } else { outer.min(4) };
             let load = matrix.load(tile.step.min(4), most_outer);
@@ -286,7 +298,7 @@ impl<'a> Side<'a> {
                 return Side { matrix, load, wide: false, uniform: true, spread };
             }
         }
-        let most = match (plain, tile.wide) {
+        let most = match (matrix.plain, tile.wide) {
             (true, _) => 1,
             (false, true) => 8,
             (false, false) => 4,
@@ -300,30 +312,30 @@ impl<'a> Side<'a> {
         if let Load::Inner(length) = self.load { length } else { self.spread }
     }
 
-    /// The variable of the factor's buffer.
-    pub fn binding(&self) -> String {
-        let read = self.matrix.read;
-        match self.uniform {
+    /// How the factor is bound, unless its elements are loaded one by one.
+    fn factor(&self) -> Option<Factor> {
+        let vectors = self.matrix.vectors();
+        let (space, array, uniform_bytes) = match self.uniform {
             true => {
-                format!("var<uniform> r{read}: array<vec4<f32>, {}>;", self.matrix.vectors())
+                let word = if self.matrix.half { "u32" } else { "f32" };
+                ("uniform", format!("array<vec4<{word}>, {vectors}>"), 16 * vectors as u64)
             }
-            false => format!("var<storage, read> r{read}: array<{}>;", self.element()),
-        }
-    }
-
-    /// Bytes of the factor as a uniform buffer; 0 where it is none.
-    pub fn uniform_bytes(&self) -> u64 {
-        if self.uniform { 16 * self.matrix.vectors() as u64 } else { 0 }
+            false => ("storage, read", format!("array<{}>", self.element()), 0),
+        };
+        (self.length() > 1).then_some(Factor { space, array, uniform_bytes })
     }
 
     fn element(&self) -> &'static str {
-        match (self.length(), self.wide) {
-            (1, _) => "f32",
-            (2, false) => "vec2<f32>",
-            (4, false) => "vec4<f32>",
-            (2, true) => "u64",
-            (4, true) => "vec2<u64>",
-            _ => "vec4<u64>",
+        match (self.matrix.half, self.wide, self.length()) {
+            (true, _, 2) => "u32",
+            (true, false, _) => "vec2<u32>",
+            (true, true, 4) => "u64",
+            (true, true, _) => "vec2<u64>",
+            (false, false, 2) => "vec2<f32>",
+            (false, false, _) => "vec4<f32>",
+            (false, true, 2) => "u64",
+            (false, true, 4) => "vec2<u64>",
+            (false, true, _) => "vec4<u64>",
         }
     }
 
@@ -360,7 +372,15 @@ impl<'a> Side<'a> {
                 }
             };
             let value = format!("{name}{part}_{j}");
-            put(text, format_args!("    let {value} = r{read}[{start} + {offset}];"));
+            let at = format!("{start} + {offset}");
+            let load = if self.length() == 1 {
+                format!("r{read}_one_at({at})")
+            } else if self.uniform && self.matrix.half {
+                format!("half_of(r{read}[({at}) / 2u], {at})")
+            } else {
+                format!("r{read}[{at}]")
+            };
+            put(text, format_args!("    let {value} = {load};"));
             for i in 0..self.length() {
                 let (j, i_outer) = match self.load {
                     Load::Inner(_) => (j + i, 0),
@@ -378,9 +398,24 @@ impl<'a> Side<'a> {
         let half = if i.is_multiple_of(2) { "low" } else { "high" };
         match (self.length(), self.wide) {
             (1, _) => value.into(),
+            _ if self.matrix.half => {
+                format!("unpack2x16float({}).{}", self.word_of(value, i / 2), component(i % 2))
+            }
             (2, true) => format!("{half}({value})"),
             (_, true) => format!("{half}({value}.{})", component(i / 2)),
             (_, false) => format!("{value}.{}", component(i)),
+        }
+    }
+
+    /// The `i`-th word of a load of halves.
+    fn word_of(&self, value: &str, i: usize) -> String {
+        let component = |i: usize| ["x", "y"][i];
+        let shift = if i.is_multiple_of(2) { "" } else { " >> 32u" };
+        match (self.length(), self.wide) {
+            (2, _) => value.into(),
+            (_, false) => format!("{value}.{}", component(i)),
+            (4, true) => format!("u32({value}{shift})"),
+            (_, true) => format!("u32({value}.{}{shift})", component(i / 2)),
         }
     }
 }

@@ -18,6 +18,10 @@ pub(super) struct Matrix {
     pub inner: usize,
     /// Stride of that dimension.
     pub inner_stride: usize,
+    /// Whether the elements are halves.
+    pub half: bool,
+    /// Whether what follows the product reads it, too: as single elements, then.
+    pub plain: bool,
 }
 
 /// What one load takes.
@@ -32,13 +36,13 @@ pub(super) enum Load {
 }
 
 impl Matrix {
-    /// The first factor: `[.., m, k]`.
+    /// The first factor: `[.., m, k]`, of f32 that only the product reads.
     pub fn x(view: &View) -> Self {
         let (batch, [outer, inner]) = split(view);
         Self::new(0, batch, outer, inner)
     }
 
-    /// The second factor: `[.., k, n]`.
+    /// The second factor: `[.., k, n]`, likewise.
     pub fn y(view: &View) -> Self {
         let (batch, [inner, outer]) = split(view);
         Self::new(1, batch, outer, inner)
@@ -47,10 +51,11 @@ impl Matrix {
     fn new(read: usize, batch: View, outer: (usize, usize), inner: (usize, usize)) -> Self {
         let (outer, outer_stride) = outer;
         let (inner, inner_stride) = inner;
-        Self { read, batch, outer, outer_stride, inner, inner_stride }
+        let (half, plain) = (false, false);
+        Self { read, batch, outer, outer_stride, inner, inner_stride, half, plain }
     }
 
-    /// Vectors of four elements from the buffer's start to behind the factor's last element.
+    /// Vectors of 16 bytes from the buffer's start to behind the factor's last element.
     pub fn vectors(&self) -> usize {
         let View { shape, strides, offset } = &self.batch;
         let whole = View {
@@ -58,7 +63,9 @@ impl Matrix {
             strides: [&strides[..], &[self.outer_stride, self.inner_stride]].concat(),
             offset: *offset,
         };
-        vectors(&whole)
+        let steps = whole.shape.iter().zip(&whole.strides);
+        let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
+        (whole.offset + last + 1).div_ceil(if self.half { 8 } else { 4 })
     }
 
     /// The longest load of at most `most` neighbours (at most `most_inner` along the summed
@@ -83,13 +90,6 @@ impl Matrix {
         };
         [8, 4, 2].into_iter().find(|&length| length <= most && fits(length)).unwrap_or(1)
     }
-}
-
-/// Vectors of four elements from the buffer's start to behind the view's last element.
-pub(super) fn vectors(view: &View) -> usize {
-    let steps = view.shape.iter().zip(&view.strides);
-    let last = steps.map(|(size, stride)| (size.max(&1) - 1) * stride).sum::<usize>();
-    (view.offset + last + 1).div_ceil(4)
 }
 
 /// The leading dimensions, and size and stride of the last two.

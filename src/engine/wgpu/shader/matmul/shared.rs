@@ -42,7 +42,7 @@ pub(super) fn head(tile: &Shared, x: &Matrix, y: &Matrix) -> String {
             &mut head,
             format_args!(
                 "fn {name}_at(start: u32, {first}: u32, {second}: u32) -> f32 {{\n    \
-                 return r{read}[{of}];\n}}"
+                 return r{read}_one_at({of});\n}}"
             ),
         );
     }

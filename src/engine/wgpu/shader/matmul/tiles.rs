@@ -2,7 +2,7 @@
 
 use super::lanes::{Plan, Side};
 use super::matrix::Matrix;
-use super::{Lanes, Shared, Tile, factors, plain_reads, shared};
+use super::{Lanes, Shared, Tile, factors, shared};
 use crate::engine::wgpu::kernel::Kernel;
 
 /// What matters about an adapter.
@@ -34,9 +34,8 @@ pub fn tiles(kernel: &Kernel, abilities: &Abilities) -> Vec<Tile> {
     let factors = factors(kernel);
     let most = if abilities.cpu { 3 } else { 6 };
     let mut costs: Vec<(f64, Tile)> = if abilities.cpu {
-        let plain = plain_reads(kernel);
-        let all = lane_tiles(abilities, &factors, plain).into_iter();
-        all.map(|tile| (lane_cost(&tile, &factors, plain), Tile::Lanes(tile))).collect()
+        let all = lane_tiles(abilities, &factors).into_iter();
+        all.map(|tile| (lane_cost(&tile, &factors), Tile::Lanes(tile))).collect()
     } else {
         let all = shared_tiles().into_iter();
         all.map(|tile| (shared_cost(&tile, &factors), Tile::Shared(tile))).collect()
@@ -45,7 +44,7 @@ pub fn tiles(kernel: &Kernel, abilities: &Abilities) -> Vec<Tile> {
     costs.into_iter().take(most).map(|(_, tile)| tile).collect()
 }
 
-fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2], plain: [bool; 2]) -> Vec<Lanes> {
+fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2]) -> Vec<Lanes> {
     let lanes = abilities.subgroup.unwrap_or(8);
     let mut tiles = Vec::new();
     for rows in [8, 16, 32, 64] {
@@ -59,7 +58,7 @@ fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2], plain: [bool; 2]) ->
                 let mut tile =
                     Lanes { rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes };
                 // Longer steps only take longer to compile where vectors have four elements.
-                if plan(&tile, factors, plain).is_uniform() {
+                if plan(&tile, factors).is_uniform() {
                     tile.step = 4;
                 }
                 tiles.push(tile);
@@ -69,21 +68,22 @@ fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2], plain: [bool; 2]) ->
     tiles
 }
 
-fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2], plain: [bool; 2]) -> Plan<'a> {
-    let [x, y] = if tile.swapped { [y, x] } else { [x, y] };
-    Plan::new(tile, x, y, plain)
+fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2]) -> Plan<'a> {
+    Plan::new(tile, x, y)
 }
 
 /// Cycles of llvmpipe, as measured. To load an element into one lane takes 25, or half of that as
-/// half of a 64-bit integer, or 3 from a uniform buffer; to add the products of all lanes takes 3,
-/// or more where most sums are not in registers. Tiles of many sums take long to compile.
-fn lane_cost(tile: &Lanes, factors: &[Matrix; 2], plain: [bool; 2]) -> f64 {
-    let plan = plan(tile, factors, plain);
+/// half of a 64-bit integer, a quarter as a quarter, or 3 from a uniform buffer; to add the
+/// products of all lanes takes 3, or more where most sums are not in registers. Tiles of many sums
+/// take long to compile.
+fn lane_cost(tile: &Lanes, factors: &[Matrix; 2]) -> f64 {
+    let plan = plan(tile, factors);
     let lanes = tile.lanes as f64;
     let shared_by = if tile.broadcast { lanes } else { 1.0 };
     let load = |side: &Side| match side.length() {
         _ if side.uniform => 3.0,
-        2.. if tile.wide => 12.5,
+        4.. if tile.wide && side.matrix.half => 6.3,
+        2.. if tile.wide || side.matrix.half => 12.5,
         _ => 25.0,
     };
     let x_loads = tile.rows as f64 * lanes / shared_by * load(&plan.x);
