@@ -45,3 +45,10 @@ pub struct Plan {
     /// Every device's actions in order; the index is the [`DeviceId`].
     pub lanes: Vec<Vec<Action>>,
 }
+
+impl Plan {
+    /// Whether there is no backward work at all: the plan evaluates and trains nothing.
+    pub fn is_forward_only(&self) -> bool {
+        self.lanes.iter().flatten().all(|action| action.work == Work::F)
+    }
+}
