@@ -3,12 +3,13 @@
 //! The generators know no cost: a plan is an order of actions, and the order fits any time.
 
 mod request;
+mod rounds;
 
 use std::fmt;
 
 pub use request::Schedule;
 
-use super::action::{Action, MicrobatchId, StageId, Work};
+use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};
 use super::{Placement, Plan};
 use crate::error::{Error, Result};
 
@@ -29,6 +30,7 @@ families! {
     gpipe::GPIPE,
     one_f_one_b::ONE_F_ONE_B,
     zb_h1::ZB_H1,
+    forward_only::FORWARD_ONLY,
 }
 
 /// A family of schedules: one rule that gives a plan for any number of devices and microbatches.
@@ -50,10 +52,8 @@ enum Shape {
     /// One stage per device: [`Placement::linear`].
     Line,
     /// Any number of chunks per device, so many where none is asked for: [`Placement::looped`].
-    #[expect(dead_code)]
     Loop { chunks: u32 },
     /// Two chunks per device: [`Placement::folded`].
-    #[expect(dead_code)]
     Fold,
 }
 
@@ -91,8 +91,7 @@ pub fn generate(
         .fold(3u64, |product, factor| product.saturating_mul(u64::from(factor)));
     if actions > MOST_ACTIONS {
         return Err(Error::config(format!(
-            "{family} on {devices} devices of {chunks} chunks with {microbatches} microbatches is \
-             too long a plan"
+            "{family} with {devices} x {chunks} stages and {microbatches} microbatches: too long a plan"
         ))
         .hint("fewer devices, chunks or microbatches"));
     }
@@ -119,7 +118,9 @@ fn chunk_count(family: &Family, asked: Option<u32>) -> Result<u32> {
         (Shape::Loop { .. }, Some(chunks)) if chunks > 0 => Ok(chunks),
         (_, Some(chunks)) if chunks == own => Ok(own),
         (_, Some(chunks)) => {
-            let loops = FAMILIES.iter().filter(|family| matches!(family.shape, Shape::Loop { .. }));
+            let loops = FAMILIES
+                .iter()
+                .filter(|family| matches!(family.shape, Shape::Loop { chunks: 2.. }));
             let names: Vec<&str> = loops.map(|family| family.name).collect();
             Err(Error::config(format!("{family} with {chunks} chunks per device: {other}"))
                 .hint(format!("{own}, or a schedule that takes any number: {}", names.join(", "))))
@@ -148,9 +149,14 @@ impl PartialEq for Family {
 impl Eq for Family {}
 
 impl Size {
-    /// The lanes of a line: one stage's actions after the other.
+    /// The lane of every device.
+    fn lanes(self, lane: impl Fn(DeviceId, Self) -> Vec<Action>) -> Vec<Vec<Action>> {
+        (0..self.devices).map(|device| lane(DeviceId(device), self)).collect()
+    }
+
+    /// The lane of every device in a line, each of one stage.
     fn line(self, lane: impl Fn(StageId, Self) -> Vec<Action>) -> Vec<Vec<Action>> {
-        (0..self.devices).map(|stage| lane(StageId(stage), self)).collect()
+        self.lanes(|DeviceId(device), size| lane(StageId(device), size))
     }
 }
 
