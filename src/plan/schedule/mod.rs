@@ -29,6 +29,7 @@ macro_rules! families {
 families! {
     gpipe::GPIPE,
     one_f_one_b::ONE_F_ONE_B,
+    interleaved_1f1b::INTERLEAVED_1F1B,
     zb_h1::ZB_H1,
     forward_only::FORWARD_ONLY,
 }
