@@ -30,6 +30,7 @@ families! {
     gpipe::GPIPE,
     one_f_one_b::ONE_F_ONE_B,
     interleaved_1f1b::INTERLEAVED_1F1B,
+    looped_bfs::LOOPED_BFS,
     zb_h1::ZB_H1,
     forward_only::FORWARD_ONLY,
 }
