@@ -32,6 +32,7 @@ families! {
     interleaved_1f1b::INTERLEAVED_1F1B,
     looped_bfs::LOOPED_BFS,
     zb_h1::ZB_H1,
+    zb_h2::ZB_H2,
     forward_only::FORWARD_ONLY,
 }
 
