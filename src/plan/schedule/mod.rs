@@ -4,6 +4,7 @@
 
 mod request;
 mod rounds;
+mod squeeze;
 
 use std::fmt;
 
@@ -33,6 +34,7 @@ families! {
     looped_bfs::LOOPED_BFS,
     zb_h1::ZB_H1,
     zb_h2::ZB_H2,
+    v_half::V_HALF,
     forward_only::FORWARD_ONLY,
 }
 
