@@ -35,6 +35,7 @@ families! {
     zb_h1::ZB_H1,
     zb_h2::ZB_H2,
     v_half::V_HALF,
+    v_min::V_MIN,
     forward_only::FORWARD_ONLY,
 }
 
