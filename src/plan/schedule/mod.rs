@@ -2,6 +2,7 @@
 //!
 //! The generators know no cost: a plan is an order of actions, and the order fits any time.
 
+mod folded_lane;
 mod request;
 mod rounds;
 mod squeeze;
@@ -34,6 +35,7 @@ families! {
     looped_bfs::LOOPED_BFS,
     zb_h1::ZB_H1,
     zb_h2::ZB_H2,
+    zb_v::ZB_V,
     v_half::V_HALF,
     v_min::V_MIN,
     forward_only::FORWARD_ONLY,
