@@ -38,6 +38,7 @@ families! {
     zb_v::ZB_V,
     v_half::V_HALF,
     v_min::V_MIN,
+    dualpipe_v::DUALPIPE_V,
     forward_only::FORWARD_ONLY,
 }
 
