@@ -48,8 +48,13 @@ prop_compose! {
         ]),
         microbatches in 1u32..4,
         choices in prop::collection::vec(any::<u32>(), 48),
+        evaluates in prop::bool::weighted(0.2),
     ) -> Plan {
-        random_plan(&placement, microbatches, &choices)
+        let mut plan = random_plan(&placement, microbatches, &choices);
+        if evaluates {
+            plan.lanes.iter_mut().for_each(|lane| lane.retain(|action| action.work == Work::F));
+        }
+        plan
     }
 }
 

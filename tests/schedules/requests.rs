@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use zerobubble::plan::{
-    Costs, FAMILIES, Family, GPIPE, Schedule, ZB_H1, check, generate, simulate,
+    Costs, DeviceId, FAMILIES, Family, GPIPE, INTERLEAVED_1F1B, Schedule, ZB_H1, ZB_V, check,
+    generate, simulate,
 };
 
 #[test]
@@ -41,9 +42,50 @@ fn a_size_that_a_family_cannot_have_is_an_error_that_says_what_to_try() {
         1 << 20,
         None,
         1 << 20,
-        "gpipe on 1048576 devices of 1 chunks with 1048576 microbatches is too long a plan \
+        "gpipe with 1048576 x 1 stages and 1048576 microbatches: too long a plan \
          (try: fewer devices, chunks or microbatches)",
     );
+    let loops = "or a schedule that takes any number: interleaved-1f1b, looped-bfs";
+    rejects(
+        &ZB_H1,
+        4,
+        Some(2),
+        8,
+        &format!("zb-h1 with 2 chunks per device: it holds one stage per device (try: 1, {loops})"),
+    );
+    rejects(
+        &ZB_V,
+        4,
+        Some(3),
+        8,
+        &format!(
+            "zb-v with 3 chunks per device: it holds two stages per device, one on the way up and \
+             one back (try: 2, {loops})"
+        ),
+    );
+    rejects(
+        &INTERLEAVED_1F1B,
+        4,
+        Some(0),
+        8,
+        &format!(
+            "interleaved-1f1b with 0 chunks per device: a device holds at least one stage \
+             (try: 2, {loops})"
+        ),
+    );
+}
+
+#[test]
+fn stages_are_placed_in_a_line_a_loop_or_a_fold() {
+    let check = |family: &Family, p, v, expected: [u32; 6]| {
+        let plan = generate(family, p, v, 1).unwrap();
+        assert_eq!(plan.placement.stages, expected.map(DeviceId), "{family}");
+        assert_eq!(plan.schedule, family.name);
+    };
+    check(&ZB_H1, 6, Some(1), [0, 1, 2, 3, 4, 5]);
+    check(&INTERLEAVED_1F1B, 3, None, [0, 1, 2, 0, 1, 2]);
+    check(&INTERLEAVED_1F1B, 2, Some(3), [0, 1, 0, 1, 0, 1]);
+    check(&ZB_V, 3, None, [0, 1, 2, 2, 1, 0]);
 }
 
 #[test]
