@@ -57,6 +57,12 @@ fn every_plan_has_exactly_its_bubble_at_unit_costs() {
         assert_eq!(found.makespan, work + idle, "{case}");
         assert!(found.devices.iter().all(|d| d.step_idle == idle && d.span_idle <= idle), "{case}");
         assert_eq!(found.step, idle / (work + idle), "{case}");
+        // In times of a chunk, a device spends v on F, on B and on W.
+        let whole = f64::from(case.v);
+        if let Some((span, step)) = bubbles(case, whole, whole, whole) {
+            assert!((found.devices[0].span_idle - span).abs() < 1e-9, "{case}");
+            assert!((idle - step).abs() < 1e-9, "{case}");
+        }
     }
 }
 

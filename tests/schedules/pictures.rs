@@ -22,8 +22,8 @@ fn source(name: &str) -> String {
 /// Columns that a line of a comment leaves for the time of a device.
 const WIDTH: usize = 85;
 
-/// What `draw` prints when F, B and W of a chunk take 1 each, as lines of a comment. A drawing that is too
-/// wide is cut into as few parts of equal width as fit.
+/// What `draw` prints when F, B and W of a chunk take 1 each, as lines of a comment. A drawing that
+/// is too wide is cut into as few parts of equal width as fit.
 fn picture(case: Case) -> String {
     let simulation = case.at_one_per_action();
     let units = simulation.bubble.makespan.round() as usize;

@@ -100,7 +100,8 @@ pub fn generate(
         .fold(3u64, |product, factor| product.saturating_mul(u64::from(factor)));
     if actions > MOST_ACTIONS {
         return Err(Error::config(format!(
-            "{family} with {devices} x {chunks} stages and {microbatches} microbatches: too long a plan"
+            "{family} with {devices} x {chunks} stages and {microbatches} microbatches: too long a \
+             plan"
         ))
         .hint("fewer devices, chunks or microbatches"));
     }
