@@ -8,7 +8,7 @@
 //! W, the oldest first. No action ever moves to a later slot, so the lanes cannot deadlock.
 
 use super::Size;
-use crate::plan::action::{Action, MicrobatchId, StageId, Work};
+use crate::plan::action::{Action, DeviceId, MicrobatchId, StageId, Work};
 
 /// The slots of one microbatch's F and B on one device, in the order they run.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,11 @@ pub(super) struct Block {
 
 /// The lanes that come of `block`, which is given the device, when no device may hold more than
 /// `stash` microbatches, counted as `peak_stash` does: two chunks are one.
-pub(super) fn squeeze(size: Size, stash: u32, block: impl Fn(u32) -> Block) -> Vec<Vec<Action>> {
+pub(super) fn squeeze(
+    size: Size,
+    stash: u32,
+    block: impl Fn(DeviceId) -> Block,
+) -> Vec<Vec<Action>> {
     let mut grid = repeat(size, &block);
     let mut order: Vec<(u32, u32, Pass, u32)> = Vec::new();
     for (device, row) in (0u32..).zip(&grid.rows) {
@@ -104,9 +108,9 @@ impl Held {
 }
 
 /// The block of every microbatch, six slots after the one before.
-fn repeat(size: Size, block: &impl Fn(u32) -> Block) -> Grid {
+fn repeat(size: Size, block: &impl Fn(DeviceId) -> Block) -> Grid {
     let offsets = |device| {
-        let Block { down_f, up_f, up_b, down_b } = block(device);
+        let Block { down_f, up_f, up_b, down_b } = block(DeviceId(device));
         [down_f, up_f, up_b, down_b]
     };
     let slots_of: Vec<[Vec<u32>; 4]> = (0..size.devices)

@@ -3,6 +3,7 @@
 
 use super::squeeze::{Block, squeeze};
 use super::{Family, Shape};
+use crate::plan::action::DeviceId;
 
 /// A V with half of 1F1B's peak stash (Qi et al. 2024, section 3).
 ///
@@ -36,7 +37,7 @@ pub const V_HALF: Family = Family {
         let p = size.devices;
         // Two passes of a device must not be equal mod 6.
         let turn = if p.is_multiple_of(2) { 3 } else { 0 };
-        squeeze(size, (p + 2) / 2, |i| Block {
+        squeeze(size, (p + 2) / 2, |DeviceId(i)| Block {
             down_f: 2 * i,
             up_f: 3 * p - 2 - i,
             up_b: 3 * p - 1 + turn + 2 * i,

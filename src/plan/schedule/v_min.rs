@@ -3,6 +3,7 @@
 
 use super::squeeze::{Block, squeeze};
 use super::{Family, Shape};
+use crate::plan::action::DeviceId;
 
 /// A V with a third of 1F1B's peak stash (Qi et al. 2024, section 3).
 ///
@@ -35,7 +36,7 @@ pub const V_MIN: Family = Family {
         let p = size.devices;
         // Two passes of a device must not be equal mod 6.
         let turn = if p.is_multiple_of(3) { 2 } else { 0 };
-        squeeze(size, (p + 4) / 3, |i| Block {
+        squeeze(size, (p + 4) / 3, |DeviceId(i)| Block {
             down_f: i,
             up_f: 2 * p - 1 - i,
             up_b: 2 * p + turn + i,

@@ -21,7 +21,7 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
     }
     // Too few to fill the devices until the first gradients come back: there is idle time to save.
     // The same steady state as a building block (Qi et al. 2024, section 3).
-    squeeze(size, p, |i| Block {
+    squeeze(size, p, |DeviceId(i)| Block {
         down_f: 4 * i,
         up_f: 6 * p - 5 - 2 * i,
         up_b: 6 * p - 4 + 4 * i,
