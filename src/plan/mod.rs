@@ -16,6 +16,7 @@ mod place;
 mod placement;
 mod progress;
 mod schedule;
+mod search;
 mod simulate;
 mod text;
 
@@ -26,6 +27,7 @@ pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use schedule::{Schedule, generate};
+pub use search::{BestFamily, Found, SearchInput, search, sum_of_blocks};
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
     simulate,

@@ -1,0 +1,102 @@
+//! The search for an order on one layout: the best of many policies, then coordinate search.
+
+use super::dispatch::{Order, Policy, dispatch};
+use super::instance::Instance;
+use super::policy::{change, change_count};
+
+/// A policy and what comes of it.
+#[derive(Debug, Clone)]
+pub(super) struct Scored {
+    pub policy: Policy,
+    pub makespan: f64,
+    mean_end: f64,
+}
+
+/// What the search may still spend, in actions dispatched: no clock, so that it is deterministic.
+pub(super) struct Budget(pub u64);
+
+impl Budget {
+    /// Whether so many actions more are allowed.
+    pub fn spend(&mut self, actions: usize) -> bool {
+        let left = self.0.checked_sub(actions as u64);
+        self.0 = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+/// The best of `policies`, if any fits in memory; all of them are tried, whatever the budget.
+pub(super) fn best_of(
+    instance: &Instance,
+    policies: Vec<Policy>,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Option<Scored> {
+    let mut best: Option<Scored> = None;
+    for policy in policies {
+        budget.spend(instance.actions());
+        if let Some(found) = score(instance, &policy, best.as_ref(), order) {
+            best = Some(found);
+        }
+    }
+    best
+}
+
+/// Changes one number of the policy at a time, by smaller and smaller steps, for as long as that
+/// helps and the budget lasts (coordinate search; Hooke and Jeeves 1961).
+///
+/// Ends early at a makespan of `enough`.
+pub(super) fn improve(
+    instance: &Instance,
+    best: &mut Scored,
+    enough: f64,
+    order: &mut Order,
+    budget: &mut Budget,
+) {
+    let most = instance.microbatches as u32;
+    let changes = change_count(instance.stages.len());
+    let mut step = 1.0;
+    while step > SMALLEST_STEP {
+        let (mut index, mut since) = (0, 0);
+        while since < changes {
+            if best.makespan <= enough {
+                return;
+            }
+            let changed = change(&best.policy, index, step, most);
+            since += 1;
+            if let Some(policy) = changed {
+                if !budget.spend(instance.actions()) {
+                    return;
+                }
+                if let Some(found) = score(instance, &policy, Some(best), order) {
+                    *best = found;
+                    since = 0;
+                    // The same change again.
+                    continue;
+                }
+            }
+            index = (index + 1) % changes;
+        }
+        step /= 2.0;
+    }
+}
+
+const SMALLEST_STEP: f64 = 0.05;
+
+/// Runs a policy; nothing unless it beats `best`: a smaller makespan, or the same and devices that
+/// are done earlier.
+fn score(
+    instance: &Instance,
+    policy: &Policy,
+    best: Option<&Scored>,
+    order: &mut Order,
+) -> Option<Scored> {
+    let cutoff = best.map_or(f64::INFINITY, |best| best.makespan * (1.0 + TIE));
+    let makespan = dispatch(instance, policy, cutoff, order)?;
+    let mean_end = order.mean_end();
+    let better = best.is_none_or(|best| {
+        makespan < best.makespan * (1.0 - TIE) || mean_end < best.mean_end * (1.0 - TIE)
+    });
+    better.then(|| Scored { policy: policy.clone(), makespan, mean_end })
+}
+
+const TIE: f64 = 1e-9;

@@ -1,0 +1,124 @@
+//! Where the search for an order starts: the timetable of an unhindered pipeline, and variations.
+
+use super::dispatch::Policy;
+use super::instance::{B, F, Instance, W};
+
+/// How a policy differs from the unhindered timetable.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    /// Times of the unhindered number of microbatches between F and B.
+    ahead_factor: f64,
+    /// Further microbatches between F and B.
+    ahead_more: u32,
+    /// Every B that is ready comes before every F.
+    b_first: bool,
+    /// In cycles after B; W beyond the last B where infinite.
+    w_lag: f64,
+    patience: f64,
+}
+
+/// Policies to try on every layout.
+pub(super) fn few(instance: &Instance) -> Vec<Policy> {
+    let base =
+        Variant { ahead_factor: 1.0, ahead_more: 1, b_first: true, w_lag: 1e6, patience: 0.5 };
+    let more = Variant { ahead_factor: 1.5, ..base };
+    let eager = Variant { ahead_factor: 1e6, b_first: false, ..base };
+    policies(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
+}
+
+/// Policies to try on the best layouts.
+pub(super) fn many(instance: &Instance) -> Vec<Policy> {
+    let mut variants = Vec::new();
+    for (ahead_factor, ahead_more) in [(1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (2.0, 0), (1e6, 0)] {
+        for (b_first, w_lag) in [(true, 1e6), (true, 1.0), (false, 1e6), (false, 1.0), (false, 0.0)]
+        {
+            for patience in [0.0, 0.5, 1.0] {
+                variants.push(Variant { ahead_factor, ahead_more, b_first, w_lag, patience });
+            }
+        }
+    }
+    policies(instance, &variants)
+}
+
+fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
+    let cycle = instance.cycle();
+    let ready = unhindered(instance);
+    let mut policies: Vec<Policy> = Vec::new();
+    for variant in variants {
+        let far = (instance.microbatches + 1) as f64 * cycle;
+        let offsets = ready.iter().map(|[f, b]| {
+            let b_offset = if variant.b_first { b - far } else { *b };
+            [*f, b_offset, b + (variant.w_lag * cycle).min(far)]
+        });
+        let ahead = ready.iter().map(|[f, b]| {
+            let cycles = if cycle > 0.0 { ((b - f) / cycle).floor() + 1.0 } else { 1.0 };
+            // A cast saturates.
+            (cycles * variant.ahead_factor) as u32 + variant.ahead_more
+        });
+        let policy = Policy {
+            cycle,
+            offsets: offsets.collect(),
+            ahead: ahead.map(|ahead| ahead.clamp(1, instance.microbatches as u32)).collect(),
+            patience: variant.patience,
+        };
+        if !policies.contains(&policy) {
+            policies.push(policy);
+        }
+    }
+    policies
+}
+
+/// When a single microbatch is ready for F and for B of every stage.
+fn unhindered(instance: &Instance) -> Vec<[f64; 2]> {
+    let stages = &instance.stages;
+    let mut ready = vec![[0.0; 2]; stages.len()];
+    for s in 1..stages.len() {
+        ready[s][F] = ready[s - 1][F] + stages[s - 1].time[F] + stages[s - 1].transfer_up;
+    }
+    let top = stages.len() - 1;
+    ready[top][B] = ready[top][F] + stages[top].time[F];
+    for s in (0..top).rev() {
+        ready[s][B] = ready[s + 1][B] + stages[s + 1].time[B] + stages[s + 1].transfer_down;
+    }
+    ready
+}
+
+/// Changes of one policy, in steps of `step` cycles: of all stages together, then of every stage.
+pub(super) fn change_count(stages: usize) -> usize {
+    7 + 8 * stages
+}
+
+/// Change number `index` of [`change_count`]; nothing where it would change nothing.
+pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Option<Policy> {
+    let mut changed = policy.clone();
+    let shift = step * policy.cycle;
+    let sign = if index % 2 == 0 { 1.0 } else { -1.0 };
+    let step_ahead = |ahead: &mut u32| {
+        *ahead = if index % 2 == 0 { *ahead + 1 } else { *ahead - 1 }.clamp(1, most);
+    };
+    match index {
+        0 | 1 => changed.offsets.iter_mut().for_each(|offsets| offsets[B] += sign * shift),
+        2 | 3 => changed.offsets.iter_mut().for_each(|offsets| offsets[W] += sign * shift),
+        4 | 5 => changed.ahead.iter_mut().for_each(step_ahead),
+        6 => {
+            changed.patience =
+                if policy.patience + step > 1.0 { 0.0 } else { policy.patience + step }
+        }
+        _ => {
+            let (stage, what) = ((index - 6) / 8, ((index - 6) % 8) / 2);
+            let _ = (stage, what);
+        }
+    }
+    if index >= 7 {
+        let (stage, what) = ((index - 7) / 8, (index - 7) % 8);
+        let sign = if what % 2 == 0 { 1.0 } else { -1.0 };
+        match what / 2 {
+            3 => {
+                let ahead = &mut changed.ahead[stage];
+                *ahead = if what % 2 == 0 { *ahead + 1 } else { *ahead - 1 }.clamp(1, most);
+            }
+            work => changed.offsets[stage][work] += sign * shift,
+        }
+    }
+    (changed != *policy).then_some(changed)
+}
