@@ -125,8 +125,8 @@ struct Contender {
     scored: Scored,
 }
 
-const BUDGET: u64 = 8000;
-const LEAST_BUDGET: u64 = 4_000_000;
+const BUDGET: u64 = 5000;
+const LEAST_BUDGET: u64 = 2_000_000;
 
 impl<'a> Search<'a> {
     fn new(input: &'a SearchInput, price: Price<'a>) -> Self {

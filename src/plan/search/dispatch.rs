@@ -69,6 +69,11 @@ impl Order {
         self.lanes.iter().map(|lane| lane.iter().map(action).collect()).collect()
     }
 
+    /// How many actions the last run came to.
+    pub fn dispatched(&self) -> usize {
+        self.lanes.iter().map(Vec::len).sum()
+    }
+
     /// The mean over the devices of the time at which they are done.
     pub fn mean_end(&self) -> f64 {
         self.ends.iter().sum::<f64>() / self.ends.len() as f64

@@ -33,8 +33,7 @@ pub(super) fn best_of(
 ) -> Option<Scored> {
     let mut best: Option<Scored> = None;
     for policy in policies {
-        budget.spend(instance.actions());
-        if let Some(found) = score(instance, &policy, best.as_ref(), order) {
+        if let Some(found) = score(instance, &policy, best.as_ref(), order, budget) {
             best = Some(found);
         }
     }
@@ -64,10 +63,10 @@ pub(super) fn improve(
             let changed = change(&best.policy, index, step, most);
             since += 1;
             if let Some(policy) = changed {
-                if !budget.spend(instance.actions()) {
+                if budget.0 == 0 {
                     return;
                 }
-                if let Some(found) = score(instance, &policy, Some(best), order) {
+                if let Some(found) = score(instance, &policy, Some(best), order, budget) {
                     *best = found;
                     since = 0;
                     // The same change again.
@@ -89,9 +88,12 @@ fn score(
     policy: &Policy,
     best: Option<&Scored>,
     order: &mut Order,
+    budget: &mut Budget,
 ) -> Option<Scored> {
     let cutoff = best.map_or(f64::INFINITY, |best| best.makespan * (1.0 + TIE));
-    let makespan = dispatch(instance, policy, cutoff, order)?;
+    let makespan = dispatch(instance, policy, cutoff, order);
+    budget.spend(order.dispatched());
+    let makespan = makespan?;
     let mean_end = order.mean_end();
     let better = best.is_none_or(|best| {
         makespan < best.makespan * (1.0 - TIE) || mean_end < best.mean_end * (1.0 - TIE)

@@ -20,11 +20,12 @@ pub(super) struct Estimator<'a> {
     input: &'a SearchInput,
     /// Where a stage may begin or end, ascending from 0 to the number of blocks.
     ends: Vec<usize>,
-    /// Of blocks 0 to `ends[i]` on a device: times of F, B, W.
-    times: Vec<Vec<[f64; 3]>>,
-    /// The same for bytes: fixed, and of a microbatch between F and B.
-    bytes: Vec<Vec<[f64; 2]>>,
+    /// Of blocks 0 to `ends[i]` on device d, at `d * ends.len() + i`.
+    sums: Vec<Sums>,
 }
+
+/// Times of F, B and W, fixed bytes, and bytes of a microbatch between F and B.
+type Sums = [f64; 5];
 
 /// A layout as indices: `cuts[s]..cuts[s + 1]` of [`Estimator::ends`] are the blocks of stage s.
 #[derive(Clone, PartialEq)]
@@ -39,26 +40,29 @@ impl<'a> Estimator<'a> {
         let mut ends = vec![0];
         ends.extend((1..blocks).filter(|k| input.marks.is_empty() || input.marks.contains(k)));
         ends.push(blocks);
-        let mut times = Vec::new();
-        let mut bytes = Vec::new();
+        let mut sums = Vec::new();
         for row in &input.blocks {
-            let (mut time, mut byte) = (vec![[0.0; 3]], vec![[0.0; 2]]);
+            let mut sum = Sums::default();
+            sums.push(sum);
             for pair in ends.windows(2) {
-                let (mut t, mut b) = (time[time.len() - 1], byte[byte.len() - 1]);
                 for block in &row[pair[0]..pair[1]] {
-                    t[0] += block.forward;
-                    t[1] += block.backward_input;
-                    t[2] += block.backward_weight;
-                    b[0] += block.bytes.fixed as f64;
-                    b[1] += block.bytes.forward_for_b as f64 + block.bytes.forward_for_w as f64;
+                    let stash = [block.bytes.forward_for_b, block.bytes.forward_for_w];
+                    sum[0] += block.forward;
+                    sum[1] += block.backward_input;
+                    sum[2] += block.backward_weight;
+                    sum[3] += block.bytes.fixed as f64;
+                    sum[4] += stash.map(|bytes| bytes as f64).iter().sum::<f64>();
                 }
-                time.push(t);
-                byte.push(b);
+                sums.push(sum);
             }
-            times.push(time);
-            bytes.push(byte);
         }
-        Self { input, ends, times, bytes }
+        Self { input, ends, sums }
+    }
+
+    /// Time of a microbatch if `device` held all blocks.
+    fn whole(&self, device: usize) -> f64 {
+        let [f, b, w, ..] = self.sums[(device + 1) * self.ends.len() - 1];
+        f + b + w
     }
 
     /// Whether there are enough blocks, or enough marks, for so many stages.
@@ -70,7 +74,7 @@ impl<'a> Estimator<'a> {
     pub fn cuts_of(&self, placement: &Placement) -> Result<[Layout; 2]> {
         let placed = self.placed(placement)?;
         let mut found = placed.clone();
-        self.improve_cuts(&mut found, usize::MAX);
+        self.improve_cuts(&mut found, usize::MAX, &mut Vec::new());
         Ok([self.layout(&placed), self.layout(&found)])
     }
 
@@ -79,8 +83,7 @@ impl<'a> Estimator<'a> {
     pub fn orders_of(&self, pattern: &[usize]) -> Result<Vec<Layout>> {
         let devices = self.input.blocks.len();
         let mut by_speed: Vec<usize> = (0..devices).collect();
-        let total = |d: usize| self.times[d][self.ends.len() - 1].iter().sum::<f64>();
-        by_speed.sort_by(|a, b| total(*a).total_cmp(&total(*b)));
+        by_speed.sort_by(|a, b| self.whole(*a).total_cmp(&self.whole(*b)));
         let given: Vec<usize> = (0..devices).collect();
         let reversed: Vec<usize> = by_speed.iter().rev().copied().collect();
         let mut found: Vec<(f64, Layout)> = Vec::new();
@@ -88,7 +91,7 @@ impl<'a> Estimator<'a> {
             let draft = self.improve_order(pattern, &mut order)?;
             let layout = self.layout(&draft);
             if !found.iter().any(|(_, other)| *other == layout) {
-                found.push((self.bound(&draft), layout));
+                found.push((self.bound(&draft, &mut Vec::new()), layout));
             }
         }
         found.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -100,7 +103,8 @@ impl<'a> Estimator<'a> {
         let placement =
             Placement { stages: devices(order).iter().map(|d| DeviceId(*d as u32)).collect() };
         let mut best = self.placed(&placement)?;
-        let mut least = self.improve_cuts(&mut best, usize::MAX);
+        let mut loads = Vec::new();
+        let mut least = self.improve_cuts(&mut best, usize::MAX, &mut loads);
         loop {
             let before = least;
             for i in 0..order.len() {
@@ -108,16 +112,15 @@ impl<'a> Estimator<'a> {
                     if self.input.blocks[order[i]] == self.input.blocks[order[j]] {
                         continue;
                     }
-                    order.swap(i, j);
-                    let mut draft = Draft { devices: devices(order), cuts: best.cuts.clone() };
-                    let bound = self.improve_cuts(&mut draft, 2);
+                    let mut draft = swapped(&best, order[i], order[j]);
+                    let bound = self.improve_cuts(&mut draft, 1, &mut loads);
                     if bound < least {
                         (least, best) = (bound, draft);
-                    } else {
                         order.swap(i, j);
                     }
                 }
             }
+            least = self.improve_cuts(&mut best, usize::MAX, &mut loads);
             if least >= before * (1.0 - 1e-3) {
                 return Ok(best);
             }
@@ -140,9 +143,8 @@ impl<'a> Estimator<'a> {
             .iter()
             .map(|crossing| crossing.activation_bytes.saturating_add(crossing.gradient_bytes))
             .collect();
-        let total = |d: usize| self.times[d][self.ends.len() - 1].iter().sum::<f64>();
         let speed = |d: &DeviceId| {
-            let (own, first) = (total(d.index()), total(0));
+            let (own, first) = (self.whole(d.index()), self.whole(0));
             if own > 0.0 && first > 0.0 { first / own } else { 1.0 }
         };
         let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
@@ -169,8 +171,8 @@ impl<'a> Estimator<'a> {
     }
 
     /// Shifts runs of cuts by one while that lowers the bound; returns it.
-    fn improve_cuts(&self, draft: &mut Draft, rounds: usize) -> f64 {
-        let mut least = self.bound(draft);
+    fn improve_cuts(&self, draft: &mut Draft, rounds: usize, loads: &mut Vec<Load>) -> f64 {
+        let mut least = self.bound(draft, loads);
         let stages = draft.devices.len();
         for _ in 0..rounds {
             let before = least;
@@ -181,7 +183,7 @@ impl<'a> Estimator<'a> {
                         if !shift(&mut draft.cuts, run.clone(), up) {
                             continue;
                         }
-                        let bound = self.bound(draft);
+                        let bound = self.bound(draft, loads);
                         if bound < least {
                             least = bound;
                         } else {
@@ -204,77 +206,99 @@ impl<'a> Estimator<'a> {
     /// the end of B. All m need their place for that time, and there is so much only: that is the
     /// bound by memory. Some of the other devices' bounds makes cuts comparable whose worst device
     /// is the same.
-    fn bound(&self, draft: &Draft) -> f64 {
+    fn bound(&self, draft: &Draft, loads: &mut Vec<Load>) -> f64 {
         let m = f64::from(self.input.microbatches);
-        let stages = draft.devices.len();
-        let time = |s: usize| {
-            let times = &self.times[draft.devices[s]];
-            let (from, to) = (times[draft.cuts[s]], times[draft.cuts[s + 1]]);
-            [to[0] - from[0], to[1] - from[1], to[2] - from[2]]
-        };
-        // From s - 1 to s and back.
-        let transfer = |s: usize| {
-            let crosses = s > 0 && draft.devices[s] != draft.devices[s - 1];
-            if crosses { self.input.crossings[self.ends[draft.cuts[s]] - 1].transfer } else { 0.0 }
-        };
-        let mut path = 0.0;
-        for s in 0..stages {
-            let [f, b, _] = time(s);
-            path += f + b + 2.0 * transfer(s);
-        }
-        let mut devices = vec![Load::default(); self.input.blocks.len()];
+        loads.clear();
+        loads.resize(self.input.blocks.len(), Load::default());
         let (mut head, mut tail) = (0.0, 0.0);
-        for s in 0..stages {
-            let [f, b, w] = time(s);
+        for (s, (&device, cut)) in draft.devices.iter().zip(draft.cuts.windows(2)).enumerate() {
+            let row = device * self.ends.len();
+            let (from, to) = (&self.sums[row + cut[0]], &self.sums[row + cut[1]]);
+            let [f, b, w, fixed, stash] = std::array::from_fn(|i| to[i] - from[i]);
             if s == 0 {
                 tail = w;
-                path += w;
-            } else {
-                head += transfer(s);
-                tail += transfer(s);
+            } else if device != draft.devices[s - 1] {
+                let transfer = self.input.crossings[self.ends[cut[0]] - 1].transfer;
+                head += transfer;
+                tail += transfer;
             }
-            let device = &mut devices[draft.devices[s]];
-            if !device.seen {
-                *device = Load { seen: true, head, tail, ..Load::default() };
+            let load = &mut loads[device];
+            if load.f_and_b_and_w == 0.0 {
+                (load.head, load.tail) = (head, tail);
             }
-            device.f_and_b += f + b;
-            device.w += w;
-            let bytes = &self.bytes[draft.devices[s]];
-            let (from, to) = (bytes[draft.cuts[s]], bytes[draft.cuts[s + 1]]);
-            device.fixed += to[0] - from[0];
-            device.occupied += (to[1] - from[1]) * (path - head - tail);
+            load.w += w;
+            load.f_and_b_and_w += f + b + w;
+            load.fixed += fixed;
+            load.stash += stash;
+            load.elsewhere += stash * (head + tail);
             head += f;
             tail += b;
         }
+        let path = head + tail;
         let (mut most, mut squares) = (0.0f64, 0.0);
-        for (d, load) in devices.iter().enumerate() {
-            let work = load.head + m * load.f_and_b + (m * load.w).max(load.tail);
+        for (d, load) in loads.iter().enumerate() {
+            let work = load.head + m * load.f_and_b_and_w + (load.tail - m * load.w).max(0.0);
             let memory = self.input.memory_limits.get(d).map_or(0.0, |limit| {
                 let room = *limit as f64 - load.fixed;
-                if room > 0.0 { m * load.occupied / room } else { 1e9 * (1.0 - room) }
+                let occupied = path * load.stash - load.elsewhere;
+                if room > 0.0 { m * occupied / room } else { 1e9 * (1.0 - room) }
             });
             let bound = work.max(memory);
             most = most.max(bound);
             squares += bound * bound;
         }
-        most + OTHERS * (squares / devices.len() as f64).sqrt()
+        most + OTHERS * (squares / loads.len() as f64).sqrt()
     }
 }
 
 const LONGEST_RUN: usize = 4;
 const OTHERS: f64 = 0.05;
 
+/// What a layout asks of one device.
 #[derive(Clone, Copy, Default)]
 struct Load {
-    seen: bool,
-    /// Of the device's lowest stage.
+    /// Of its lowest stage.
     head: f64,
     tail: f64,
-    f_and_b: f64,
+    /// Of a microbatch.
+    f_and_b_and_w: f64,
     w: f64,
     fixed: f64,
-    /// Bytes times time of one microbatch.
-    occupied: f64,
+    stash: f64,
+    /// Bytes of a microbatch times the time that it is on its way before F and after B.
+    elsewhere: f64,
+}
+
+/// Two devices change places, and each takes as many blocks along as it has.
+fn swapped(draft: &Draft, one: usize, other: usize) -> Draft {
+    let devices: Vec<usize> = draft
+        .devices
+        .iter()
+        .map(|&device| match device {
+            device if device == one => other,
+            device if device == other => one,
+            device => device,
+        })
+        .collect();
+    let sizes = |of: usize| {
+        let held = draft.devices.iter().zip(draft.cuts.windows(2));
+        held.filter(move |(device, _)| **device == of).map(|(_, cut)| cut[1] - cut[0])
+    };
+    let (mut of_one, mut of_other) = (sizes(one), sizes(other));
+    let mut end = 0;
+    let ends = devices.iter().zip(draft.cuts.windows(2)).map(|(&device, cut)| {
+        let size = if device == one {
+            of_one.next()
+        } else if device == other {
+            of_other.next()
+        } else {
+            None
+        };
+        end += size.unwrap_or(cut[1] - cut[0]);
+        end
+    });
+    let cuts = [0].into_iter().chain(ends).collect();
+    Draft { devices, cuts }
 }
 
 /// Moves a run of cuts by one; whether every stage keeps a block.
