@@ -175,11 +175,9 @@ impl<'a> Search<'a> {
         contenders.sort_by(|a, b| a.scored.makespan.total_cmp(&b.scored.makespan));
         contenders.truncate(2);
         for (left, contender) in [2, 1].into_iter().zip(&mut contenders) {
-            let total = self.budget.0;
-            let mut share = Budget(total / left);
-            let before = share.0;
+            let mut share = self.budget.take(left);
             self.finish(contender, &mut share)?;
-            self.budget.spend((before - share.0) as usize);
+            self.budget.0 += share.0;
         }
         Ok(())
     }
@@ -199,11 +197,12 @@ impl<'a> Search<'a> {
             patterns.push((0..p).chain((0..p).rev()).collect());
         }
         let mut contenders = Vec::new();
-        for pattern in patterns {
+        let mut layouts = Budget(self.budget.0 / 4);
+        for (i, pattern) in patterns.iter().enumerate() {
             if !self.estimator.can_fill(pattern.len()) {
                 continue;
             }
-            for layout in self.estimator.orders_of(&pattern)? {
+            for layout in self.estimator.orders_of(pattern, &mut layouts.take(5 - i as u64))? {
                 let costs = (self.price)(&layout.placement, &layout.cuts)?;
                 let mut reserved = vec![0; p];
                 let mut instance = self.instance(&layout, &costs, &reserved);

@@ -16,11 +16,15 @@ pub(super) struct Scored {
 pub(super) struct Budget(pub u64);
 
 impl Budget {
-    /// Whether so many actions more are allowed.
-    pub fn spend(&mut self, actions: usize) -> bool {
-        let left = self.0.checked_sub(actions as u64);
-        self.0 = left.unwrap_or(0);
-        left.is_some()
+    /// Takes one of `parts` equal parts away.
+    pub fn take(&mut self, parts: u64) -> Self {
+        let part = self.0 / parts;
+        self.0 -= part;
+        Self(part)
+    }
+
+    pub fn spend(&mut self, actions: usize) {
+        self.0 = self.0.saturating_sub(actions as u64);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::SearchInput;
+use super::improve::Budget;
 use crate::error::Result;
 use crate::plan::action::DeviceId;
 use crate::plan::place::{BlockCost, PlaceOptions, place};
@@ -74,21 +75,23 @@ impl<'a> Estimator<'a> {
     pub fn cuts_of(&self, placement: &Placement) -> Result<[Layout; 2]> {
         let placed = self.placed(placement)?;
         let mut found = placed.clone();
-        self.improve_cuts(&mut found, usize::MAX, &mut Vec::new());
+        self.improve_cuts(&mut found, usize::MAX, LONGEST_RUN, &mut Vec::new());
         Ok([self.layout(&placed), self.layout(&found)])
     }
 
     /// Layouts of a pattern, `pattern[s]` being the place in line of stage s's device, for several
     /// orders of the devices.
-    pub fn orders_of(&self, pattern: &[usize]) -> Result<Vec<Layout>> {
+    pub fn orders_of(&self, pattern: &[usize], budget: &mut Budget) -> Result<Vec<Layout>> {
         let devices = self.input.blocks.len();
         let mut by_speed: Vec<usize> = (0..devices).collect();
         by_speed.sort_by(|a, b| self.whole(*a).total_cmp(&self.whole(*b)));
         let given: Vec<usize> = (0..devices).collect();
         let reversed: Vec<usize> = by_speed.iter().rev().copied().collect();
         let mut found: Vec<(f64, Layout)> = Vec::new();
-        for mut order in [given, by_speed, reversed] {
-            let draft = self.improve_order(pattern, &mut order)?;
+        for (left, mut order) in [3, 2, 1].into_iter().zip([given, by_speed, reversed]) {
+            let mut share = budget.take(left);
+            let draft = self.improve_order(pattern, &mut order, &mut share)?;
+            budget.0 += share.0;
             let layout = self.layout(&draft);
             if !found.iter().any(|(_, other)| *other == layout) {
                 found.push((self.bound(&draft, &mut Vec::new()), layout));
@@ -98,13 +101,13 @@ impl<'a> Estimator<'a> {
         Ok(found.into_iter().map(|(_, layout)| layout).collect())
     }
 
-    fn improve_order(&self, pattern: &[usize], order: &mut [usize]) -> Result<Draft> {
+    fn improve_order(&self, pattern: &[usize], order: &mut [usize], budget: &mut Budget) -> Result<Draft> {
         let devices = |order: &[usize]| pattern.iter().map(|at| order[*at]).collect::<Vec<_>>();
         let placement =
             Placement { stages: devices(order).iter().map(|d| DeviceId(*d as u32)).collect() };
         let mut best = self.placed(&placement)?;
         let mut loads = Vec::new();
-        let mut least = self.improve_cuts(&mut best, usize::MAX, &mut loads);
+        let mut least = self.improve_cuts(&mut best, usize::MAX, LONGEST_RUN, &mut loads);
         loop {
             let before = least;
             for i in 0..order.len() {
@@ -112,16 +115,21 @@ impl<'a> Estimator<'a> {
                     if self.input.blocks[order[i]] == self.input.blocks[order[j]] {
                         continue;
                     }
+                    if budget.0 == 0 {
+                        break;
+                    }
                     let mut draft = swapped(&best, order[i], order[j]);
-                    let bound = self.improve_cuts(&mut draft, 1, &mut loads);
+                    let bounds = 1 + 4 * pattern.len();
+                    budget.spend(bounds * pattern.len() / STAGES_PER_ACTION);
+                    let bound = self.improve_cuts(&mut draft, 1, 2, &mut loads);
                     if bound < least {
                         (least, best) = (bound, draft);
                         order.swap(i, j);
                     }
                 }
             }
-            least = self.improve_cuts(&mut best, usize::MAX, &mut loads);
-            if least >= before * (1.0 - 1e-3) {
+            least = self.improve_cuts(&mut best, usize::MAX, LONGEST_RUN, &mut loads);
+            if least >= before * (1.0 - 1e-3) || budget.0 == 0 {
                 return Ok(best);
             }
         }
@@ -171,12 +179,12 @@ impl<'a> Estimator<'a> {
     }
 
     /// Shifts runs of cuts by one while that lowers the bound; returns it.
-    fn improve_cuts(&self, draft: &mut Draft, rounds: usize, loads: &mut Vec<Load>) -> f64 {
+    fn improve_cuts(&self, draft: &mut Draft, rounds: usize, longest: usize, loads: &mut Vec<Load>) -> f64 {
         let mut least = self.bound(draft, loads);
         let stages = draft.devices.len();
         for _ in 0..rounds {
             let before = least;
-            for length in 1..=LONGEST_RUN.min(stages - 1) {
+            for length in 1..=longest.min(stages - 1) {
                 for first in 1..=stages - length {
                     for up in [true, false] {
                         let run = first..first + length;
@@ -252,6 +260,8 @@ impl<'a> Estimator<'a> {
 }
 
 const LONGEST_RUN: usize = 4;
+/// How long a bound takes, per stage, compared with dispatching an action.
+const STAGES_PER_ACTION: usize = 16;
 const OTHERS: f64 = 0.05;
 
 /// What a layout asks of one device.
