@@ -16,7 +16,7 @@ use super::placement::Placement;
 use super::simulate::{BoundaryCost, Costs, Simulation, StageBytes, StageCost, fit, simulate};
 use crate::error::{Error, Result};
 use dispatch::Order;
-use improve::{Budget, Scored, best_of, improve};
+use improve::{Budget, Scored, best_of, improve, score};
 use instance::Instance;
 use layout::{Estimator, Layout};
 
@@ -125,6 +125,7 @@ struct Contender {
     scored: Scored,
 }
 
+const NEIGHBOURS: usize = 32;
 const BUDGET: u64 = 5000;
 const LEAST_BUDGET: u64 = 2_000_000;
 
@@ -266,9 +267,19 @@ impl<'a> Search<'a> {
     }
 
     fn finish(&mut self, contender: &mut Contender, budget: &mut Budget) -> Result<()> {
-        let mut instance = self.instance(&contender.layout, &contender.costs, &contender.reserved);
+        let mut step = 1.0;
+        loop {
+            let instance = self.instance(&contender.layout, &contender.costs, &contender.reserved);
+            let mut share = budget.take(2);
+            improve(&instance, &mut contender.scored, step, &mut self.order, &mut share);
+            budget.0 += share.0;
+            step = 0.25;
+            if !self.move_layout(contender, budget)? || budget.0 == 0 {
+                break;
+            }
+        }
         for _ in 0..4 {
-            improve(&instance, &mut contender.scored, 0.0, &mut self.order, budget);
+            let instance = self.instance(&contender.layout, &contender.costs, &contender.reserved);
             let plan = self.plan(&instance, &contender.layout, &contender.scored);
             let checked = check(plan.clone())?;
             let simulation = simulate(&checked, &contender.costs)?;
@@ -281,15 +292,38 @@ impl<'a> Search<'a> {
                 let excess = memory.peak_bytes().saturating_sub(limits[d]);
                 contender.reserved[d] = contender.reserved[d].max(memory.channel_bytes) + excess;
             }
-            instance = self.instance(&contender.layout, &contender.costs, &contender.reserved);
-            let Some(scored) =
-                best_of(&instance, vec![contender.scored.policy.clone()], &mut self.order, budget)
-            else {
+            let instance = self.instance(&contender.layout, &contender.costs, &contender.reserved);
+            let policies = vec![contender.scored.policy.clone()];
+            let Some(scored) = best_of(&instance, policies, &mut self.order, budget) else {
                 break;
             };
             contender.scored = scored;
         }
         Ok(())
+    }
+
+    fn move_layout(&mut self, contender: &mut Contender, budget: &mut Budget) -> Result<bool> {
+        let mut moved = false;
+        loop {
+            let mut again = false;
+            for layout in self.estimator.neighbours(&contender.layout).into_iter().take(NEIGHBOURS) {
+                if budget.0 == 0 {
+                    return Ok(moved);
+                }
+                let costs = (self.price)(&layout.placement, &layout.cuts)?;
+                let instance = self.instance(&layout, &costs, &contender.reserved);
+                let best = Some(&contender.scored);
+                let policy = &contender.scored.policy;
+                if let Some(scored) = score(&instance, policy, best, &mut self.order, budget) {
+                    (contender.layout, contender.costs, contender.scored) = (layout, costs, scored);
+                    (moved, again) = (true, true);
+                    break;
+                }
+            }
+            if !again {
+                return Ok(moved);
+            }
+        }
     }
 
     fn prove(&mut self, plan: Plan, layout: &Layout, costs: &Costs) -> Result<Option<Proved>> {

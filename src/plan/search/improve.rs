@@ -46,24 +46,19 @@ pub(super) fn best_of(
 
 /// Changes one number of the policy at a time, by smaller and smaller steps, for as long as that
 /// helps and the budget lasts (coordinate search; Hooke and Jeeves 1961).
-///
-/// Ends early at a makespan of `enough`.
 pub(super) fn improve(
     instance: &Instance,
     best: &mut Scored,
-    enough: f64,
+    first_step: f64,
     order: &mut Order,
     budget: &mut Budget,
 ) {
     let most = instance.microbatches as u32;
     let changes = change_count(instance.stages.len());
-    let mut step = 1.0;
+    let mut step = first_step;
     while step > SMALLEST_STEP {
         let (mut index, mut since) = (0, 0);
         while since < changes {
-            if best.makespan <= enough {
-                return;
-            }
             let changed = change(&best.policy, index, step, most);
             since += 1;
             if let Some(policy) = changed {
@@ -87,7 +82,7 @@ const SMALLEST_STEP: f64 = 0.05;
 
 /// Runs a policy; nothing unless it beats `best`: a smaller makespan, or the same and devices that
 /// are done earlier.
-fn score(
+pub(super) fn score(
     instance: &Instance,
     policy: &Policy,
     best: Option<&Scored>,

@@ -101,6 +101,44 @@ impl<'a> Estimator<'a> {
         Ok(found.into_iter().map(|(_, layout)| layout).collect())
     }
 
+    /// Layouts that differ from `layout` by a shifted cut or by two devices that have changed places;
+    /// the most promising ones first.
+    pub fn neighbours(&self, layout: &Layout) -> Vec<Layout> {
+        let draft = self.draft(layout);
+        let stages = draft.devices.len();
+        let mut drafts = Vec::new();
+        for length in 1..=2.min(stages - 1) {
+            for first in 1..=stages - length {
+                for up in [true, false] {
+                    let mut shifted = draft.clone();
+                    if shift(&mut shifted.cuts, first..first + length, up) {
+                        drafts.push(shifted);
+                    }
+                }
+            }
+        }
+        for one in 0..self.input.blocks.len() {
+            for other in one + 1..self.input.blocks.len() {
+                if self.input.blocks[one] != self.input.blocks[other] {
+                    drafts.push(swapped(&draft, one, other));
+                }
+            }
+        }
+        let mut loads = Vec::new();
+        let mut found: Vec<(f64, Draft)> =
+            drafts.into_iter().map(|draft| (self.bound(&draft, &mut loads), draft)).collect();
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        found.iter().map(|(_, draft)| self.layout(draft)).collect()
+    }
+
+    fn draft(&self, layout: &Layout) -> Draft {
+        let end = |part: &Range<usize>| self.ends.binary_search(&part.end).expect("a legal cut");
+        Draft {
+            devices: layout.placement.stages.iter().map(|d| d.index()).collect(),
+            cuts: [0].into_iter().chain(layout.cuts.iter().map(end)).collect(),
+        }
+    }
+
     fn improve_order(&self, pattern: &[usize], order: &mut [usize], budget: &mut Budget) -> Result<Draft> {
         let devices = |order: &[usize]| pattern.iter().map(|at| order[*at]).collect::<Vec<_>>();
         let placement =
@@ -158,11 +196,7 @@ impl<'a> Estimator<'a> {
         let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
         let options = PlaceOptions { marks: self.input.marks.clone(), memory_limits: vec![] };
         let cut = place(&blocks, &crossing, &speeds, &options)?;
-        let end = |part: &Range<usize>| self.ends.binary_search(&part.end).expect("a legal cut");
-        Ok(Draft {
-            devices: placement.stages.iter().map(|d| d.index()).collect(),
-            cuts: [0].into_iter().chain(cut.stages.iter().map(end)).collect(),
-        })
+        Ok(self.draft(&Layout { placement: placement.clone(), cuts: cut.stages }))
     }
 
     fn layout(&self, draft: &Draft) -> Layout {

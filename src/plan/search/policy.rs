@@ -83,42 +83,40 @@ fn unhindered(instance: &Instance) -> Vec<[f64; 2]> {
     ready
 }
 
-/// Changes of one policy, in steps of `step` cycles: of all stages together, then of every stage.
+/// How many changes [`change`] knows for a policy of so many stages.
 pub(super) fn change_count(stages: usize) -> usize {
-    7 + 8 * stages
+    CHANGES_OF_ALL + CHANGES * (2 * stages.next_power_of_two() - 1)
 }
 
-/// Change number `index` of [`change_count`]; nothing where it would change nothing.
+/// Change number `index` of a policy, by `step` cycles; nothing where it would change nothing.
+///
+/// The first change patience. The others move F, B or W of some neighbouring stages earlier or
+/// later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
+/// on to every stage alone.
 pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Option<Policy> {
     let mut changed = policy.clone();
-    let shift = step * policy.cycle;
     let sign = if index % 2 == 0 { 1.0 } else { -1.0 };
-    let step_ahead = |ahead: &mut u32| {
-        *ahead = if index % 2 == 0 { *ahead + 1 } else { *ahead - 1 }.clamp(1, most);
+    let Some(index) = index.checked_sub(CHANGES_OF_ALL) else {
+        changed.patience = (policy.patience + sign * step / 2.0).clamp(0.0, 1.0);
+        return (changed != *policy).then_some(changed);
     };
-    match index {
-        0 | 1 => changed.offsets.iter_mut().for_each(|offsets| offsets[B] += sign * shift),
-        2 | 3 => changed.offsets.iter_mut().for_each(|offsets| offsets[W] += sign * shift),
-        4 | 5 => changed.ahead.iter_mut().for_each(step_ahead),
-        6 => {
-            changed.patience =
-                if policy.patience + step > 1.0 { 0.0 } else { policy.patience + step }
-        }
-        _ => {
-            let (stage, what) = ((index - 6) / 8, ((index - 6) % 8) / 2);
-            let _ = (stage, what);
-        }
-    }
-    if index >= 7 {
-        let (stage, what) = ((index - 7) / 8, (index - 7) % 8);
-        let sign = if what % 2 == 0 { 1.0 } else { -1.0 };
-        match what / 2 {
-            3 => {
-                let ahead = &mut changed.ahead[stage];
-                *ahead = if what % 2 == 0 { *ahead + 1 } else { *ahead - 1 }.clamp(1, most);
-            }
-            work => changed.offsets[stage][work] += sign * shift,
+    let stages = policy.offsets.len();
+    let (part, what) = (index / CHANGES + 1, index % CHANGES / 2);
+    // Parts are numbered as in a heap: 1 is all, 2 and 3 are the halves.
+    let parts = 1 << part.ilog2();
+    let range = (part - parts) * stages / parts..(part - parts + 1) * stages / parts;
+    for stage in range {
+        if what == AHEAD {
+            let ahead = &mut changed.ahead[stage];
+            *ahead = ahead.saturating_add_signed(sign as i32).clamp(1, most);
+        } else {
+            changed.offsets[stage][what] += sign * step * policy.cycle;
         }
     }
     (changed != *policy).then_some(changed)
 }
+
+const CHANGES_OF_ALL: usize = 2;
+/// Of a part of the stages: F, B, W and how far ahead F is, each up and down.
+const CHANGES: usize = 8;
+const AHEAD: usize = 3;
