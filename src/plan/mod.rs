@@ -27,7 +27,7 @@ pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use schedule::{Schedule, generate};
-pub use search::{BestFamily, Found, SearchInput, search, sum_of_blocks};
+pub use search::{BestFamily, Found, Price, SearchInput, search, sum_of_blocks};
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
     simulate,

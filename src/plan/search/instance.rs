@@ -1,5 +1,6 @@
 //! One layout at its costs, flat, for the inner loop of the search.
 
+use super::SearchInput;
 use crate::plan::action::{DeviceId, StageId};
 use crate::plan::placement::{Link, Placement};
 use crate::plan::simulate::{Costs, StageBytes};
@@ -45,41 +46,42 @@ pub(super) struct Device {
 impl Instance {
     /// `reserved` is what parcels on their way to each device may take; the index is the device.
     pub fn new(
+        input: &SearchInput,
         placement: &Placement,
         costs: &Costs,
-        microbatches: u32,
-        limits: &[u64],
         reserved: &[u64],
     ) -> Self {
         let stages: Vec<Stage> = (0..placement.stage_count() as u32)
             .map(|s| stage(placement, costs, StageId(s)))
             .collect();
-        let devices = (0..placement.device_count() as u32)
-            .map(|d| {
-                let chunks: Vec<usize> =
-                    placement.stages_of(DeviceId(d)).map(StageId::index).collect();
-                let sum = |of: &dyn Fn(&Stage) -> u64| {
-                    chunks.iter().map(|s| of(&stages[*s])).fold(0, u64::saturating_add)
-                };
-                let d = d as usize;
-                let room = limits.get(d).map_or(u64::MAX, |limit| {
-                    limit
-                        .saturating_sub(sum(&|stage| stage.bytes.fixed))
-                        .saturating_sub(reserved[d])
-                });
-                Device {
-                    work: chunks.iter().map(|s| stages[*s].time.iter().sum::<f64>()).sum(),
-                    room,
-                    headroom: chunks.iter().map(|s| headroom(&stages[*s])).max().unwrap_or(0),
-                    stash: sum(&|stage| stage.after_f),
-                    chunks,
+        let device = |d: usize| {
+            let chunks: Vec<usize> =
+                placement.stages_of(DeviceId(d as u32)).map(StageId::index).collect();
+            let sum = |of: &dyn Fn(&Stage) -> u64| {
+                chunks.iter().map(|s| of(&stages[*s])).fold(0, u64::saturating_add)
+            };
+            let fixed = sum(&|stage| stage.bytes.fixed);
+            let room = input.memory_limits.get(d).map_or(u64::MAX, |limit| {
+                match costs.buffers.get(d).copied().flatten() {
+                    // Made before the first step, so that no order holds more or less.
+                    Some(made) if made.fixed.saturating_add(made.stash) <= *limit => u64::MAX,
+                    Some(_) => 0,
+                    None => limit.saturating_sub(fixed).saturating_sub(reserved[d]),
                 }
-            })
-            .collect();
-        Self { microbatches: microbatches as usize, stages, devices }
+            });
+            Device {
+                work: chunks.iter().map(|s| stages[*s].time.iter().sum::<f64>()).sum(),
+                room,
+                headroom: chunks.iter().map(|s| headroom(&stages[*s])).max().unwrap_or(0),
+                stash: sum(&|stage| stage.after_f),
+                chunks,
+            }
+        };
+        let devices = (0..placement.device_count()).map(device).collect();
+        Self { microbatches: input.microbatches as usize, stages, devices }
     }
 
-    /// How many actions a step has when B and W are apart.
+    /// How many actions a step has, with B and W apart.
     pub fn actions(&self) -> usize {
         3 * self.microbatches * self.stages.len()
     }
@@ -94,8 +96,7 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
     let cost = &costs.stages[id.index()];
     let transfer = |other: Option<u32>| {
         let link = other.map(|to| Link { from: id, to: StageId(to) });
-        let link = link.filter(|link| placement.crosses(*link));
-        link.map_or(0.0, |link| costs.boundaries[link.boundary()].transfer)
+        link.map_or(0.0, |link| costs.transfer(placement, link))
     };
     let bytes = cost.bytes;
     Stage {

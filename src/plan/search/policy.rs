@@ -1,7 +1,7 @@
 //! Where the search for an order starts: the timetable of an unhindered pipeline, and variations.
 
 use super::dispatch::Policy;
-use super::instance::{B, F, Instance, W};
+use super::instance::{B, F, Instance};
 
 /// How a policy differs from the unhindered timetable.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,218 @@
+//! Layouts that compete: all are tried a little, the better ones more.
+
+use super::bound::Estimator;
+use super::dispatch::{Order, dispatch};
+use super::improve::{Budget, Scored, best_of, improve, score};
+use super::instance::Instance;
+use super::layout::{Layout, neighbours, orders_of};
+use super::record::{Record, Verdict};
+use super::{Price, SearchInput, policy};
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::plan::check::check;
+use crate::plan::simulate::{Costs, simulate};
+
+/// A layout at its costs, and the best policy for it so far.
+struct Contender {
+    layout: Layout,
+    costs: Costs,
+    /// Bytes that parcels on their way to every device may take.
+    reserved: Vec<u64>,
+    scored: Scored,
+}
+
+/// What stays the same for all contenders.
+struct Contest<'a> {
+    input: &'a SearchInput,
+    estimator: &'a Estimator<'a>,
+    price: Price<'a>,
+}
+
+/// Offers the best plans of the best layouts.
+pub(super) fn compete(
+    input: &SearchInput,
+    estimator: &Estimator,
+    price: Price,
+    budget: &mut Budget,
+    record: &mut Record,
+) -> Result<()> {
+    let contest = Contest { input, estimator, price };
+    let mut order = Order::default();
+    let mut contenders = Vec::new();
+    for layout in layouts(&contest, budget)? {
+        contenders.extend(contender(&contest, layout, &mut order, budget)?);
+    }
+    keep_best(&mut contenders, HALF_FINAL);
+    for contender in &mut contenders {
+        let instance = contest.instance(contender);
+        let found = best_of(&instance, &policy::many(&instance), &mut order, budget);
+        if let Some(found) = found.filter(|found| found.makespan < contender.scored.makespan) {
+            contender.scored = found;
+        }
+    }
+    keep_best(&mut contenders, FINAL);
+    for (left, contender) in (1..=contenders.len() as u64).rev().zip(&mut contenders) {
+        let mut share = budget.take(left);
+        refine(&contest, contender, &mut order, &mut share)?;
+        prove(&contest, contender, &mut order, record)?;
+        budget.0 += share.0;
+    }
+    Ok(())
+}
+
+fn keep_best(contenders: &mut Vec<Contender>, count: usize) {
+    contenders.sort_by(|a, b| a.scored.makespan.total_cmp(&b.scored.makespan));
+    contenders.truncate(count);
+}
+
+/// Promising layouts of every pattern that there are enough blocks for: a line, loops, a fold.
+fn layouts(contest: &Contest, budget: &mut Budget) -> Result<Vec<Layout>> {
+    let p = contest.input.blocks.len();
+    let mut patterns: Vec<Vec<usize>> = vec![(0..p).collect()];
+    if p > 1 {
+        patterns.extend((2..=MOST_CHUNKS).map(|v| (0..v * p).map(|s| s % p).collect()));
+        patterns.push((0..p).chain((0..p).rev()).collect());
+    }
+    patterns.retain(|pattern| contest.estimator.can_fill(pattern.len()));
+    let mut share = budget.take(LAYOUTS_SHARE);
+    let mut layouts = Vec::new();
+    for (left, pattern) in (1..=patterns.len() as u64).rev().zip(&patterns) {
+        let mut own = share.take(left);
+        layouts.extend(orders_of(contest.estimator, pattern, &mut own)?);
+        share.0 += own.0;
+    }
+    budget.0 += share.0;
+    Ok(layouts)
+}
+
+/// The layout with a first policy; nothing if it does not fit in memory.
+fn contender(
+    contest: &Contest,
+    layout: Layout,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Result<Option<Contender>> {
+    let costs = contest.costs(&layout)?;
+    let reserved = vec![0; contest.input.blocks.len()];
+    let instance = Instance::new(contest.input, &layout.placement, &costs, &reserved);
+    let policies = policy::few(&instance);
+    let Some(scored) = best_of(&instance, &policies, order, budget) else { return Ok(None) };
+    let mut contender = Contender { layout, costs, reserved, scored };
+    if contest.input.memory_limits.is_empty() {
+        return Ok(Some(contender));
+    }
+    let plan = check(plan(contest, &contender, order))?;
+    let memory = simulate(&plan, &contender.costs)?.memory;
+    contender.reserved = memory.iter().map(|device| device.channel_bytes).collect();
+    let scored = best_of(&contest.instance(&contender), &policies, order, budget);
+    Ok(scored.map(|scored| Contender { scored, ..contender }))
+}
+
+/// Improves the policy and the layout in turn, while that helps and the budget lasts.
+fn refine(
+    contest: &Contest,
+    contender: &mut Contender,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Result<()> {
+    let mut step = 1.0;
+    loop {
+        let instance = contest.instance(contender);
+        let mut share = budget.take(2);
+        improve(&instance, &mut contender.scored, step, order, &mut share);
+        budget.0 += share.0;
+        if !improve_layout(contest, contender, order, budget)? {
+            return Ok(());
+        }
+        step = 0.25;
+    }
+}
+
+/// Goes to a better layout nearby while there is one, with the policy as it is; whether it did.
+fn improve_layout(
+    contest: &Contest,
+    contender: &mut Contender,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Result<bool> {
+    let mut improved = false;
+    'better: loop {
+        for layout in neighbours(contest.estimator, &contender.layout).into_iter().take(NEIGHBOURS)
+        {
+            if budget.0 == 0 {
+                break 'better;
+            }
+            let costs = contest.costs(&layout)?;
+            let instance =
+                Instance::new(contest.input, &layout.placement, &costs, &contender.reserved);
+            let Scored { policy, .. } = &contender.scored;
+            if let Some(scored) = score(&instance, policy, Some(&contender.scored), order, budget) {
+                (contender.layout, contender.costs, contender.scored) = (layout, costs, scored);
+                improved = true;
+                continue 'better;
+            }
+        }
+        break;
+    }
+    Ok(improved)
+}
+
+/// Offers the contender's plan. What parcels take is known only then: where that is too much, the
+/// order is made again with as many bytes less.
+fn prove(
+    contest: &Contest,
+    contender: &mut Contender,
+    order: &mut Order,
+    record: &mut Record,
+) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let Some(plan) = try_plan(contest, contender, order) else { break };
+        let verdict = record.offer(plan, &contender.layout, &contender.costs)?;
+        let Verdict::Exceeds(memory) = verdict else { break };
+        for (d, memory) in memory.iter().enumerate() {
+            let excess = memory.peak_bytes().saturating_sub(contest.input.memory_limits[d]);
+            let reserved = contender.reserved[d].saturating_add(excess);
+            contender.reserved[d] = reserved.max(memory.channel_bytes);
+        }
+    }
+    Ok(())
+}
+
+fn plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Plan {
+    try_plan(contest, contender, order).expect("the policy ran in this memory before")
+}
+
+fn try_plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Option<Plan> {
+    let instance = contest.instance(contender);
+    dispatch(&instance, &contender.scored.policy, f64::INFINITY, order)?;
+    Some(Plan {
+        schedule: "auto".into(),
+        microbatches: contest.input.microbatches,
+        placement: contender.layout.placement.clone(),
+        lanes: order.lanes(),
+    })
+}
+
+impl Contest<'_> {
+    fn costs(&self, layout: &Layout) -> Result<Costs> {
+        let costs = (self.price)(&layout.placement, &layout.cuts)?;
+        costs.check(layout.cuts.len())?;
+        Ok(costs)
+    }
+
+    fn instance(&self, contender: &Contender) -> Instance {
+        let Contender { layout, costs, reserved, .. } = contender;
+        Instance::new(self.input, &layout.placement, costs, reserved)
+    }
+}
+
+/// How many layouts are tried with many policies, and how many of these are refined.
+const HALF_FINAL: usize = 6;
+const FINAL: usize = 3;
+const MOST_CHUNKS: usize = 4;
+/// One part in so many of the budget finds the layouts.
+const LAYOUTS_SHARE: u64 = 4;
+/// How many of a layout's neighbours are priced and run.
+const NEIGHBOURS: usize = 32;
+/// How often a plan may be made again to fit.
+const ATTEMPTS: usize = 4;
