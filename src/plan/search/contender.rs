@@ -1,5 +1,7 @@
 //! Layouts that compete: all are tried a little, the better ones more.
 
+use std::cmp::Ordering;
+
 use super::bound::Estimator;
 use super::dispatch::{Order, dispatch};
 use super::improve::{Budget, Scored, best_of, improve, score};
@@ -42,7 +44,8 @@ pub(super) fn compete(
     for layout in layouts(&contest, budget)? {
         contenders.extend(contender(&contest, layout, &mut order, budget)?);
     }
-    keep_best(&mut contenders, HALF_FINAL);
+    contenders.sort_by(by_makespan);
+    contenders.truncate(HALF_FINAL);
     for contender in &mut contenders {
         let instance = contest.instance(contender);
         let found = best_of(&instance, &policy::many(&instance), &mut order, budget);
@@ -50,9 +53,12 @@ pub(super) fn compete(
             contender.scored = found;
         }
     }
-    keep_best(&mut contenders, FINAL);
-    for (left, contender) in (1..=contenders.len() as u64).rev().zip(&mut contenders) {
-        let mut share = budget.take(left);
+    contenders.sort_by(by_makespan);
+    for (place, contender) in (0..).zip(&mut contenders) {
+        if place >= FINAL && budget.0 == 0 {
+            break;
+        }
+        let mut share = budget.take(FINAL.saturating_sub(place).max(1));
         refine(&contest, contender, &mut order, &mut share)?;
         prove(&contest, contender, &mut order, record)?;
         budget.0 += share.0;
@@ -60,9 +66,8 @@ pub(super) fn compete(
     Ok(())
 }
 
-fn keep_best(contenders: &mut Vec<Contender>, count: usize) {
-    contenders.sort_by(|a, b| a.scored.makespan.total_cmp(&b.scored.makespan));
-    contenders.truncate(count);
+fn by_makespan(one: &Contender, other: &Contender) -> Ordering {
+    one.scored.makespan.total_cmp(&other.scored.makespan)
 }
 
 /// Promising layouts of every pattern that there are enough blocks for: a line, loops, a fold.
@@ -206,9 +211,10 @@ impl Contest<'_> {
     }
 }
 
-/// How many layouts are tried with many policies, and how many of these are refined.
+/// How many layouts are tried with many policies.
 const HALF_FINAL: usize = 6;
-const FINAL: usize = 3;
+/// How many of these share the budget for refinement. The others get what is left of it.
+const FINAL: u64 = 3;
 const MOST_CHUNKS: usize = 4;
 /// One part in so many of the budget finds the layouts.
 const LAYOUTS_SHARE: u64 = 4;

@@ -307,3 +307,110 @@ fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: us
     receiver.wakes = receiver.wakes.min(receiver.free.max(at));
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::search::SearchInput;
+    use crate::plan::{
+        BoundaryCost, Costs, DeviceId, Placement, Plan, StageBytes, StageCost, check, simulate,
+    };
+    use proptest::array::{uniform3, uniform7};
+    use proptest::prelude::*;
+
+    fn any_stage() -> impl Strategy<Value = StageCost> {
+        (uniform3(0u32..9), uniform7(0u64..40)).prop_map(|(times, bytes)| {
+            let [forward, backward_input, backward_weight] = times.map(f64::from);
+            let [
+                fixed,
+                forward_for_b,
+                forward_for_w,
+                backward_for_w,
+                working_f,
+                working_b,
+                working_w,
+            ] = bytes;
+            let bytes = StageBytes {
+                fixed,
+                forward_for_b,
+                forward_for_w,
+                backward_for_w,
+                working_f,
+                working_b,
+                working_w,
+            };
+            StageCost { forward, backward_input, backward_weight, bytes }
+        })
+    }
+
+    fn any_boundary() -> impl Strategy<Value = BoundaryCost> {
+        (0u32..3).prop_map(|transfer| BoundaryCost {
+            transfer: f64::from(transfer),
+            ..BoundaryCost::default()
+        })
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            cycle in 0.0..30.0,
+            offsets in prop::collection::vec(uniform3(-200.0..200.0), 8),
+            ahead in prop::collection::vec(1u32..6, 8),
+            patience in 0.0..1.0,
+        ) -> Policy {
+            Policy { cycle, offsets, ahead, patience }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn any_policy_gives_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
+            placement in prop::sample::select(vec![
+                vec![0], vec![0, 1, 2], vec![2, 0, 1, 2, 0, 1], vec![1, 0, 0, 1], vec![0, 1, 0, 1, 0, 1],
+                vec![0, 1, 2, 2, 1, 0],
+            ]),
+            microbatches in 1u32..9,
+            stages in prop::collection::vec(any_stage(), 6),
+            boundaries in prop::collection::vec(any_boundary(), 5),
+            policy in any_policy(),
+            spare in uniform3(0u64..200),
+        ) {
+            let n = placement.len();
+            let placement = Placement { stages: placement.into_iter().map(DeviceId).collect() };
+            let costs = Costs {
+                stages: stages[..n].to_vec(),
+                boundaries: boundaries[..n - 1].to_vec(),
+                buffers: Vec::new(),
+            };
+            let mut input = SearchInput {
+                blocks: Vec::new(), crossings: Vec::new(), marks: Vec::new(), microbatches,
+                memory_limits: Vec::new(),
+            };
+            let unlimited = Instance::new(&input, &placement, &costs, &[0; 3]);
+            // Room for one microbatch, and some to spare.
+            input.memory_limits = unlimited
+                .devices
+                .iter()
+                .zip(spare)
+                .map(|(device, spare)| {
+                    let fixed = device.chunks.iter().map(|s| costs.stages[*s].bytes.fixed);
+                    fixed.sum::<u64>() + device.stash + device.headroom + spare
+                })
+                .collect();
+            let instance = Instance::new(&input, &placement, &costs, &[0; 3]);
+            let mut order = Order::default();
+            let makespan = dispatch(&instance, &policy, f64::INFINITY, &mut order);
+            prop_assert!(makespan.is_some(), "locked in at {} actions", order.dispatched());
+            let lanes = order.lanes();
+            let plan = Plan { schedule: "test".into(), microbatches, placement, lanes };
+            let simulation = simulate(&check(plan).unwrap(), &costs).unwrap();
+            // Times are whole numbers, so sums are exact.
+            prop_assert_eq!(makespan.unwrap(), simulation.bubble.makespan);
+            for (memory, limit) in simulation.memory.iter().zip(&input.memory_limits) {
+                prop_assert!(memory.peak_bytes() <= *limit);
+            }
+            let cutoff = makespan.unwrap();
+            prop_assert!(dispatch(&instance, &policy, cutoff, &mut order).is_none());
+        }
+    }
+}
