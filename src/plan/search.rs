@@ -32,6 +32,7 @@ use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
 use bound::Estimator;
 use improve::Budget;
+use layout::cuts_of;
 use record::Record;
 
 pub use families::BestFamily;
@@ -89,6 +90,8 @@ pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
 pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
     check_input(input)?;
     let estimator = Estimator::new(input);
+    // Whether the marks can be used, and are enough.
+    cuts_of(&estimator, &Placement::linear(input.blocks.len() as u32))?;
     let mut record = Record::new(&input.memory_limits);
     let best_family = families::prove(input, &estimator, price, &mut record)?;
     let mut budget = Budget::new(input);
@@ -128,22 +131,24 @@ fn check_input(input: &SearchInput) -> Result<()> {
     if limits != 0 && limits != p {
         return bad(format!("{limits} memory limits for {p} devices"));
     }
+    let usable = |time: f64| time.is_finite() && time >= 0.0;
     let mut longest = 0.0f64;
     for (device, blocks) in (0u32..).map(DeviceId).zip(&input.blocks) {
-        let whole = Costs {
-            stages: blocks.clone(),
-            boundaries: input.crossings.clone(),
-            buffers: Vec::new(),
-        };
-        whole.check(n).map_err(|mut error| {
-            error.problem = format!("device {device}, blocks as stages: {}", error.problem);
-            error
-        })?;
+        for (k, block) in blocks.iter().enumerate() {
+            let times = [block.forward, block.backward_input, block.backward_weight];
+            if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+                return bad(format!("block {k} on device {device}: {time} is not a time"));
+            }
+        }
         let times = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight);
         longest = longest.max(times.sum());
     }
-    let transfers: f64 = input.crossings.iter().map(|crossing| crossing.transfer).sum();
-    if !((longest + transfers) * f64::from(input.microbatches) * p as f64).is_finite() {
+    let transfers = || input.crossings.iter().map(|crossing| crossing.transfer);
+    if let Some(time) = transfers().find(|time| !usable(*time)) {
+        return bad(format!("{time} is not a transfer time"));
+    }
+    longest += transfers().sum::<f64>();
+    if !(longest * f64::from(input.microbatches) * p as f64).is_finite() {
         return bad("the times add up to more than a number can hold".into());
     }
     Ok(())
