@@ -95,7 +95,7 @@ pub(super) fn change_count(stages: usize) -> usize {
 /// on to every stage alone.
 pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Option<Policy> {
     let mut changed = policy.clone();
-    let sign = if index % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = if index.is_multiple_of(2) { 1.0 } else { -1.0 };
     let Some(index) = index.checked_sub(CHANGES_OF_ALL) else {
         changed.patience = (policy.patience + sign * step / 2.0).clamp(0.0, 1.0);
         return (changed != *policy).then_some(changed);
