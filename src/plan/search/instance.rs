@@ -37,6 +37,8 @@ pub(super) struct Device {
     pub work: f64,
     /// Bytes for stash and working memory.
     pub room: u64,
+    /// The most that W of any chunk needs while it runs.
+    pub working_w: u64,
     /// The most that B, W or a further F of any chunk needs for a while on top of the stash.
     pub headroom: u64,
     /// Bytes of a microbatch between F and B in all chunks.
@@ -60,6 +62,10 @@ impl Instance {
             let sum = |of: &dyn Fn(&Stage) -> u64| {
                 chunks.iter().map(|s| of(&stages[*s])).fold(0, u64::saturating_add)
             };
+            let most = |of: &dyn Fn(&Stage) -> u64| {
+                chunks.iter().map(|s| of(&stages[*s])).max().unwrap_or(0)
+            };
+            let working_w = most(&|stage| stage.bytes.working_w);
             let fixed = sum(&|stage| stage.bytes.fixed);
             let room = input.memory_limits.get(d).map_or(u64::MAX, |limit| {
                 match costs.buffers.get(d).copied().flatten() {
@@ -72,7 +78,8 @@ impl Instance {
             Device {
                 work: chunks.iter().map(|s| stages[*s].time.iter().sum::<f64>()).sum(),
                 room,
-                headroom: chunks.iter().map(|s| headroom(&stages[*s])).max().unwrap_or(0),
+                working_w,
+                headroom: most(&|stage| headroom(stage, working_w)),
                 stash: sum(&|stage| stage.after_f),
                 chunks,
             }
@@ -112,9 +119,10 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
     }
 }
 
-fn headroom(stage: &Stage) -> u64 {
+/// `working_w` is the most that W of any chunk of the device needs: a deferred W may be any of them.
+fn headroom(stage: &Stage, working_w: u64) -> u64 {
     let bytes = &stage.bytes;
     let grown_by_b = bytes.backward_for_w.saturating_sub(bytes.forward_for_b);
     let f = bytes.working_f.saturating_sub(stage.after_f);
-    f.max(bytes.working_b).max(grown_by_b.saturating_add(bytes.working_w))
+    f.max(bytes.working_b).max(grown_by_b.saturating_add(working_w))
 }
