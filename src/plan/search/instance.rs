@@ -39,7 +39,8 @@ pub(super) struct Device {
     pub room: u64,
     /// The most that W of any chunk needs while it runs.
     pub working_w: u64,
-    /// The most that B, W or a further F of any chunk needs for a while on top of the stash.
+    /// The most that a microbatch of any chunk needs on top of its stash while it finishes: for a
+    /// further F, for B, and for W directly after B.
     pub headroom: u64,
     /// Bytes of a microbatch between F and B in all chunks.
     pub stash: u64,
@@ -65,7 +66,6 @@ impl Instance {
             let most = |of: &dyn Fn(&Stage) -> u64| {
                 chunks.iter().map(|s| of(&stages[*s])).max().unwrap_or(0)
             };
-            let working_w = most(&|stage| stage.bytes.working_w);
             let fixed = sum(&|stage| stage.bytes.fixed);
             let room = input.memory_limits.get(d).map_or(u64::MAX, |limit| {
                 match costs.buffers.get(d).copied().flatten() {
@@ -78,8 +78,8 @@ impl Instance {
             Device {
                 work: chunks.iter().map(|s| stages[*s].time.iter().sum::<f64>()).sum(),
                 room,
-                working_w,
-                headroom: most(&|stage| headroom(stage, working_w)),
+                working_w: most(&|stage| stage.bytes.working_w),
+                headroom: most(&headroom),
                 stash: sum(&|stage| stage.after_f),
                 chunks,
             }
@@ -119,10 +119,9 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
     }
 }
 
-/// `working_w` is the most that W of any chunk of the device needs: a deferred W may be any of them.
-fn headroom(stage: &Stage, working_w: u64) -> u64 {
+fn headroom(stage: &Stage) -> u64 {
     let bytes = &stage.bytes;
-    let grown_by_b = bytes.backward_for_w.saturating_sub(bytes.forward_for_b);
     let f = bytes.working_f.saturating_sub(stage.after_f);
-    f.max(bytes.working_b).max(grown_by_b.saturating_add(working_w))
+    let w = bytes.backward_for_w.saturating_add(bytes.working_w);
+    f.max(bytes.working_b).max(w.saturating_sub(bytes.forward_for_b))
 }
