@@ -12,6 +12,7 @@ use super::{Price, SearchInput, policy};
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::plan::check::check;
+use crate::plan::placement::Placement;
 use crate::plan::simulate::{Costs, simulate};
 
 /// A layout at its costs, and the best policy for it so far.
@@ -98,7 +99,7 @@ fn contender(
     budget: &mut Budget,
 ) -> Result<Option<Contender>> {
     let costs = contest.costs(&layout)?;
-    let reserved = vec![0; contest.input.blocks.len()];
+    let reserved = usual_parcels(&layout.placement, &costs);
     let instance = Instance::new(contest.input, &layout.placement, &costs, &reserved);
     let policies = policy::few(&instance);
     let Some(scored) = best_of(&instance, &policies, order, budget) else { return Ok(None) };
@@ -106,11 +107,29 @@ fn contender(
     if contest.input.memory_limits.is_empty() {
         return Ok(Some(contender));
     }
-    let plan = check(plan(contest, &contender, order))?;
-    let memory = simulate(&plan, &contender.costs)?.memory;
+    // With as much room for parcels as this plan needs.
+    let plan = try_plan(contest, &contender, order).expect("the policy has just run");
+    let memory = simulate(&check(plan)?, &contender.costs)?.memory;
+    let usual = contender.reserved;
     contender.reserved = memory.iter().map(|device| device.channel_bytes).collect();
-    let scored = best_of(&contest.instance(&contender), &policies, order, budget);
-    Ok(scored.map(|scored| Contender { scored, ..contender }))
+    match best_of(&contest.instance(&contender), &policies, order, budget) {
+        Some(scored) => contender.scored = scored,
+        None => contender.reserved = usual,
+    }
+    Ok(Some(contender))
+}
+
+/// Bytes on every device for two parcels on every link to it.
+fn usual_parcels(placement: &Placement, costs: &Costs) -> Vec<u64> {
+    let mut bytes = vec![0u64; placement.device_count()];
+    for link in placement.links() {
+        let boundary = &costs.boundaries[link.boundary()];
+        let parcel =
+            if link.is_forward() { boundary.activation_bytes } else { boundary.gradient_bytes };
+        let held = &mut bytes[placement.device(link.to).index()];
+        *held = held.saturating_add(parcel.saturating_mul(2));
+    }
+    bytes
 }
 
 /// Improves the policy and the layout in turn, while that helps and the budget lasts.
@@ -181,10 +200,6 @@ fn prove(
         }
     }
     Ok(())
-}
-
-fn plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Plan {
-    try_plan(contest, contender, order).expect("the policy ran in this memory before")
 }
 
 fn try_plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Option<Plan> {
