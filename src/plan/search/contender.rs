@@ -60,9 +60,11 @@ pub(super) fn compete(
             break;
         }
         let mut share = budget.take(FINAL.saturating_sub(place).max(1));
+        let mut last = share.take(PROOF_SHARE);
         refine(&contest, contender, &mut order, &mut share)?;
-        prove(&contest, contender, &mut order, record)?;
-        budget.0 += share.0;
+        last.0 += share.0;
+        prove(&contest, contender, &mut order, &mut last, record)?;
+        budget.0 += last.0;
     }
     Ok(())
 }
@@ -139,7 +141,7 @@ fn refine(
     order: &mut Order,
     budget: &mut Budget,
 ) -> Result<()> {
-    let mut step = 1.0;
+    let mut step = FIRST_STEP;
     loop {
         let instance = contest.instance(contender);
         let mut share = budget.take(2);
@@ -148,7 +150,7 @@ fn refine(
         if !improve_layout(contest, contender, order, budget)? {
             return Ok(());
         }
-        step = 0.25;
+        step = LATER_STEP;
     }
 }
 
@@ -182,15 +184,16 @@ fn improve_layout(
 }
 
 /// Offers the contender's plan. What parcels take is known only then: where that is too much, the
-/// order is made again with as many bytes less.
+/// search for an order goes on with as many bytes less.
 fn prove(
     contest: &Contest,
     contender: &mut Contender,
     order: &mut Order,
+    budget: &mut Budget,
     record: &mut Record,
 ) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        let Some(plan) = try_plan(contest, contender, order) else { break };
+    for left in (1..=ATTEMPTS).rev() {
+        let plan = try_plan(contest, contender, order).expect("the policy has run before");
         let verdict = record.offer(plan, &contender.layout, &contender.costs)?;
         let Verdict::Exceeds(memory) = verdict else { break };
         for (d, memory) in memory.iter().enumerate() {
@@ -198,6 +201,13 @@ fn prove(
             let reserved = contender.reserved[d].saturating_add(excess);
             contender.reserved[d] = reserved.max(memory.channel_bytes);
         }
+        let instance = contest.instance(contender);
+        let policy = contender.scored.policy.clone();
+        let Some(scored) = score(&instance, &policy, None, order, budget) else { break };
+        contender.scored = scored;
+        let mut share = budget.take(left);
+        improve(&instance, &mut contender.scored, LATER_STEP, order, &mut share);
+        budget.0 += share.0;
     }
     Ok(())
 }
@@ -236,4 +246,9 @@ const LAYOUTS_SHARE: u64 = 4;
 /// How many of a layout's neighbours are priced and run.
 const NEIGHBOURS: usize = 32;
 /// How often a plan may be made again to fit.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: u64 = 4;
+/// One part in so many of a contender's budget is kept for that.
+const PROOF_SHARE: u64 = 4;
+/// In cycles, of a policy that is new and of one that was improved before.
+const FIRST_STEP: f64 = 1.0;
+const LATER_STEP: f64 = 0.25;
