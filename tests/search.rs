@@ -1,5 +1,5 @@
-//! Promise: `auto` gives a legal plan within the memory limits, never behind a named family, and the
-//! same one every time; where nothing fits or the costs cannot be used, an error says so.
+//! Promise: `auto` gives a legal plan within the memory limits, never behind a named family, and
+//! the same one every time; where nothing fits or the costs cannot be used, an error says so.
 
 use std::ops::Range;
 
@@ -43,10 +43,14 @@ prop_compose! {
         let n = devices * blocks_per_device;
         let block = |speed: f64, k: usize| {
             let [f, b, w] = times[k].map(|time: f64| time / speed);
-            let [fixed, forward_for_b, forward_for_w, backward_for_w, working_f, working_b, working_w] =
-                bytes[k];
             let bytes = StageBytes {
-                fixed, forward_for_b, forward_for_w, backward_for_w, working_f, working_b, working_w,
+                fixed: bytes[k][0],
+                forward_for_b: bytes[k][1],
+                forward_for_w: bytes[k][2],
+                backward_for_w: bytes[k][3],
+                working_f: bytes[k][4],
+                working_b: bytes[k][5],
+                working_w: bytes[k][6],
             };
             StageCost { forward: f, backward_input: b, backward_weight: w, bytes }
         };

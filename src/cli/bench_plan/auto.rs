@@ -1,8 +1,8 @@
 //! How good the plans of `auto` are: on drawn cases, against the lower bound and the families.
 //!
 //! A case has p devices, 2p to 4p microbatches and 4 to 8 blocks per device. F, B and W of a block
-//! take 1, each times a factor of its own in 0.7 to 1.4; its bytes vary likewise. A device is 0.5 to
-//! 2 times as fast. All devices have the same memory: a multiple of what 1F1B needs on its
+//! take 1, each times a factor of its own in 0.7 to 1.4; its bytes vary likewise. A device is 0.5
+//! to 2 times as fast. All devices have the same memory: a multiple of what 1F1B needs on its
 //! hungriest device, on the cut that `place` gives it.
 
 use std::fmt;

@@ -6,31 +6,37 @@ use super::instance::{B, F, Instance};
 /// How a policy differs from the unhindered timetable.
 #[derive(Debug, Clone, Copy)]
 struct Variant {
-    /// Times of the unhindered number of microbatches between F and B.
+    /// How many microbatches are between F and B: so many times as in the unhindered timetable...
     ahead_factor: f64,
-    /// Further microbatches between F and B.
+    /// ...and so many more.
     ahead_more: u32,
-    /// Every B that is ready comes before every F.
+    /// Whether every B that is ready comes before every F.
     b_first: bool,
-    /// In cycles after B; W beyond the last B where infinite.
+    /// How many cycles W is due after B.
     w_lag: f64,
+    /// See [`Policy::patience`].
     patience: f64,
 }
+
+const NO_LIMIT: f64 = f64::INFINITY;
 
 /// Policies to try on every layout.
 pub(super) fn few(instance: &Instance) -> Vec<Policy> {
     let base =
-        Variant { ahead_factor: 1.0, ahead_more: 1, b_first: true, w_lag: 1e6, patience: 0.5 };
+        Variant { ahead_factor: 1.0, ahead_more: 1, b_first: true, w_lag: NO_LIMIT, patience: 0.5 };
     let more = Variant { ahead_factor: 1.5, ..base };
-    let eager = Variant { ahead_factor: 1e6, b_first: false, ..base };
+    let eager = Variant { ahead_factor: NO_LIMIT, b_first: false, ..base };
     policies(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
 }
 
 /// Policies to try on the best layouts.
 pub(super) fn many(instance: &Instance) -> Vec<Policy> {
     let mut variants = Vec::new();
-    for (ahead_factor, ahead_more) in [(1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (2.0, 0), (1e6, 0)] {
-        for (b_first, w_lag) in [(true, 1e6), (true, 1.0), (false, 1e6), (false, 1.0), (false, 0.0)]
+    for (ahead_factor, ahead_more) in
+        [(1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (2.0, 0), (NO_LIMIT, 0)]
+    {
+        for (b_first, w_lag) in
+            [(true, NO_LIMIT), (true, 1.0), (false, NO_LIMIT), (false, 1.0), (false, 0.0)]
         {
             for patience in [0.0, 0.5, 1.0] {
                 variants.push(Variant { ahead_factor, ahead_more, b_first, w_lag, patience });
@@ -45,15 +51,16 @@ fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
     let ready = unhindered(instance);
     let mut policies: Vec<Policy> = Vec::new();
     for variant in variants {
+        // Further apart than any two microbatches.
         let far = (instance.microbatches + 1) as f64 * cycle;
         let offsets = ready.iter().map(|[f, b]| {
             let b_offset = if variant.b_first { b - far } else { *b };
-            [*f, b_offset, b + (variant.w_lag * cycle).min(far)]
+            [*f, b_offset, b + far.min(variant.w_lag * cycle)]
         });
         let ahead = ready.iter().map(|[f, b]| {
             let cycles = if cycle > 0.0 { ((b - f) / cycle).floor() + 1.0 } else { 1.0 };
             // A cast saturates.
-            (cycles * variant.ahead_factor) as u32 + variant.ahead_more
+            ((cycles * variant.ahead_factor) as u32).saturating_add(variant.ahead_more)
         });
         let policy = Policy {
             cycle,
