@@ -138,7 +138,7 @@ impl<'a> Estimator<'a> {
 }
 
 /// How much the mean of all devices' bounds counts.
-const OTHERS: f64 = 0.05;
+pub(super) const OTHERS: f64 = 0.05;
 
 /// Beyond every time, so that less excess is better. Times are in any unit; a search never depends
 /// on a bound alone.

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::plan::action::DeviceId;
 use crate::plan::place::{BlockCost, PlaceOptions, place};
 use crate::plan::placement::Placement;
+use crate::plan::simulate::StageCost;
 
 /// A placement, and the blocks of each of its stages.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +41,17 @@ pub(super) fn orders_of(
     let mut fastest_first = given.clone();
     fastest_first.sort_by(|a, b| estimator.whole(*a).total_cmp(&estimator.whole(*b)));
     let slowest_first: Vec<usize> = fastest_first.iter().rev().copied().collect();
+    let same = |one: &[usize], other: &[usize]| {
+        one.iter().zip(other).all(|(one, other)| !differ(estimator, *one, *other))
+    };
+    let mut orders: Vec<Vec<usize>> = Vec::new();
+    for order in [given, fastest_first, slowest_first] {
+        if !orders.iter().any(|other| same(&order, other)) {
+            orders.push(order);
+        }
+    }
     let mut found: Vec<(f64, Draft)> = Vec::new();
-    for (left, order) in [3, 2, 1].into_iter().zip([given, fastest_first, slowest_first]) {
+    for (left, order) in (1..=orders.len() as u64).rev().zip(orders) {
         let mut share = budget.take(left);
         let (bound, draft) = improve_order(estimator, pattern, order, &mut share)?;
         budget.0 += share.0;
@@ -160,7 +170,7 @@ fn improve_cuts(
 /// The cut of [`place`], with devices as fast as they are on all blocks together.
 fn placed(estimator: &Estimator, placement: &Placement) -> Result<Draft> {
     let input = estimator.input;
-    let block = |block: &crate::plan::StageCost| BlockCost {
+    let block = |block: &StageCost| BlockCost {
         forward: block.forward,
         backward_input: block.backward_input,
         backward_weight: block.backward_weight,
@@ -248,3 +258,77 @@ const LONGEST_RUN: usize = 4;
 const WORTHWHILE: f64 = 1e-3;
 /// In the time that dispatching an action takes, a bound gets this far.
 const STAGES_PER_ACTION: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::search::SearchInput;
+    use crate::plan::search::bound::OTHERS;
+    use crate::plan::{BoundaryCost, Costs, Schedule, check, generate, simulate, sum_of_blocks};
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn any_input()(
+            devices in 1usize..5,
+            blocks_per_device in 1usize..5,
+            times in prop::collection::vec(0.1..2.0, 16),
+            speeds in prop::collection::vec(0.5..2.0, 4),
+            transfer in 0.0..0.5,
+            marks in prop::collection::btree_set(1usize..16, 3..12),
+        ) -> SearchInput {
+            let n = devices * blocks_per_device;
+            let block = |k: usize, speed: f64| StageCost {
+                forward: times[k] / speed,
+                backward_input: 1.0 / speed,
+                backward_weight: times[15 - k] / speed,
+                ..StageCost::default()
+            };
+            let on = |speed: &f64| (0..n).map(|k| block(k, *speed)).collect();
+            let marks: Vec<usize> = marks.into_iter().filter(|k| *k < n).collect();
+            SearchInput {
+                blocks: speeds[..devices].iter().map(on).collect(),
+                crossings: vec![BoundaryCost { transfer, ..BoundaryCost::default() }; n - 1],
+                marks: if marks.len() < devices { Vec::new() } else { marks },
+                microbatches: 5,
+                memory_limits: Vec::new(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn layouts_have_all_blocks_in_order_and_cuts_where_they_are_allowed(input in any_input()) {
+            let estimator = Estimator::new(&input);
+            let (p, n) = (input.blocks.len(), input.blocks[0].len());
+            let folded: Vec<usize> = (0..p).chain((0..p).rev()).collect();
+            for pattern in [(0..p).collect(), folded] {
+                if !estimator.can_fill(pattern.len()) {
+                    continue;
+                }
+                let mut layouts = orders_of(&estimator, &pattern, &mut Budget(10_000)).unwrap();
+                layouts.extend(neighbours(&estimator, &layouts[0]));
+                for Layout { placement, cuts } in layouts {
+                    prop_assert_eq!(placement.device_count(), p);
+                    prop_assert!(cuts.iter().all(|cut| !cut.is_empty()));
+                    let covered: Vec<usize> = cuts.iter().cloned().flatten().collect();
+                    prop_assert_eq!(covered, (0..n).collect::<Vec<_>>());
+                    let marked = |cut: &Range<usize>| input.marks.contains(&cut.start);
+                    prop_assert!(input.marks.is_empty() || cuts[1..].iter().all(marked));
+                }
+            }
+        }
+
+        #[test]
+        fn without_a_memory_limit_a_bound_is_no_more_than_the_lower_bound(input in any_input()) {
+            let estimator = Estimator::new(&input);
+            let plan = generate(Schedule::GPipe, input.blocks.len() as u32, input.microbatches);
+            let plan = check(plan.unwrap()).unwrap();
+            for layout in cuts_of(&estimator, &plan.plan().placement).unwrap() {
+                let costs: Costs = sum_of_blocks(&input, &layout.placement, &layout.cuts).unwrap();
+                let lower_bound = simulate(&plan, &costs).unwrap().lower_bound;
+                let bound = estimator.bound(&draft(&estimator, &layout), &mut Vec::new());
+                prop_assert!(bound <= lower_bound * (1.0 + OTHERS) + 1e-9);
+            }
+        }
+    }
+}
