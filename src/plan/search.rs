@@ -22,6 +22,7 @@ mod layout;
 mod policy;
 mod price;
 mod record;
+mod room;
 
 use std::ops::Range;
 
