@@ -1,6 +1,6 @@
 //! How good the plans of `auto` are: on drawn cases, against the lower bound and the families.
 //!
-//! A case has p devices, 2p to 4p microbatches and 4 to 8 blocks per device. F, B and W of a block
+//! A case has p devices, p to 4p microbatches and 4 to 8 blocks per device. F, B and W of a block
 //! take 1, each times a factor of its own in 0.7 to 1.4; its bytes vary likewise. A device is 0.5
 //! to 2 times as fast. All devices have the same memory: a multiple of what 1F1B needs on its
 //! hungriest device, on the cut that `place` gives it.
@@ -99,7 +99,7 @@ fn outcome(seed: u64, memory: f64) -> Result<Outcome> {
 fn case(seed: u64, memory: f64) -> Result<(SearchInput, f64)> {
     let mut draw = Draw { seed, count: 0 };
     let p = DEVICES[seed as usize % DEVICES.len()];
-    let microbatches = draw.whole(2 * p, 4 * p) as u32;
+    let microbatches = draw.whole(p, 4 * p) as u32;
     let n = p * draw.whole(4, 8);
     let speeds: Vec<f64> = (0..p).map(|_| draw.between(0.5, 2.0)).collect();
     let blocks: Vec<StageCost> = (0..n).map(|_| block(&mut draw)).collect();

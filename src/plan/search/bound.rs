@@ -26,12 +26,17 @@ pub(super) struct Draft {
 /// What a layout asks of one device.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Load {
+    /// Whether the device holds one of the stages seen so far.
+    seen: bool,
     /// Time from the step's start to F of the device's lowest stage, and from B of that stage to
     /// the step's end.
     head: f64,
     tail: f64,
+    /// Time from the start of the first B of the device's highest stage to the step's end.
+    return_path: f64,
     /// Times of a microbatch.
-    work: f64,
+    f: f64,
+    b: f64,
     w: f64,
     fixed: f64,
     /// Bytes of a microbatch.
@@ -88,7 +93,8 @@ impl<'a> Estimator<'a> {
         let path = self.weigh(draft, loads);
         let (mut most, mut squares) = (0.0f64, 0.0);
         for (d, load) in loads.iter().enumerate() {
-            let work = load.head + m * load.work + (load.tail - m * load.w).max(0.0);
+            let b_starts = (load.head + m * load.f).max(path - load.return_path);
+            let work = b_starts + m * load.b + (m * load.w).max(load.tail);
             let memory = self.input.memory_limits.get(d).map_or(0.0, |limit| {
                 let room = *limit as f64 - load.fixed;
                 if room >= load.stash && room > 0.0 {
@@ -122,10 +128,12 @@ impl<'a> Estimator<'a> {
                 tail += transfer;
             }
             let load = &mut loads[device];
-            if load.work == 0.0 {
-                (load.head, load.tail) = (head, tail);
+            if !load.seen {
+                (load.seen, load.head, load.tail) = (true, head, tail);
             }
-            load.work += f + b + w;
+            load.return_path = b + tail;
+            load.f += f;
+            load.b += b;
             load.w += w;
             load.fixed += fixed;
             load.stash += stash;
