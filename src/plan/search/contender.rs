@@ -46,7 +46,7 @@ pub(super) fn compete(
         contenders.extend(contender(&contest, layout, &mut order, budget)?);
     }
     contenders.sort_by(by_makespan);
-    contenders.truncate(HALF_FINAL);
+    contenders.truncate(SEMIFINALISTS);
     for contender in &mut contenders {
         let instance = contest.instance(contender);
         let found = best_of(&instance, &policy::many(&instance), &mut order, budget);
@@ -56,10 +56,10 @@ pub(super) fn compete(
     }
     contenders.sort_by(by_makespan);
     for (place, contender) in (0..).zip(&mut contenders) {
-        if place >= FINAL && budget.0 == 0 {
+        if place >= FINALISTS && budget.0 == 0 {
             break;
         }
-        let mut share = budget.take(FINAL.saturating_sub(place).max(1));
+        let mut share = budget.take(FINALISTS.saturating_sub(place).max(1));
         let mut last = share.take(PROOF_SHARE);
         refine(&contest, contender, &mut order, &mut share)?;
         last.0 += share.0;
@@ -110,8 +110,8 @@ fn contender(
         return Ok(Some(contender));
     }
     // With as much room for parcels as this plan needs.
-    let plan = try_plan(contest, &contender, order).expect("the policy has just run");
-    let memory = simulate(&check(plan)?, &contender.costs)?.memory;
+    let plan = check(plan(contest, &contender, order))?;
+    let memory = simulate(&plan, &contender.costs)?.memory;
     let usual = contender.reserved;
     contender.reserved = memory.iter().map(|device| device.channel_bytes).collect();
     match best_of(&contest.instance(&contender), &policies, order, budget) {
@@ -193,7 +193,7 @@ fn prove(
     record: &mut Record,
 ) -> Result<()> {
     for left in (1..=ATTEMPTS).rev() {
-        let plan = try_plan(contest, contender, order).expect("the policy has run before");
+        let plan = plan(contest, contender, order);
         let verdict = record.offer(plan, &contender.layout, &contender.costs)?;
         let Verdict::Exceeds(memory) = verdict else { break };
         for (d, memory) in memory.iter().enumerate() {
@@ -212,15 +212,16 @@ fn prove(
     Ok(())
 }
 
-fn try_plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Option<Plan> {
+fn plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Plan {
     let instance = contest.instance(contender);
-    dispatch(&instance, &contender.scored.policy, f64::INFINITY, order)?;
-    Some(Plan {
+    dispatch(&instance, &contender.scored.policy, f64::INFINITY, order)
+        .expect("the policy has run in this memory before");
+    Plan {
         schedule: "auto".into(),
         microbatches: contest.input.microbatches,
         placement: contender.layout.placement.clone(),
         lanes: order.lanes(),
-    })
+    }
 }
 
 impl Contest<'_> {
@@ -237,9 +238,9 @@ impl Contest<'_> {
 }
 
 /// How many layouts are tried with many policies.
-const HALF_FINAL: usize = 6;
+const SEMIFINALISTS: usize = 6;
 /// How many of these share the budget for refinement. The others get what is left of it.
-const FINAL: u64 = 3;
+const FINALISTS: u64 = 3;
 const MOST_CHUNKS: usize = 4;
 /// One part in so many of the budget finds the layouts.
 const LAYOUTS_SHARE: u64 = 4;
