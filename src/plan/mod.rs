@@ -12,6 +12,7 @@
 mod action;
 mod bounds;
 mod check;
+mod csv;
 mod place;
 mod placement;
 mod progress;
@@ -22,6 +23,7 @@ mod text;
 pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
+pub use csv::{from_csv, to_csv};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

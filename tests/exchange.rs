@@ -1,0 +1,1 @@
+//! Plans leave and come back, and the picture shows what the timeline says.
