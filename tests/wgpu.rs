@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::plan::{FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, StageId, ZB_H1, ZB_H2};
+use zerobubble::plan::{
+    FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, StageId, ZB_H1, ZB_H2, ZB_V,
+};
 use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
 use zerobubble::{Error, Result, Trainer};
 
@@ -55,29 +57,32 @@ fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -
 #[test]
 fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
     let model = gpt(0.1, true);
-    let precisions = [Precision::F32, Precision::F16];
-    for (microbatches, activations) in
-        [1, 3, 8].into_iter().flat_map(|m| precisions.map(|p| (m, p)))
-    {
-        let mut hashes = Vec::new();
-        for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
-            for schedule in families() {
-                let mut trainer = builder(&model)
-                    .devices(devices)
-                    .unwrap()
-                    .schedule(schedule)
-                    .microbatches(microbatches)
-                    .activations(activations)
-                    .build(&batch(0, ROWS))
-                    .unwrap();
-                losses(&mut trainer, STEPS, microbatches as usize);
-                hashes.push((trainer.weights_hash().unwrap(), devices, schedule));
-            }
+    let hash = |devices: &str, family, microbatches, activations| {
+        let mut trainer = builder(&model)
+            .devices(devices)
+            .unwrap()
+            .schedule(family)
+            .microbatches(microbatches)
+            .activations(activations)
+            .build(&batch(0, ROWS))
+            .unwrap();
+        losses(&mut trainer, STEPS, microbatches as usize);
+        trainer.weights_hash().unwrap()
+    };
+    for microbatches in [1, 3, 8] {
+        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F32);
+        let folded = ("gpu:0", &ZB_V);
+        let queues = ["gpu:0x2", "gpu:0x3"].into_iter();
+        for (devices, family) in
+            queues.flat_map(|d| families().map(move |f| (d, f))).chain([folded])
+        {
+            let found = hash(devices, family, microbatches, Precision::F32);
+            assert_eq!(found, expected, "{devices}, {family}, m={microbatches}");
         }
-        let (expected, ..) = hashes[0].clone();
-        for (hash, devices, schedule) in hashes {
-            let what = format!("{devices}, {schedule}, m={microbatches}, {activations}");
-            assert_eq!(hash, expected, "{what}");
+        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F16);
+        for (devices, family) in [("gpu:0x2", &ZB_V), ("gpu:0x3", &ZB_H1)] {
+            let found = hash(devices, family, microbatches, Precision::F16);
+            assert_eq!(found, expected, "{devices}, {family}, m={microbatches}, f16");
         }
     }
 }
