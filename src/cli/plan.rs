@@ -164,15 +164,13 @@ impl Moves {
 
 impl fmt::Display for Moves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let links: Vec<String> =
-            self.links.iter().map(|of| format!("{} {}", of.link, bytes(of.bytes))).collect();
         write!(f, "{} a step", bytes(self.total_bytes))?;
-        if !links.is_empty() {
-            write!(f, " (stages {}", links.join(", "))?;
-            if self.shared_bytes > 0 {
-                write!(f, "; shared parameters {}", bytes(self.shared_bytes))?;
-            }
-            write!(f, ")")?;
+        let most = self.links.iter().map(|link| link.bytes).max();
+        if let Some(most) = most {
+            write!(f, ", at most {} on each of {} links", bytes(most), self.links.len())?;
+        }
+        if self.shared_bytes > 0 {
+            write!(f, ", {} for shared parameters", bytes(self.shared_bytes))?;
         }
         if self.all_reduce_bytes > 0 {
             write!(f, "; an all-reduce of all gradients {}", bytes(self.all_reduce_bytes))?;
