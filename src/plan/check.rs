@@ -11,6 +11,9 @@ use super::progress::{self, Step};
 use crate::error::{Error, Result};
 
 /// Proves that `plan` can run: complete, in order, on the right devices, free of deadlock.
+///
+/// A plan without any backward work is complete when every F is there; it only evaluates. Any
+/// other needs F, B and W, or F and BW, of every stage for every microbatch.
 pub fn check(plan: Plan) -> Result<CheckedPlan> {
     check_sizes(&plan)?;
     let fused = check_lanes(&plan)?;
@@ -23,7 +26,8 @@ pub fn check(plan: Plan) -> Result<CheckedPlan> {
 #[derive(Debug, Clone)]
 pub struct CheckedPlan {
     plan: Plan,
-    /// Whether stage s runs BW on microbatch k, at `s * microbatches + k`.
+    /// Whether stage s runs BW on microbatch k, at `s * microbatches + k`. Empty where there is no
+    /// backward work.
     fused: Vec<bool>,
     /// All actions, each after everything it waits for.
     order: Vec<Step>,
@@ -42,6 +46,11 @@ impl CheckedPlan {
     /// The plan itself.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether the plan has no backward work: it evaluates and trains nothing.
+    pub fn is_forward_only(&self) -> bool {
+        self.fused.is_empty()
     }
 
     /// What `action` waits for.
@@ -63,8 +72,13 @@ impl CheckedPlan {
     }
 
     /// The action that produces the gradient of the stage's input: B, or BW where it is fused.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such action, as in a plan that is forward only.
     pub fn backward(&self, stage: StageId, microbatch: MicrobatchId) -> Action {
         assert!(microbatch.0 < self.plan.microbatches, "no microbatch {microbatch}");
+        assert!(!self.is_forward_only(), "no backward work");
         let slot = stage.index() * self.plan.microbatches as usize + microbatch.index();
         Action::new(stage, if self.fused[slot] { Work::BW } else { Work::B }, microbatch)
     }
@@ -116,13 +130,17 @@ struct Next {
     weight: u32,
 }
 
-/// Walks every lane once. Since microbatches ascend, three counters per stage say it all.
+/// Walks every lane in its order. Since microbatches ascend, three counters per stage say it all.
+///
+/// What is in the wrong lane comes first: it would be missed in its own lane otherwise.
 fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
     let mut next = vec![Next::default(); plan.placement.stage_count()];
     let mut fused: Vec<Vec<bool>> = vec![Vec::new(); plan.placement.stage_count()];
     for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
+        lane.iter().try_for_each(|action| check_site(plan, device, *action))?;
+    }
+    for lane in &plan.lanes {
         for &action in lane {
-            check_site(plan, device, action)?;
             let stage = action.stage.index();
             check_turn(lane, &fused[stage], next[stage], action)?;
             let next = &mut next[stage];
@@ -137,9 +155,11 @@ fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
             }
         }
     }
+    let forward_only = plan.is_forward_only();
     for (stage, next) in (0u32..).map(StageId).zip(next) {
         let kinds = [(Work::F, next.forward), (Work::B, next.backward), (Work::W, next.weight)];
-        if let Some((work, k)) = kinds.into_iter().find(|(_, k)| *k < plan.microbatches) {
+        let needed = &kinds[..if forward_only { 1 } else { 3 }];
+        if let Some(&(work, k)) = needed.iter().find(|(_, k)| *k < plan.microbatches) {
             return Err(missing(Action::new(stage, work, MicrobatchId(k))));
         }
     }
@@ -260,6 +280,23 @@ mod tests {
             "0F2",
             "action 0F2: the step has only 2 microbatches (try: microbatches 0 to 1)",
         );
+    }
+
+    #[test]
+    fn a_plan_without_backward_work_needs_every_forward_and_no_more() {
+        let plan = |lane_1: &str| {
+            let text = format!(
+                "schedule test\nmicrobatches 2\nplacement 0 1\n\
+                 device 0: 0F0 0F1\ndevice 1: {lane_1}\n"
+            );
+            check(text.parse().unwrap()).map(|plan| plan.is_forward_only())
+        };
+        assert!(plan("1F0 1F1").unwrap());
+        let error = |lane_1: &str| plan(lane_1).unwrap_err().to_string();
+        let once = "(try: every stage runs F once for every microbatch)";
+        assert_eq!(error("1F0"), format!("action 1F1 is missing {once}"));
+        let backward = "(try: every stage runs B and W, or BW, once for every microbatch)";
+        assert_eq!(error("1F0 1BW0 1F1"), format!("action 0B0 is missing {backward}"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place      blocks             -> Cut              blocks of every stage
-//! generate   a schedule's name  -> Plan             one lane of actions per device
+//! generate   a family, sizes    -> Plan             one lane of actions per device
 //! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
 //! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
 //! ```
@@ -25,7 +25,7 @@ pub use check::{CheckedPlan, Inputs, check};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
-pub use schedule::{Schedule, generate};
+pub use schedule::*;
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
     simulate,
@@ -44,4 +44,11 @@ pub struct Plan {
     pub placement: Placement,
     /// Every device's actions in order; the index is the [`DeviceId`].
     pub lanes: Vec<Vec<Action>>,
+}
+
+impl Plan {
+    /// Whether there is no backward work at all: the plan evaluates and trains nothing.
+    pub fn is_forward_only(&self) -> bool {
+        self.lanes.iter().flatten().all(|action| action.work == Work::F)
+    }
 }

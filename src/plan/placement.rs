@@ -6,8 +6,7 @@ use super::action::{Action, DeviceId, StageId, Work};
 
 /// The device of every stage.
 ///
-/// A device may hold several stages, its chunks, in any pattern: `0 1 0 1` loops
-/// (Narayanan et al. 2021, section 2.2), `0 1 1 0` is a V (Qi et al. 2024).
+/// A device may hold several stages, its chunks, in any pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// The device that holds a stage; the index is the [`StageId`].
@@ -18,6 +17,21 @@ impl Placement {
     /// One stage per device, in order.
     pub fn linear(devices: u32) -> Self {
         Self { stages: (0..devices).map(DeviceId).collect() }
+    }
+
+    /// `chunks` stages per device: chunk c of device d is stage c * devices + d, so that stage s is
+    /// on device s mod `devices` (Narayanan et al. 2021, section 2.2). For 3 devices and 2 chunks
+    /// `0 1 2 0 1 2`.
+    pub fn looped(devices: u32, chunks: u32) -> Self {
+        Self { stages: (0..chunks).flat_map(|_| (0..devices).map(DeviceId)).collect() }
+    }
+
+    /// Two stages per device, a V: stages 0 to `devices` - 1 go down the devices and as many come
+    /// back up, so that stages s and 2 * `devices` - 1 - s share a device (Qi et al. 2024). For 3
+    /// devices `0 1 2 2 1 0`.
+    pub fn folded(devices: u32) -> Self {
+        let down = (0..devices).map(DeviceId);
+        Self { stages: down.clone().chain(down.rev()).collect() }
     }
 
     /// How many stages there are.

@@ -1,9 +1,19 @@
 //! GPipe: all forwards, then all backwards (Huang et al. 2019, "GPipe", section 2.3).
 
-use super::actions;
+use super::{Family, Shape, Size, actions};
 use crate::plan::action::{Action, StageId, Work};
 
-/// The lane of one stage. For p = 4 devices, m = 4 microbatches, F = B = W = 1:
+/// All forwards, then all backwards (Huang et al. 2019, section 2.3).
+pub const GPIPE: Family = Family {
+    name: "gpipe",
+    about: "all forwards, then all backwards",
+    shape: Shape::Line,
+    lanes: |size| size.line(lane),
+};
+
+/// The lane of one stage.
+///
+/// For p = 4 devices, m = 4 microbatches, F = B = W = 1:
 ///
 /// ```text
 /// device 0 |F0-F1-F2-F3-...........................BW0---BW1---BW2---BW3---|
@@ -13,8 +23,8 @@ use crate::plan::action::{Action, StageId, Work};
 /// ```
 ///
 /// Every stage holds all m microbatches. The span bubble is (p-1)(F+B+W).
-pub(super) fn lane(stage: StageId, _devices: u32, microbatches: u32) -> Vec<Action> {
-    let forwards = (0..microbatches).map(actions(stage, Work::F));
-    let backwards = (0..microbatches).map(actions(stage, Work::BW));
+fn lane(stage: StageId, size: Size) -> Vec<Action> {
+    let forwards = (0..size.microbatches).map(actions(stage, Work::F));
+    let backwards = (0..size.microbatches).map(actions(stage, Work::BW));
     forwards.chain(backwards).collect()
 }

@@ -1,10 +1,20 @@
 //! ZB-H1: 1F1B with the weight gradients moved into the bubble, at 1F1B's peak stash
 //! (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2.1).
 
-use super::actions;
+use super::{Family, Shape, Size, actions};
 use crate::plan::action::{Action, StageId, Work};
 
-/// The lane of one stage. For p = 4 devices, m = 6 microbatches, F = B = W = 1:
+/// 1F1B with W moved into the bubble (Qi et al. 2023, section 2.1).
+pub const ZB_H1: Family = Family {
+    name: "zb-h1",
+    about: "1f1b with weight gradients in the bubble, at 1f1b's memory",
+    shape: Shape::Line,
+    lanes: |size| size.line(lane),
+};
+
+/// The lane of one stage.
+///
+/// For p = 4 devices, m = 6 microbatches, F = B = W = 1:
 ///
 /// ```text
 /// device 0 |F0-F1-F2-F3-.........B0-W0-F4-B1-W1-F5-B2-W2-B3-W3-B4-W4-B5-W5-|
@@ -20,7 +30,8 @@ use crate::plan::action::{Action, StageId, Work};
 /// Where W <= B the span bubble is (p-1)(F+B) - (min(m,p)-1)min(F,W): for m >= p and W <= F the
 /// source's (p-1)(F+B-W). A larger W does not help, because the first gradient comes back to stage
 /// 0 no sooner than (p-1)B after its p-th F, and p is all the F that it may run before.
-pub(super) fn lane(stage: StageId, devices: u32, microbatches: u32) -> Vec<Action> {
+fn lane(stage: StageId, size: Size) -> Vec<Action> {
+    let Size { devices, microbatches, .. } = size;
     let (f, b, w) = (actions(stage, Work::F), actions(stage, Work::B), actions(stage, Work::W));
     let ahead = (devices - stage.0).min(microbatches);
     let behind = stage.0.min(microbatches);

@@ -1,10 +1,45 @@
 //! A makespan that no schedule can beat, so that a plan's distance from the best is known.
 
 use super::costs::Costs;
+use crate::plan::Plan;
 use crate::plan::action::{DeviceId, StageId};
 use crate::plan::placement::{Link, Placement};
 
-/// The largest of three bounds, for any order of `microbatches` microbatches on this placement.
+/// What no other order of the same actions on the same placement can beat.
+pub(super) fn lower_bound(plan: &Plan, costs: &Costs) -> f64 {
+    let bound = if plan.is_forward_only() { evaluation } else { training };
+    bound(&plan.placement, plan.microbatches, costs)
+}
+
+/// The larger of two bounds for F alone.
+///
+/// 1. A device starts with an F of its lowest stage, when the first microbatch has come there. It
+///    has all its F to do, and the last is of its highest stage or of one below: after it come the
+///    stages above.
+/// 2. One microbatch goes up the whole pipeline, and the last one is m - 1 F late at any stage.
+fn evaluation(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
+    let m = f64::from(microbatches);
+    let forward = |stage: usize| costs.stages[stage].forward;
+    let top = costs.stages.len() - 1;
+    // When the first microbatch has come to each stage, if it waits nowhere.
+    let mut head = vec![0.0; top + 1];
+    for s in 1..=top {
+        let link = Link { from: StageId(s as u32 - 1), to: StageId(s as u32) };
+        head[s] = head[s - 1] + forward(s - 1) + costs.transfer(placement, link);
+    }
+    let path = head[top] + forward(top);
+    let devices = (0..placement.device_count() as u32).map(|device| {
+        let own = || placement.stages_of(DeviceId(device)).map(StageId::index);
+        let lowest = own().next().expect("checked: every device holds a stage");
+        let highest = own().last().expect("checked: every device holds a stage");
+        let after = path - head[highest] - forward(highest);
+        head[lowest] + m * own().map(forward).sum::<f64>() + after
+    });
+    let slowest = (0..=top).map(forward).fold(0.0, f64::max);
+    devices.fold(path + (m - 1.0) * slowest, f64::max)
+}
+
+/// The largest of three bounds for F, B and W of every stage.
 ///
 /// Let `head(s)` be the time a first microbatch needs to reach stage s, and `tail(s)` the time from
 /// the end of the last B of stage s to the end of the step: B of every stage below, then W of
@@ -17,7 +52,7 @@ use crate::plan::placement::{Link, Placement};
 /// 3. One microbatch goes up and down the whole pipeline. Any stage does F for all microbatches
 ///    one after the other, so that the last one is m - 1 F late there, and its way is as long as
 ///    any other's; the same holds for B.
-pub(super) fn lower_bound(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
+fn training(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
     let m = f64::from(microbatches);
     let stages = &costs.stages;
     let mut head = vec![0.0; stages.len()];

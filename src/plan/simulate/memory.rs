@@ -24,7 +24,8 @@ pub struct DeviceMemory {
     /// Peak stash in microbatches of the device.
     ///
     /// A microbatch counts from the start of F to the end of W or BW, however little of it is left
-    /// after B; on a device with v chunks each chunk's part counts 1/v.
+    /// after B; on a device with v chunks each chunk's part counts 1/v. In a plan that is forward
+    /// only it counts while F runs: nothing reads what F made but the next stage.
     pub peak_stash: f64,
 }
 
@@ -81,20 +82,22 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
         peak_at: lane[0],
         peak_stash: 0.0,
     };
+    let forward_only = plan.is_forward_only();
     let (mut stash, mut parts, mut most_parts) = (0u64, 0u32, 0u32);
     for &action in lane {
         let bytes = &costs.stages[action.stage.index()].bytes;
         parts += u32::from(action.work == Work::F);
         most_parts = most_parts.max(parts);
-        parts -= u32::from(matches!(action.work, Work::W | Work::BW));
+        parts -= u32::from(forward_only || matches!(action.work, Work::W | Work::BW));
         // A fused backward is B directly followed by W: it holds what they hold.
         let works: &[Work] = match &action.work {
             Work::BW => &[Work::B, Work::W],
             work => std::slice::from_ref(work),
         };
         for change in works.iter().map(|work| change(*work, bytes)) {
+            let acquired = if forward_only { 0 } else { change.acquired };
             let during = stash.saturating_add(change.working);
-            stash = stash.saturating_add(change.acquired).saturating_sub(change.released);
+            stash = stash.saturating_add(acquired).saturating_sub(change.released);
             let peak = during.max(stash);
             if peak > memory.peak_stash_bytes {
                 (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
@@ -202,6 +205,11 @@ mod tests {
     fn a_fused_backward_holds_what_b_and_w_hold() {
         peak("0F0 0BW0 0F1 0BW1", "0BW0", 3_110, 1.0);
         peak("0F0 0F1 0BW0 0BW1", "0BW0", 3_121, 2.0);
+    }
+
+    #[test]
+    fn a_forward_that_no_backward_follows_leaves_nothing() {
+        peak("0F0 0F1", "0F0", 1_000, 1.0);
     }
 
     #[test]

@@ -37,11 +37,7 @@ pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
     Ok(Simulation {
         bubble: bubble(&timeline),
         timeline,
-        lower_bound: lower_bound::lower_bound(
-            &plan.plan().placement,
-            plan.plan().microbatches,
-            costs,
-        ),
+        lower_bound: lower_bound::lower_bound(plan.plan(), costs),
         memory: memory::peaks(plan.plan(), costs, &channels),
         channels,
     })
