@@ -5,6 +5,8 @@
 //! generate   a family, sizes    -> Plan             one lane of actions per device
 //! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
 //! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
+//! to_csv     CheckedPlan        -> String           one row of cells per device, as PyTorch's
+//! read       &str               -> Plan             from the plan's own text or from CSV
 //! ```
 //!
 //! Nothing here knows a model, a device, a clock or a file.
@@ -12,6 +14,7 @@
 mod action;
 mod bounds;
 mod check;
+mod csv;
 mod place;
 mod placement;
 mod progress;
@@ -22,6 +25,7 @@ mod text;
 pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
+pub use csv::{from_csv, read, to_csv};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
