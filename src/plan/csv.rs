@@ -63,8 +63,8 @@ pub fn to_csv(plan: &CheckedPlan) -> String {
 ///
 /// # Errors
 ///
-/// Says line and cell, both counted from 1, of what is no compute action, of a stage in two rows, of
-/// a stage above one that has no action, and of a row without any.
+/// Says line and cell, both counted from 1, of what is no compute action, of a stage in two rows,
+/// of a stage above one that has no action, and of a row without any.
 pub fn from_csv(text: &str) -> Result<Plan> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
     if text.is_empty() {

@@ -94,10 +94,8 @@ fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2]
         Label::Action(action) => Some(action.microbatch.index() + 1),
         Label::Transfer | Label::Update => None,
     });
-    let count =
-        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let devices = count(timeline.lanes.len(), "device");
-    let microbatches = count(microbatches.max().unwrap_or(0), "microbatch").replace("hs", "hes");
+    let devices = count(timeline.lanes.len(), "device", "devices");
+    let microbatches = count(microbatches.max().unwrap_or(0), "microbatch", "microbatches");
     let bubble = bubble(timeline);
     let makespan = number(bubble.makespan, decimals);
     let unit = if beside.unit.is_empty() { String::new() } else { format!(" {}", beside.unit) };
@@ -107,6 +105,10 @@ fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2]
         format!("makespan {makespan}{unit} · step bubble {step:.1}% · span bubble {span:.1}%"),
     ]
     .map(|line| escaped(&line))
+}
+
+fn count(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
@@ -220,54 +222,71 @@ fn peak_stash(microbatches: f64) -> String {
 }
 
 fn bar(layout: Layout, top: f64, span: &Span, stages: &BTreeSet<StageId>) -> String {
-    let (x, end, class) = (layout.x(span.start), layout.x(span.end), class(span.label));
-    let (width, middle) = (end - x, number((x + end) / 2.0, 2));
-    let (times, width_text) = (times(layout, span), number(width, 2));
-    let (name, work, microbatch, chunk) = match span.label {
-        Label::Action(action) => {
-            let microbatch = action.microbatch.to_string();
-            let chunk = stages.range(..action.stage).count();
-            let full = format!("{}{}", action.stage, action.work);
-            let names = [full, action.work.to_string()];
-            (
-                action.to_string(),
-                names[usize::from(stages.len() == 1)..].to_vec(),
-                microbatch,
-                chunk,
-            )
-        }
-        Label::Update => ("update".into(), vec!["U".into()], String::new(), 0),
-        Label::Transfer => ("transfer".into(), vec![">".into()], String::new(), 0),
-    };
-    let stripes = stripes(x + 1.0, end - 1.0, top, chunk, stages.len());
+    let (x, end) = (layout.x(span.start), layout.x(span.end));
+    let (class, Words { name, work, microbatch }) = (class(span.label), words(span.label, stages));
+    let middle = number((x + end) / 2.0, 2);
     // What does not fit is left out: a part of a number would be another number.
-    let fits = |text: &&String, size| text_width(text, size) <= width - MARGINS;
+    let fits = |text: &&String, size| text_width(text, size) <= end - x - MARGINS;
     let mut text = String::new();
     if let Some(work) = work.iter().find(|work| fits(work, layout.work_size)) {
         let (y, work) = (top + 13.0, escaped(work));
         text += &format!("<text class=\"work\" x=\"{middle}\" y=\"{y}\">{work}</text>");
     }
-    if fits(&&microbatch, layout.microbatch_size) {
+    if let Some(microbatch) = microbatch.filter(|text| fits(&text, layout.microbatch_size)) {
         text += &format!("<text x=\"{middle}\" y=\"{}\">{microbatch}</text>", top + 27.0);
     }
     format!(
-        "<g class=\"bar {class}\"><title>{name} {times}</title>\
-         <rect x=\"{x}\" y=\"{top}\" width=\"{width_text}\" height=\"{BAR}\"/>{stripes}{text}</g>"
+        "<g class=\"bar {class}\"><title>{name} {}</title>\
+         <rect x=\"{x}\" y=\"{top}\" width=\"{}\" height=\"{BAR}\"/>{}{text}</g>",
+        times(layout, span),
+        number(end - x, 2),
+        stripes(x + 1.0, end - 1.0, top, span.label, stages)
     )
 }
 
+/// What a bar says.
+struct Words {
+    /// All of it.
+    name: String,
+    /// Its work, from the longest text to the shortest.
+    work: Vec<String>,
+    microbatch: Option<String>,
+}
+
+fn words(label: Label, stages: &BTreeSet<StageId>) -> Words {
+    let other = |name: &str, work: &str| Words {
+        name: name.to_owned(),
+        work: vec![work.to_owned()],
+        microbatch: None,
+    };
+    match label {
+        Label::Action(action) => {
+            let full = (stages.len() > 1).then(|| format!("{}{}", action.stage, action.work));
+            Words {
+                name: action.to_string(),
+                work: full.into_iter().chain([action.work.to_string()]).collect(),
+                microbatch: Some(action.microbatch.to_string()),
+            }
+        }
+        Label::Update => other("update", "U"),
+        Label::Transfer => other("transfer", ">"),
+    }
+}
+
 /// One stripe along the foot of a bar for every stage of the device before the bar's own.
-fn stripes(from: f64, to: f64, top: f64, chunk: usize, chunks: usize) -> String {
-    if chunk == 0 || to <= from {
+fn stripes(from: f64, to: f64, top: f64, label: Label, stages: &BTreeSet<StageId>) -> String {
+    let Label::Action(action) = label else { return String::new() };
+    let count = stages.range(..action.stage).count();
+    if count == 0 || to <= from {
         return String::new();
     }
     // However many there are, they leave the text its room.
-    let pitch = (9.0 / chunks as f64).min(3.5);
+    let pitch = (9.0 / stages.len() as f64).min(3.5);
     let stripe = |k: usize| {
         let y = number(top + BAR - 2.5 - pitch * k as f64, 2);
         format!("M{} {y}H{}", number(from, 2), number(to, 2))
     };
-    format!("<path d=\"{}\"/>", (0..chunk).map(stripe).collect::<String>())
+    format!("<path d=\"{}\"/>", (0..count).map(stripe).collect::<String>())
 }
 
 fn parcel(layout: Layout, top: f64, span: &Span) -> String {

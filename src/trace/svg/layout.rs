@@ -15,9 +15,10 @@ pub(super) const TOP: f64 = 64.0;
 const TIME_WIDTH: (f64, f64) = (480.0, 1200.0);
 /// Pixels of an action of median length, if the whole picture is neither too small nor too large.
 const ACTION_WIDTH: f64 = 24.0;
+/// The least pixels from one tick of the axis to the next.
+const TICK_WIDTH: f64 = 60.0;
 /// The most pixels at which a picture wants to be shown. A wider one is scaled down.
 pub(super) const SHOWN_WIDTH: f64 = 960.0;
-
 /// Pixels that letters in a bar leave beside them, on both sides together.
 pub(super) const MARGINS: f64 = 3.0;
 
@@ -45,16 +46,17 @@ impl Layout {
         let spans = || timeline.lanes.iter().chain(&timeline.transfers).flatten();
         let start = spans().map(|span| span.start).fold(f64::INFINITY, f64::min);
         let end = spans().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
+        let duration = end - start;
         // Nothing ran, or it took no time: any scale shows that.
-        let (start, duration) =
-            if end > start { (start, end - start) } else { (start.min(0.0), 1.0) };
+        let empty = !(duration > 0.0 && duration.is_finite());
+        let (start, duration) = if empty { (start.min(0.0), 1.0) } else { (start, duration) };
         let median = median_action(timeline).unwrap_or(duration).max(duration / 1e4);
         let time_width = (ACTION_WIDTH * duration / median).clamp(TIME_WIDTH.0, TIME_WIDTH.1);
         let action = time_width * median / duration;
         let size = |letters: usize| (action - MARGINS) / text_width("0", 1.0) / letters as f64;
         let (work_letters, microbatch_letters) = most_letters(timeline);
         let microbatch_size = size(microbatch_letters).clamp(8.0, 13.0);
-        let (tick, decimals) = round_at_least(60.0 * duration / time_width);
+        let (tick, decimals) = round_at_least(TICK_WIDTH / time_width * duration);
         let names = timeline.lanes.iter().enumerate().map(|(device, lane)| {
             text_width(&format!("device {device}"), 13.0)
                 .max(text_width(&held(&stages(lane)), 11.0))
@@ -131,13 +133,37 @@ fn round_at_least(least: f64) -> (f64, usize) {
         power /= 10.0;
         decimals += 1;
     }
-    let steps = [(1.0, decimals), (2.0, decimals), (5.0, decimals)];
-    let steps = steps.map(|(factor, decimals)| (factor * power, decimals));
-    let found = steps.into_iter().find(|(step, _)| *step >= least);
-    found.unwrap_or((10.0 * power, decimals.saturating_sub(1)))
+    let step = [1.0, 2.0, 5.0].into_iter().map(|factor| factor * power).find(|step| *step >= least);
+    step.map_or((10.0 * power, decimals.saturating_sub(1)), |step| (step, decimals))
 }
 
 /// Roughly: letters of the usual fonts differ.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     0.62 * size * text.chars().count() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round() {
+        let rows = [
+            (1.0, "1", 0),
+            (1.1, "2", 0),
+            (2.0, "2", 0),
+            (4.9, "5", 0),
+            (5.1, "10", 0),
+            (51.0, "100", 0),
+            (0.3, "0.5", 1),
+            (0.07, "0.1", 1),
+            (0.011, "0.02", 2),
+        ];
+        for (least, step, decimals) in rows {
+            let (found, digits) = round_at_least(least);
+            assert_eq!((format!("{found:.decimals$}"), digits), (step.to_owned(), decimals));
+        }
+        assert!(round_at_least(f64::MAX).0 >= f64::MAX);
+        assert!(round_at_least(f64::MIN_POSITIVE).0 > 0.0);
+    }
 }
