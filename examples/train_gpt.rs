@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use zerobubble::gpt::GptConfig;
-use zerobubble::plan::Schedule;
+use zerobubble::plan::ZB_H1;
 use zerobubble::{AdamW, Error, Trainer};
 
 const VOCABULARY: usize = 16;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Error> {
 
     let mut trainer = Trainer::of(model, |model, (tokens, targets)| model.loss(tokens, targets))
         .devices("cpux2")?
-        .schedule(Schedule::ZbH1)
+        .schedule(&ZB_H1)
         .microbatches(8)
         .optimizer(AdamW::default())
         .learning_rate(3e-3)

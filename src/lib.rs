@@ -15,9 +15,9 @@
 //! A plan without a model:
 //!
 //! ```
-//! use zerobubble::plan::{Costs, Schedule, check, generate, simulate};
+//! use zerobubble::plan::{Costs, ZB_H1, check, generate, simulate};
 //!
-//! let plan = check(generate(Schedule::ZbH1, 4, 12)?)?;
+//! let plan = check(generate(&ZB_H1, 4, None, 12)?)?;
 //! let simulation = simulate(&plan, &Costs::unit(4))?;
 //! assert_eq!(simulation.bubble.makespan, 39.0);
 //! # Ok::<(), zerobubble::Error>(())

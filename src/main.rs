@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 
-use cli::args::{Cli, Command, UsageError};
+use cli::args::{Cli, Command, Format, UsageError};
 use cli::train::Job;
 
 const FAILED: u8 = 1;
@@ -45,7 +45,15 @@ fn run(cli: &Cli) -> Result<()> {
             let start = |job: &Job| if cli.json { Ok(()) } else { print(&job.to_string()) };
             show(&cli::train::run(args, start)?, cli.json)
         }
-        Command::Plan(args) => show(&cli::plan::run(args)?, args.wants_json(cli.json)?),
+        Command::Plan(args) => {
+            let format = args.format(cli.json)?;
+            let timetable = cli::plan::run(args)?;
+            if format == Format::Json {
+                show(&timetable, true)
+            } else {
+                print(&timetable.text(format))
+            }
+        }
         Command::Bench(args) => match &args.devices {
             None => show(&cli::bench::run(args)?, cli.json),
             Some(device) => show(&cli::bench_gpu::run(args, device)?, cli.json),

@@ -21,7 +21,7 @@ use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::graph::{self, Op};
 use zerobubble::nn::boundary;
-use zerobubble::plan::Schedule;
+use zerobubble::plan::ZB_H1;
 use zerobubble::split::{Split, split};
 use zerobubble::{AdamW, Trainer, gradients};
 
@@ -297,7 +297,7 @@ fn train_one_step<M: Module, B: Batch>(
     let mut trainer = Trainer::of(model.clone(), loss)
         .devices(devices)
         .unwrap()
-        .schedule(Schedule::ZbH1)
+        .schedule(&ZB_H1)
         .microbatches(1)
         .optimizer(AdamW { weight_decay: 0.1, ..AdamW::default() })
         .build(batch)

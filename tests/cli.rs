@@ -75,7 +75,10 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
         (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
-        (&["plan", "--schedule", "zb"], "there is no schedule 'zb' (try: gpipe, 1f1b, zb-h1)"),
+        (
+            &["plan", "--schedule", "zb"],
+            "there is no schedule 'zb' (try: gpipe, 1f1b, interleaved-1f1b, looped",
+        ),
         (&["plan", "--stages", "0"], "invalid value '0' for '--stages"),
         (&["plan", "--stages", "four"], "invalid value 'four' for '--stages"),
         (&["plan", "--stages", "1000", "--microbatches", "1000"], "too many"),

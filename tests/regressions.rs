@@ -4,7 +4,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use zerobubble::plan::Schedule;
+use zerobubble::plan::ONE_F_ONE_B;
 use zerobubble::{AdamW, Trainer, gradients};
 
 /// Two square matrices.
@@ -99,7 +99,7 @@ fn a_parameter_belongs_to_the_first_stage_that_has_a_gradient_of_it() {
         let mut trainer = Trainer::of(two(4), loss)
             .devices(devices)
             .unwrap()
-            .schedule(Schedule::OneFOneB)
+            .schedule(&ONE_F_ONE_B)
             .microbatches(2)
             .optimizer(AdamW::default())
             .build(&points(3, 4))

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::plan::{Schedule, StageId};
+use zerobubble::plan::{
+    FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, StageId, ZB_H1, ZB_H2, ZB_V,
+};
 use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
 use zerobubble::{Error, Result, Trainer};
 
@@ -37,6 +39,11 @@ fn batch(step: u64, rows: usize) -> Tokens {
     (tensor(0), tensor(1))
 }
 
+/// Every family that trains.
+fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
+}
+
 fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> Tensor<1>> {
     Trainer::of(model.clone(), |model: &Gpt, (tokens, targets)| model.loss(tokens, targets))
         .learning_rate(1e-2)
@@ -50,29 +57,32 @@ fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -
 #[test]
 fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
     let model = gpt(0.1, true);
-    let precisions = [Precision::F32, Precision::F16];
-    for (microbatches, activations) in
-        [1, 3, 8].into_iter().flat_map(|m| precisions.map(|p| (m, p)))
-    {
-        let mut hashes = Vec::new();
-        for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
-            for schedule in Schedule::ALL {
-                let mut trainer = builder(&model)
-                    .devices(devices)
-                    .unwrap()
-                    .schedule(schedule)
-                    .microbatches(microbatches)
-                    .activations(activations)
-                    .build(&batch(0, ROWS))
-                    .unwrap();
-                losses(&mut trainer, STEPS, microbatches as usize);
-                hashes.push((trainer.weights_hash().unwrap(), devices, schedule));
-            }
+    let hash = |devices: &str, family, microbatches, activations| {
+        let mut trainer = builder(&model)
+            .devices(devices)
+            .unwrap()
+            .schedule(family)
+            .microbatches(microbatches)
+            .activations(activations)
+            .build(&batch(0, ROWS))
+            .unwrap();
+        losses(&mut trainer, STEPS, microbatches as usize);
+        trainer.weights_hash().unwrap()
+    };
+    for microbatches in [1, 3, 8] {
+        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F32);
+        let folded = ("gpu:0", &ZB_V);
+        let queues = ["gpu:0x2", "gpu:0x3"].into_iter();
+        for (devices, family) in
+            queues.flat_map(|d| families().map(move |f| (d, f))).chain([folded])
+        {
+            let found = hash(devices, family, microbatches, Precision::F32);
+            assert_eq!(found, expected, "{devices}, {family}, m={microbatches}");
         }
-        let (expected, ..) = hashes[0].clone();
-        for (hash, devices, schedule) in hashes {
-            let what = format!("{devices}, {schedule}, m={microbatches}, {activations}");
-            assert_eq!(hash, expected, "{what}");
+        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F16);
+        for (devices, family) in [("gpu:0x2", &ZB_V), ("gpu:0x3", &ZB_H1)] {
+            let found = hash(devices, family, microbatches, Precision::F16);
+            assert_eq!(found, expected, "{devices}, {family}, m={microbatches}, f16");
         }
     }
 }
@@ -133,9 +143,7 @@ fn buffers_have_as_many_bytes_as_were_predicted() {
     let model = gpt(0.1, true);
     for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
         let precisions = [Precision::F32, Precision::F16];
-        for (schedule, activations) in
-            Schedule::ALL.into_iter().flat_map(|s| precisions.map(|p| (s, p)))
-        {
+        for (schedule, activations) in families().flat_map(|s| precisions.map(|p| (s, p))) {
             let mut trainer = builder(&model)
                 .devices(devices)
                 .unwrap()
@@ -320,7 +328,7 @@ fn two_products(
     loss: impl Fn(Tensor<2>) -> Tensor<1> + Copy,
     second: [usize; 2],
     transposed: bool,
-) -> impl Fn(&str, Schedule, Precision) -> (f64, String) {
+) -> impl Fn(&str, &'static Family, Precision) -> (f64, String) {
     use burn::nn::LinearConfig;
     let device = Device::flex();
     let first = LinearConfig::new(8, 8).with_bias(false).init(&device);
@@ -355,11 +363,11 @@ fn two_products(
 fn a_fused_backward_sends_its_gradient_before_w_uses_the_memory_again() {
     let loss = |y: Tensor<2>| (y.clone() * y).mean();
     let train = two_products(|h| h, loss, [32, 8], true);
-    let (_, expected) = train("gpu:0x2", Schedule::ZbH1, Precision::F32);
-    for schedule in Schedule::ALL {
+    let (_, expected) = train("gpu:0x2", &ZB_H1, Precision::F32);
+    for schedule in [&GPIPE, &ONE_F_ONE_B, &ZB_H2] {
         assert_eq!(train("gpu:0x2", schedule, Precision::F32).1, expected, "{schedule}");
     }
-    assert_eq!(train("gpu:0", Schedule::GPipe, Precision::F32).1, expected);
+    assert_eq!(train("gpu:0", &GPIPE, Precision::F32).1, expected);
 }
 
 #[test]
@@ -376,12 +384,12 @@ fn a_reshaped_slice_crosses_with_its_own_size_and_a_sliced_loss_is_told() {
 
 /// Losses, to rounding; and weights, with the same bits on all devices.
 fn are_those_of_the_cpu(
-    train: &impl Fn(&str, Schedule, Precision) -> (f64, String),
+    train: &impl Fn(&str, &'static Family, Precision) -> (f64, String),
     devices: &[&str],
 ) {
-    let (expected, _) = train("cpu", Schedule::ZbH1, Precision::F32);
+    let (expected, _) = train("cpu", &ZB_H1, Precision::F32);
     for (activations, tolerance) in [(Precision::F32, 1e-4), (Precision::F16, 1e-2)] {
-        let all = devices.iter().map(|devices| train(devices, Schedule::ZbH1, activations));
+        let all = devices.iter().map(|devices| train(devices, &ZB_H1, activations));
         let (losses, hashes): (Vec<f64>, Vec<String>) = all.unzip();
         let apart = (losses[0] - expected).abs();
         assert!(apart <= tolerance * expected, "{activations}: {losses:?}, on the CPU {expected}");

@@ -8,7 +8,7 @@ use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
-use zerobubble::plan::Schedule;
+use zerobubble::plan::{Schedule, ZB_H1};
 use zerobubble::train::Precision;
 
 /// A parsed command line.
@@ -60,11 +60,22 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SPEC", default_value = "auto")]
     pub devices: String,
     // The help is made of the names, so that a new schedule cannot be missing there.
-    #[arg(long, value_name = "NAME", default_value_t = Schedule::ZbH1, help = schedule_help())]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t = Schedule::from(&ZB_H1),
+        help = schedule_help()
+    )]
     pub schedule: Schedule,
-    /// Parts that a step's batch is cut into
-    #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
-    pub microbatches: u32,
+    /// A file with the plan to follow, as `plan --format text` or `csv` prints it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "chunks"])]
+    pub plan: Option<PathBuf>,
+    /// Stages of each device, with a schedule that leaves a choice
+    #[arg(long, value_name = "V", value_parser = count::<u32>(64))]
+    pub chunks: Option<u32>,
+    /// Parts that a step's batch is cut into [default: 8, or those of --plan]
+    #[arg(long, value_name = "M", value_parser = count::<u32>(65_536))]
+    pub microbatches: Option<u32>,
     /// Sequences in a microbatch
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = count::<usize>(65_536))]
     pub microbatch_size: usize,
@@ -126,11 +137,26 @@ pub enum BalanceBy {
 #[derive(Args)]
 pub struct PlanArgs {
     // The help is made of the names, so that a new schedule cannot be missing there.
-    #[arg(long, value_name = "NAME", default_value_t = Schedule::ZbH1, help = schedule_help())]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t = Schedule::from(&ZB_H1),
+        help = schedule_help()
+    )]
     pub schedule: Schedule,
-    /// Devices, each with one stage
+    /// A file with a plan to judge, as --format text or csv prints it, in place of a schedule
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["schedule", "stages", "chunks", "microbatches"]
+    )]
+    pub check: Option<PathBuf>,
+    /// Devices
     #[arg(long, value_name = "P", default_value_t = 4, value_parser = count::<u32>(1024))]
     pub stages: u32,
+    /// Stages of each device, with a schedule that leaves a choice
+    #[arg(long, value_name = "V", value_parser = count::<u32>(64))]
+    pub chunks: Option<u32>,
     /// Parts that a step's batch is cut into
     #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
     pub microbatches: u32,
@@ -143,15 +169,26 @@ pub struct PlanArgs {
     /// Time of F, B and W per microbatch; or a triple per device with ';' between
     #[arg(long, value_name = "F,B,W", default_value = "1,1,1")]
     pub cost: DeviceTimes,
+    /// Bytes of an activation, and of a gradient, between two stages: prints what a step moves
+    #[arg(long, value_name = "BYTES")]
+    pub activation_bytes: Option<u64>,
+    /// Bytes of all parameters, to compare with an all-reduce of their gradients
+    #[arg(long, value_name = "BYTES", requires = "activation_bytes")]
+    pub parameter_bytes: Option<u64>,
     /// How to print the plan; --json is short for json
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 }
 
+/// How a plan is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
+    /// The timetable and its figures.
     Text,
+    /// One object with the lanes and the figures.
     Json,
+    /// The plan alone, as text that --check and train --plan read.
+    Plan,
 }
 
 /// Options of `bench`.
@@ -206,14 +243,15 @@ impl From<clap::Error> for UsageError {
 }
 
 impl PlanArgs {
-    /// Whether the plan is wanted as JSON, given the flag that all commands have.
-    pub fn wants_json(&self, json: bool) -> Result<bool> {
+    /// How the plan is wanted, given the flag that all commands have.
+    pub fn format(&self, json: bool) -> Result<Format> {
         match self.format {
-            Some(Format::Text) if json => {
-                Err(Error::config("--format text and --json contradict each other")
+            Some(format) if json && format != Format::Json => {
+                Err(Error::config("--json and another --format contradict each other")
                     .hint("one of them"))
             }
-            format => Ok(json || format == Some(Format::Json)),
+            None if json => Ok(Format::Json),
+            format => Ok(format.unwrap_or(Format::Text)),
         }
     }
 }
@@ -247,7 +285,7 @@ impl FromStr for DeviceTimes {
 }
 
 fn schedule_help() -> String {
-    let names = Schedule::ALL.map(|schedule| schedule.to_string());
+    let names: Vec<&str> = Schedule::names().collect();
     format!("Order of the work on the devices: {}", names.join(", "))
 }
 
@@ -305,7 +343,10 @@ mod tests {
             let Ok(Cli { json: true, command: Command::Train(args) }) = read(line) else {
                 panic!("'{line}' is not train")
             };
-            assert_eq!((args.devices.as_str(), args.schedule), ("auto", Schedule::ZbH1));
+            assert_eq!(
+                (args.devices.as_str(), args.schedule.clone()),
+                ("auto", Schedule::from(&ZB_H1))
+            );
             assert_eq!((args.text, args.memory_limit_per_device), (None, None));
         }
     }

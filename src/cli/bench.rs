@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::plan::Schedule;
+use zerobubble::plan::ZB_H1;
 use zerobubble::runtime;
 use zerobubble::train::text::{Corpus, Windows};
 use zerobubble::train::{AdamW, Trainer};
@@ -148,7 +148,7 @@ pub fn pipeline(work: Workload, devices: &str) -> Result<Contender> {
     let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
     let mut trainer = Trainer::of(work.model(&device), loss)
         .devices(devices)?
-        .schedule(Schedule::ZbH1)
+        .schedule(&ZB_H1)
         .microbatches(work.microbatches)
         .optimizer(AdamW::default())
         .learning_rate(LEARNING_RATE)

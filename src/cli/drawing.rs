@@ -18,6 +18,12 @@ pub fn width(timeline: &Timeline) -> usize {
     widths.map(|width| width as usize).find(fits).unwrap_or(WIDTH_LIMIT)
 }
 
+/// A number with at most three decimals.
+pub fn short(number: f64) -> String {
+    let text = format!("{number:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A fraction in percent.
 pub fn percent(fraction: f64) -> String {
     format!("{:.1}%", 100.0 * fraction)
@@ -63,6 +69,12 @@ mod tests {
         for (times, expected) in rows {
             assert_eq!(width(&timeline(times)), expected, "{times:?}");
         }
+    }
+
+    #[test]
+    fn a_number_has_no_more_decimals_than_it_needs() {
+        let written = [4.0, 30.0, 3.5, 11.0 / 3.0, 0.0004].map(short);
+        assert_eq!(written, ["4", "30", "3.5", "3.667", "0"]);
     }
 
     #[test]

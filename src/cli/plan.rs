@@ -1,16 +1,21 @@
 //! `zerobubble plan`: a timetable without any model.
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
-use zerobubble::error::{Error, Result};
-use zerobubble::plan::{Costs, Plan, Simulation, StageCost, check, generate, simulate};
+use zerobubble::error::{Error, ErrorKind, Result};
+use zerobubble::plan::{
+    CheckedPlan, Communication, Costs, DeviceId, Plan, Schedule, Simulation, StageCost, check,
+    communication, generate, progress, simulate,
+};
 use zerobubble::trace::draw;
 
-use super::args::PlanArgs;
-use super::drawing::{percent, width};
+use super::args::{Format, PlanArgs};
+use super::drawing::{bytes, percent, short, width};
 
-/// Plans with more (device, microbatch) pairs would take minutes and gigabytes to check.
+/// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
 
 /// A plan and what it will do.
@@ -23,50 +28,113 @@ pub struct Timetable {
     span_bubble: f64,
     /// In microbatches; the index is the device.
     peak_stash: Vec<f64>,
+    /// What a step moves, if the bytes of an activation are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    communication: Option<Moves>,
     #[serde(skip)]
-    title: String,
+    plan: CheckedPlan,
     #[serde(skip)]
-    drawing: String,
+    simulation: Simulation,
 }
 
-/// Makes the plan that the arguments ask for and runs it on paper.
+/// Bytes that a step moves between devices.
+#[derive(Serialize)]
+pub struct Moves {
+    /// Over every link, by the stages that it joins, such as `0>1`.
+    links: Vec<LinkMoves>,
+    /// Gradients and new values of parameters that several devices use.
+    shared_bytes: u64,
+    total_bytes: u64,
+    /// What an all-reduce of all gradients among the same devices would move.
+    all_reduce_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct LinkMoves {
+    link: String,
+    bytes: u64,
+}
+
+/// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
+/// paper.
 pub fn run(args: &PlanArgs) -> Result<Timetable> {
-    let pairs = u64::from(args.stages) * u64::from(args.microbatches);
-    if pairs > PAIRS_LIMIT {
-        return Err(Error::config(format!("{pairs} pairs of device and microbatch are too many"))
-            .hint(format!(
-                "fewer --stages or --microbatches: their product at most {PAIRS_LIMIT}"
-            )));
-    }
-    let plan = check(generate(args.schedule, args.stages, args.microbatches)?)?;
-    let simulation = simulate(&plan, &costs(args)?)?;
+    let plan = match &args.check {
+        Some(path) => read(path)?,
+        None => made(args)?,
+    };
+    let costs = costs(args, &plan)?;
+    let plan = check(plan)?;
+    let simulation = simulate(&plan, &costs)?;
     if !simulation.bubble.makespan.is_finite() {
         return Err(Error::config("the times add up to more than a number can hold")
             .hint("a larger unit for --cost and --transfer"));
     }
+    progress(&plan, &simulation.channels)?;
     let peak_stash: Vec<f64> = simulation.memory.iter().map(|device| device.peak_stash).collect();
     if let Some(limit) = args.memory_limit {
         check_stash(&peak_stash, limit)?;
     }
-    Ok(timetable(plan.plan(), &simulation, peak_stash))
+    let parameters = args.parameter_bytes.unwrap_or(0);
+    let moves = args.activation_bytes.map(|_| communication(plan.plan(), &costs, parameters, 0));
+    Ok(Timetable {
+        lanes: plan.plan().lanes.iter().map(|lane| names(lane)).collect(),
+        makespan: simulation.bubble.makespan,
+        lower_bound: simulation.lower_bound,
+        step_bubble: simulation.bubble.step,
+        span_bubble: simulation.bubble.span,
+        peak_stash,
+        communication: moves.as_ref().map(Moves::of),
+        plan,
+        simulation,
+    })
 }
 
-fn costs(args: &PlanArgs) -> Result<Costs> {
-    let times = args.cost.of(args.stages)?;
-    let mut costs = Costs::unit(times.len());
-    for (stage, [f, b, w]) in costs.stages.iter_mut().zip(times) {
-        *stage =
-            StageCost { forward: f, backward_input: b, backward_weight: w, ..StageCost::default() };
+/// The plan in a file.
+pub fn read(path: &Path) -> Result<Plan> {
+    let in_file = |error: Error| error.in_file(path);
+    let text = fs::read_to_string(path).map_err(|error| {
+        in_file(Error::new(ErrorKind::Io, format!("it cannot be read: {error}")))
+    })?;
+    text.parse().map_err(in_file)
+}
+
+fn made(args: &PlanArgs) -> Result<Plan> {
+    let chunks = u64::from(args.chunks.unwrap_or(1));
+    let pairs = u64::from(args.stages) * u64::from(args.microbatches) * chunks;
+    if pairs > PAIRS_LIMIT {
+        return Err(Error::config(format!("{pairs} pairs of stage and microbatch are too many"))
+            .hint(format!(
+                "fewer --stages, --chunks or --microbatches: their product at most {PAIRS_LIMIT}"
+            )));
+    }
+    match &args.schedule {
+        Schedule::Family(family) => generate(family, args.stages, args.chunks, args.microbatches),
+        schedule => Err(Error::config(format!("{schedule} is not there yet"))),
+    }
+}
+
+/// What a device's whole share costs is divided evenly over its chunks.
+fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
+    let placement = &plan.placement;
+    let times = args.cost.of(placement.device_count() as u32)?;
+    let mut costs = Costs::unit(placement.stage_count());
+    for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
+        let chunks = placement.stages_of(device).count() as f64;
+        let [forward, backward_input, backward_weight] =
+            times[device.index()].map(|time| time / chunks);
+        *stage = StageCost { forward, backward_input, backward_weight, ..StageCost::default() };
     }
     for boundary in &mut costs.boundaries {
         boundary.transfer = args.transfer;
+        boundary.activation_bytes = args.activation_bytes.unwrap_or(0);
+        boundary.gradient_bytes = boundary.activation_bytes;
     }
     Ok(costs)
 }
 
 fn check_stash(peak_stash: &[f64], limit: f64) -> Result<()> {
-    let Some((device, peak)) = peak_stash.iter().enumerate().find(|(_, peak)| **peak > limit)
-    else {
+    let peaks = (0u32..).map(DeviceId).zip(peak_stash);
+    let Some((device, peak)) = peaks.into_iter().find(|(_, peak)| **peak > limit) else {
         return Ok(());
     };
     let most = peak_stash.iter().copied().fold(0.0, f64::max);
@@ -75,36 +143,71 @@ fn check_stash(peak_stash: &[f64], limit: f64) -> Result<()> {
         .hint(format!("a limit of {most}, fewer --microbatches, or a schedule that stashes less")))
 }
 
-fn timetable(plan: &Plan, simulation: &Simulation, peak_stash: Vec<f64>) -> Timetable {
-    let lane = |lane: &Vec<_>| lane.iter().map(ToString::to_string).collect();
-    Timetable {
-        lanes: plan.lanes.iter().map(lane).collect(),
-        makespan: simulation.bubble.makespan,
-        lower_bound: simulation.lower_bound,
-        step_bubble: simulation.bubble.step,
-        span_bubble: simulation.bubble.span,
-        peak_stash,
-        title: format!(
-            "{}, {} devices, {} microbatches",
-            plan.schedule,
-            plan.lanes.len(),
-            plan.microbatches
-        ),
-        drawing: draw(&simulation.timeline, width(&simulation.timeline)),
+fn names(lane: &[zerobubble::plan::Action]) -> Vec<String> {
+    lane.iter().map(ToString::to_string).collect()
+}
+
+impl Moves {
+    /// The same for scripts.
+    pub fn of(moves: &Communication) -> Self {
+        let links = moves.links.iter();
+        Self {
+            links: links
+                .map(|of| LinkMoves { link: of.link.to_string(), bytes: of.bytes })
+                .collect(),
+            shared_bytes: moves.shared_bytes,
+            total_bytes: moves.total_bytes,
+            all_reduce_bytes: moves.all_reduce_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Moves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} a step", bytes(self.total_bytes))?;
+        let most = self.links.iter().map(|link| link.bytes).max();
+        if let Some(most) = most {
+            write!(f, ", at most {} on each of {} links", bytes(most), self.links.len())?;
+        }
+        if self.shared_bytes > 0 {
+            write!(f, ", {} for shared parameters", bytes(self.shared_bytes))?;
+        }
+        if self.all_reduce_bytes > 0 {
+            write!(f, "; an all-reduce of all gradients {}", bytes(self.all_reduce_bytes))?;
+        }
+        Ok(())
+    }
+}
+
+impl Timetable {
+    /// As text in the format that was asked for, if it is not JSON.
+    pub fn text(&self, format: Format) -> String {
+        match format {
+            Format::Text | Format::Json => self.to_string(),
+            Format::Plan => self.plan.plan().to_string(),
+        }
     }
 }
 
 impl fmt::Display for Timetable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n\n{}", self.title, self.drawing)?;
+        let Plan { schedule, lanes, microbatches, .. } = self.plan.plan();
+        let timeline = &self.simulation.timeline;
+        writeln!(f, "{schedule}, {} devices, {microbatches} microbatches\n", lanes.len())?;
+        writeln!(f, "{}", draw(timeline, width(timeline)))?;
         writeln!(
             f,
             "makespan     {} (no order of this work takes less than {})",
-            self.makespan, self.lower_bound
+            short(self.makespan),
+            short(self.lower_bound)
         )?;
         writeln!(f, "step bubble  {}", percent(self.step_bubble))?;
         writeln!(f, "span bubble  {}", percent(self.span_bubble))?;
-        let stash = self.peak_stash.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
-        writeln!(f, "peak stash   {stash} (microbatches of each device)")
+        let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");
+        writeln!(f, "peak stash   {stash} (microbatches of each device)")?;
+        match &self.communication {
+            Some(moves) => writeln!(f, "moved        {moves}"),
+            None => Ok(()),
+        }
     }
 }

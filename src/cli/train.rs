@@ -11,6 +11,7 @@ use zerobubble::train::{AdamW, Balance, StepReport, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
 use super::evaluate::{self, Batch};
+use super::plan::{Moves, read};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
 /// Held-out windows that a loss is the mean of.
@@ -36,25 +37,28 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let device = Device::flex();
     let model = model(args, &corpus, &device)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
-    let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
-    let mut trainer = Trainer::of(model, loss)
-        .devices(&args.devices)?
-        .schedule(args.schedule)
-        .microbatches(args.microbatches)
-        .optimizer(AdamW::default())
-        .learning_rate(args.learning_rate)
-        .seed(args.seed)
-        .memory_limit_per_device(args.memory_limit_per_device)
-        .balance(balance(args.balance))
-        .activations(args.activations)
-        .build(&example)?;
+    let mut trainer = trainer(args, model, &example)?;
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
-    start(&Job::new(args, &corpus, parameters, devices.clone(), stages.clone()))?;
+    let plan = trainer.plan().plan();
+    let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
+    let rows = args.microbatch_size * microbatches as usize;
+    let tokens = rows * args.context;
+    start(&Job {
+        model: model_line(args, parameters),
+        text: text_line(&corpus),
+        plan: format!(
+            "{schedule} with {microbatches} microbatches of {}, {} steps",
+            args.microbatch_size, args.steps
+        ),
+        devices: devices.clone(),
+        stages: stages.clone(),
+    })?;
 
     let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
-    let steps = take_steps(args, sampler, &device, |batch| trainer.step(batch))?;
+    let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
+    let steps = take_steps(args.steps, tokens, sampler, next, |batch| trainer.step(batch))?;
     let model = trainer.model()?;
     let after = evaluate::loss(&model, &held_out, &device)?;
 
@@ -63,13 +67,14 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let measured = steps.median();
     Ok(TrainReport {
         devices,
-        schedule: args.schedule.to_string(),
+        schedule,
         stages: stages.lines().map(str::to_owned).collect(),
         parameters,
-        tokens_per_second: steps.per_second(tokens_per_step(args)),
+        tokens_per_second: steps.per_second(tokens),
         bubble: bubbles(prediction, measured),
         peak_bytes: peaks(prediction, &steps),
         transfers: transfers(measured),
+        communication: Moves::of(trainer.communication()),
         weights_hash,
         held_out: HeldOut { before, after },
         timetables: timetables(prediction, measured),
@@ -79,17 +84,37 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     })
 }
 
+fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
+    let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
+    let schedule = match &args.plan {
+        Some(path) => read(path)?.into(),
+        None => args.schedule.clone(),
+    };
+    Trainer::of(model, loss)
+        .devices(&args.devices)?
+        .schedule(schedule)
+        .chunks_per_device(args.chunks)
+        .microbatches(args.microbatches)
+        .optimizer(AdamW::default())
+        .learning_rate(args.learning_rate)
+        .seed(args.seed)
+        .memory_limit_per_device(args.memory_limit_per_device)
+        .balance(balance(args.balance))
+        .activations(args.activations)
+        .build(example)
+}
+
 fn take_steps(
-    args: &TrainArgs,
+    count: u32,
+    tokens: usize,
     mut sampler: Sampler,
-    device: &Device,
+    next: impl Fn(&mut Sampler) -> Batch,
     mut step: impl FnMut(Batch) -> Result<StepReport>,
 ) -> Result<Steps> {
-    let rows = rows_per_step(args);
-    let progress = Progress::start(u64::from(args.steps), tokens_per_step(args) as u64);
+    let progress = Progress::start(u64::from(count), tokens as u64);
     let mut steps = Steps::default();
-    for number in 1..=args.steps {
-        let report = step(evaluate::batch(sampler.next_batch(rows), device))?;
+    for number in 1..=count {
+        let report = step(next(&mut sampler))?;
         progress.step(u64::from(number), report.loss);
         steps.add(report);
     }
@@ -118,41 +143,21 @@ fn balance(by: BalanceBy) -> Balance {
     }
 }
 
-fn rows_per_step(args: &TrainArgs) -> usize {
-    args.microbatch_size * args.microbatches as usize
+fn model_line(args: &TrainArgs, parameters: u64) -> String {
+    let TrainArgs { layers, width, heads, context, .. } = args;
+    format!(
+        "GPT of {parameters} parameters: {layers} layers, width {width}, {heads} heads, context \
+         {context}"
+    )
 }
 
-fn tokens_per_step(args: &TrainArgs) -> usize {
-    rows_per_step(args) * args.context
-}
-
-impl Job {
-    fn new(
-        args: &TrainArgs,
-        corpus: &Corpus,
-        parameters: u64,
-        devices: Vec<String>,
-        stages: String,
-    ) -> Self {
-        Self {
-            model: format!(
-                "GPT of {parameters} parameters: {} layers, width {}, {} heads, context {}",
-                args.layers, args.width, args.heads, args.context
-            ),
-            text: format!(
-                "{}, {} characters, {} different ones",
-                corpus.source.display(),
-                corpus.characters(),
-                corpus.vocabulary.size()
-            ),
-            plan: format!(
-                "{} with {} microbatches of {}, {} steps",
-                args.schedule, args.microbatches, args.microbatch_size, args.steps
-            ),
-            devices,
-            stages,
-        }
-    }
+fn text_line(corpus: &Corpus) -> String {
+    format!(
+        "{}, {} characters, {} different ones",
+        corpus.source.display(),
+        corpus.characters(),
+        corpus.vocabulary.size()
+    )
 }
 
 impl fmt::Display for Job {

@@ -9,6 +9,7 @@ use zerobubble::trace::{bubble, draw};
 use zerobubble::train::StepReport;
 
 use super::drawing::{WIDTH_LIMIT, bytes, percent};
+use super::plan::Moves;
 
 /// The median of this many steps, the last ones, stands for all of them.
 const RECENT_STEPS: usize = 101;
@@ -36,6 +37,8 @@ pub struct TrainReport {
     pub peak_bytes: Vec<PeakBytes>,
     /// One for each device: what moving parcels between it and the host took in a step.
     pub transfers: Vec<Transfers>,
+    /// Bytes that a step moves between devices.
+    pub communication: Moves,
     /// Of all parameters' bits.
     pub weights_hash: String,
     /// Loss on the text that was not trained on.
@@ -194,6 +197,7 @@ impl fmt::Display for TrainReport {
             table += &row(&name, String::new(), format!("{} in {time}", of.moves));
         }
         writeln!(f, "{table}")?;
+        writeln!(f, "moved          {}\n", self.communication)?;
         writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;
         writeln!(f, "weights hash   {}", self.weights_hash)
     }

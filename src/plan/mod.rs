@@ -5,6 +5,7 @@
 //! generate   a family, sizes    -> Plan             one lane of actions per device
 //! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
 //! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
+//! communication  Plan, Costs    -> Communication    bytes over every link
 //! to_csv     CheckedPlan        -> String           one row of cells per device, as PyTorch's
 //! read       &str               -> Plan             from the plan's own text or from CSV
 //! ```
@@ -14,6 +15,7 @@
 mod action;
 mod bounds;
 mod check;
+mod communication;
 mod csv;
 mod place;
 mod placement;
@@ -25,6 +27,7 @@ mod text;
 pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
+pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};

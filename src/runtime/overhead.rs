@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Runtime;
 use crate::engine::{Engine, NullEngine};
 use crate::error::Result;
-use crate::plan::{Schedule, bounds, check, generate};
+use crate::plan::{ZB_H1, bounds, check, generate};
 
 /// Wall time per action of `steps` steps of zb-h1 on `devices` empty devices: dispatch, hand-over
 /// and report, divided by all actions of all devices.
@@ -15,7 +15,7 @@ use crate::plan::{Schedule, bounds, check, generate};
 ///
 /// When there are no devices, microbatches or threads.
 pub fn overhead(devices: u32, microbatches: u32, steps: u32) -> Result<Duration> {
-    let plan = check(generate(Schedule::ZbH1, devices, microbatches)?)?;
+    let plan = check(generate(&ZB_H1, devices, None, microbatches)?)?;
     let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
     let channels = bounds(&plan);
     let engines = (0..devices).map(|_| Box::new(NullEngine) as Box<dyn Engine>).collect();

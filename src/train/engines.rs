@@ -10,7 +10,7 @@ use crate::engine::{
     BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, Precision, StageSetup,
 };
 use crate::error::{Error, Result};
-use crate::plan::{BufferBytes, CheckedPlan};
+use crate::plan::{CheckedPlan, DeviceId};
 use crate::split::Split;
 
 /// A device that was opened and holds nothing yet.
@@ -59,36 +59,48 @@ fn no_halves(device: &str) -> Error {
         .hint("--activations f32, or only GPUs that zerobubble devices lists with f16")
 }
 
-/// Gives every device its stages and lays out what makes its buffers beforehand.
-pub(super) fn prepare(
-    opened: Vec<Opened>,
+/// Lays out the buffers of every device that makes them beforehand.
+pub(super) fn layouts(
+    devices: &[Opened],
     setups: &[StageSetup],
     plan: &CheckedPlan,
     split: &Split,
     optimizer: &Optimizer,
     activations: Precision,
-) -> Vec<Prepared> {
-    let plan = plan.plan();
-    let prepare = |(index, (opened, lane)): (usize, (Opened, &Vec<_>))| {
-        let here = |of: &&StageSetup| plan.placement.device(of.stage).index() == index;
-        let stages: Vec<StageSetup> = setups.iter().filter(here).cloned().collect();
-        let layout = match &opened {
-            Opened::Burn(_) => None,
-            Opened::Wgpu(context) => {
-                Some(lay_out(split, &stages, lane, optimizer, activations, context.limits()))
-            }
-        };
-        Prepared { opened, stages, layout }
+) -> Vec<Option<Layout>> {
+    let lanes = (0u32..).map(DeviceId).zip(&plan.plan().lanes);
+    let layout = |(opened, (device, lane)): (&Opened, (DeviceId, &Vec<_>))| match opened {
+        Opened::Burn(_) => None,
+        Opened::Wgpu(context) => {
+            let stages = stages_of(device, setups, plan);
+            Some(lay_out(split, &stages, lane, optimizer, activations, context.limits()))
+        }
     };
-    opened.into_iter().zip(&plan.lanes).enumerate().map(prepare).collect()
+    devices.iter().zip(lanes).map(layout).collect()
+}
+
+/// Gives every device its stages and where they will be.
+pub(super) fn prepare(
+    opened: Vec<Opened>,
+    layouts: Vec<Option<Layout>>,
+    setups: &[StageSetup],
+    plan: &CheckedPlan,
+) -> Vec<Prepared> {
+    let devices = (0u32..).map(DeviceId).zip(opened).zip(layouts);
+    devices
+        .map(|((device, opened), layout)| {
+            let stages = stages_of(device, setups, plan);
+            Prepared { opened, stages, layout }
+        })
+        .collect()
+}
+
+fn stages_of(device: DeviceId, setups: &[StageSetup], plan: &CheckedPlan) -> Vec<StageSetup> {
+    let here = |of: &&StageSetup| plan.plan().placement.device(of.stage) == device;
+    setups.iter().filter(here).cloned().collect()
 }
 
 impl Prepared {
-    /// Bytes of the device's buffers, if they are made beforehand.
-    pub(super) fn bytes(&self) -> Option<BufferBytes> {
-        self.layout.as_ref().map(Layout::bytes)
-    }
-
     /// Loads the device.
     pub(super) fn engine(self, common: &Common) -> Result<Box<dyn Engine>> {
         let setup = EngineSetup {

@@ -1,18 +1,11 @@
 //! The gradients that a pipeline computes, to check a model by.
 
-use std::sync::Arc;
-
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
-use super::inputs::{microbatches, shapes};
-use super::prepare::Rehearsal;
+use super::prepare::{Studied, study};
 use crate::batch::Batch;
-use crate::capture::{capture, eager_loss, read};
-use crate::differentiate::differentiate;
-use crate::engine::host_tensor;
 use crate::error::Result;
-use crate::split::split;
 
 /// The gradient of `loss` on `batch` with respect to every parameter, in the module's own order:
 /// its path in the module, and its value.
@@ -34,13 +27,7 @@ where
     B: Batch,
     L: Fn(&M, B) -> Tensor<1>,
 {
-    let graph = capture(model, loss, batch)?;
-    let split = Arc::new(split(differentiate(graph, 1.0)?)?);
-    let inputs = microbatches(batch.clone(), &shapes(batch), 1)?;
-    let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
-    let mut rehearsal = Rehearsal::new(&split, &values, &inputs, 0)?;
-    rehearsal.verify(&split, 1.0, &eager_loss(model, loss, batch, 0)?)?;
-
+    let Studied { split, rehearsal, .. } = study(model, loss, batch, 1, 0)?;
     let graph = &split.joint.graph;
     let mut gradients: Vec<(String, TensorData)> = graph
         .parameters

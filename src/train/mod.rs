@@ -1,5 +1,6 @@
 //! Training: the [`Trainer`], optimizers, text, progress.
 
+mod arrange;
 mod engines;
 mod gradients;
 mod inputs;

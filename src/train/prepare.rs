@@ -6,16 +6,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_dispatch::DispatchTensor;
 
+use super::inputs;
 use super::stages::setups;
-use crate::capture::{EagerLoss, norm, verify_gradient, verify_loss};
-use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs};
+use crate::batch::Batch;
+use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
+use crate::differentiate::differentiate;
+use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs, host_tensor};
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
 use crate::plan::{Action, MicrobatchId, Placement, StageId, Work};
-use crate::split::Split;
+use crate::split::{Split, split};
 use crate::train::Optimizer;
 
 /// What the costs of blocks are taken from.
@@ -28,6 +32,39 @@ pub enum Balance {
     Measured,
 }
 
+/// A model that was captured and split, and does what the module does.
+pub(super) struct Studied {
+    pub split: Arc<Split>,
+    /// Initial values of all parameters, by [`ParameterId`].
+    pub values: Arc<Vec<DispatchTensor>>,
+    pub rehearsal: Rehearsal,
+}
+
+/// Captures `model` on `example`, splits it for steps of `microbatches`, and compares the loss and
+/// the gradients of its blocks with the module's own.
+pub(super) fn study<M, B, L>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    microbatches: u32,
+    seed: u64,
+) -> Result<Studied>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let inputs = inputs::microbatches(example.clone(), &inputs::shapes(example), 1)?;
+    let scale = 1.0 / f64::from(microbatches);
+    let graph = capture(model, loss, example)?;
+    let split = Arc::new(split(differentiate(graph, scale)?)?);
+    let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
+    let eager = eager_loss(model, loss, example, seed)?;
+    let mut rehearsal = Rehearsal::new(&split, &values, &inputs, seed)?;
+    rehearsal.verify(&split, scale, &eager)?;
+    Ok(Studied { split, values, rehearsal })
+}
+
 /// Timed runs of every block, after one that warms up.
 const TIMED_RUNS: usize = 3;
 
@@ -38,7 +75,7 @@ pub(super) struct Rehearsal {
 }
 
 impl Rehearsal {
-    pub(super) fn new(
+    fn new(
         split: &Arc<Split>,
         values: &Arc<Vec<DispatchTensor>>,
         inputs: &StepInputs,
@@ -63,7 +100,7 @@ impl Rehearsal {
 
     /// Compares the blocks' loss and gradients with the module's own. Gradients are those of
     /// `scale` times the loss.
-    pub(super) fn verify(&mut self, split: &Split, scale: f64, eager: &EagerLoss) -> Result<()> {
+    fn verify(&mut self, split: &Split, scale: f64, eager: &EagerLoss) -> Result<()> {
         let (loss, _) = self.run()?;
         let loss = loss.expect("the block that computes the loss has run");
         verify_loss(f64::from(loss), eager)?;

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::compile::{Program, compile};
 use crate::engine::StageSetup;
-use crate::graph::ParameterId;
-use crate::plan::{BoundaryCost, Costs, Placement, StageCost, StageId};
+use crate::graph::{NodeId, ParameterId};
+use crate::plan::{BoundaryCost, Costs, DeviceId, Placement, StageCost, StageId};
 use crate::split::{Block, Split};
 use crate::train::Optimizer;
 
@@ -55,8 +55,13 @@ pub(super) fn setups(
         .map(|stage| {
             let owned = owned(stage);
             let shared = shared(stage, &owned);
+            let before: Vec<&Program> = (0..stage)
+                .filter(|&other| device(other) == device(stage))
+                .map(|other| &programs[other])
+                .collect();
+            let fixed = fixed_bytes(split, &programs[stage], &before, &owned, optimizer);
             let mut program = programs[stage].clone();
-            program.bytes.fixed = fixed_bytes(split, &program, &owned, optimizer);
+            program.bytes.fixed = fixed;
             StageSetup {
                 stage: StageId(stage as u32),
                 blocks: cuts[stage].clone(),
@@ -68,19 +73,25 @@ pub(super) fn setups(
         .collect()
 }
 
-/// Parameters, their gradients, the optimizer's state and constants.
+/// Parameters, their gradients, the optimizer's state and constants. A device holds one copy of
+/// what several of its stages use: it counts with the first of them.
 fn fixed_bytes(
     split: &Split,
     program: &Program,
+    before: &[&Program],
     owned: &[ParameterId],
     optimizer: &Optimizer,
 ) -> u64 {
     let graph = &split.joint.graph;
     let bytes = |parameter: ParameterId| graph[graph.parameters[parameter.index()].node].bytes();
-    let parameters: u64 = program.parameters.iter().map(|&parameter| bytes(parameter)).sum();
+    let held = |id: &&ParameterId| before.iter().any(|stage| stage.parameters.contains(id));
+    let folded = |id: &&NodeId| before.iter().any(|stage| stage.constants.contains(id));
+    let parameters: u64 =
+        program.parameters.iter().filter(|id| !held(id)).map(|&parameter| bytes(parameter)).sum();
     let gradients: u64 = program.accumulators.iter().map(|sum| bytes(sum.parameter)).sum();
     let state: u64 = owned.iter().map(|&parameter| optimizer.moments() * bytes(parameter)).sum();
-    let constants: u64 = program.constants.iter().map(|&id| graph[id].bytes()).sum();
+    let constants: u64 =
+        program.constants.iter().filter(|id| !folded(id)).map(|&id| graph[id].bytes()).sum();
     parameters + gradients + state + constants
 }
 
@@ -102,6 +113,34 @@ pub(super) fn least_bytes(split: &Split, optimizer: &Optimizer) -> Vec<u64> {
     split.blocks.iter().map(block).collect()
 }
 
+/// Bytes of all trained parameters, and of what a step moves of those that several devices use: a
+/// gradient sum for each of its uses elsewhere, and the new value for each other device.
+pub(super) fn parameter_bytes(
+    split: &Split,
+    setups: &[StageSetup],
+    placement: &Placement,
+) -> (u64, u64) {
+    let graph = &split.joint.graph;
+    let bytes = |parameter: ParameterId| graph[graph.parameters[parameter.index()].node].bytes();
+    let (mut all, mut shared) = (0, 0);
+    for setup in setups {
+        all += setup.owned.iter().map(|&parameter| bytes(parameter)).sum::<u64>();
+        let owner = placement.device(setup.stage);
+        for &parameter in &setup.shared {
+            let elsewhere = setups.iter().filter(|other| placement.device(other.stage) != owner);
+            let users = elsewhere.filter(|other| other.program.parameters.contains(&parameter));
+            let sums = users.clone().flat_map(|user| &user.program.accumulators);
+            let sums = sums.filter(|sum| sum.parameter == parameter).count();
+            let mut devices: Vec<DeviceId> =
+                users.map(|user| placement.device(user.stage)).collect();
+            devices.sort_unstable();
+            devices.dedup();
+            shared += (sums + devices.len()) as u64 * bytes(parameter);
+        }
+    }
+    (all, shared)
+}
+
 /// What the stages cost, from what F, B and W of every block cost.
 pub(super) fn costs(
     split: &Split,
@@ -110,7 +149,7 @@ pub(super) fn costs(
     blocks: &[[f64; 3]],
 ) -> Costs {
     let graph = &split.joint.graph;
-    let bytes = |ids: &[crate::graph::NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum();
+    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum();
     let stage = |(setup, cut): (&StageSetup, &Range<usize>)| {
         let sum = |work: usize| blocks[cut.clone()].iter().map(|block| block[work]).sum();
         StageCost {
@@ -137,6 +176,7 @@ pub(super) fn describe(
     split: &Split,
     setups: &[StageSetup],
     cuts: &[Range<usize>],
+    placement: &Placement,
     devices: &[String],
 ) -> Stages {
     let line = |(setup, blocks): (&StageSetup, &Range<usize>)| {
@@ -146,7 +186,7 @@ pub(super) fn describe(
         format!(
             "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out",
             setup.stage,
-            devices[setup.stage.index()],
+            devices[placement.device(setup.stage).index()],
             blocks.start,
             blocks.end,
             split.modules(blocks.start),

@@ -9,24 +9,24 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 
+use super::arrange::{Arranged, Request, arrange};
 use super::engines;
-use super::inputs::{microbatches, shapes};
-use super::prepare::{Balance, Rehearsal};
+use super::inputs::{self, shapes};
+use super::prepare::{Balance, Studied, study};
 use super::stages::{self, Stages};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
-use crate::capture::{capture, eager_loss, load, read};
-use crate::differentiate::differentiate;
+use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
-use crate::engine::{DeviceKind, NamedDevice, Precision, devices, host_tensor};
+use crate::engine::{DeviceKind, NamedDevice, Precision, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{
-    BlockCost, CheckedPlan, PlaceOptions, Schedule, Simulation, check, fit, generate, place,
-    progress, simulate,
-};
+use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
-use crate::split::{Split, split};
+use crate::split::Split;
 use crate::trace::Timeline;
+
+/// Microbatches of a step where nothing else is said.
+const MICROBATCHES: u32 = 8;
 
 /// Settings of a training run of `M` on batches `B`.
 #[derive(Debug)]
@@ -36,7 +36,9 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for `auto`.
     devices: Option<Vec<NamedDevice>>,
     schedule: Schedule,
-    microbatches: u32,
+    chunks: Option<u32>,
+    /// None for the plan's own, or [`MICROBATCHES`].
+    microbatches: Option<u32>,
     optimizer: Optimizer,
     learning_rate: f64,
     seed: u64,
@@ -53,6 +55,7 @@ pub struct Trainer<M, B> {
     runtime: Runtime,
     plan: CheckedPlan,
     prediction: Simulation,
+    communication: Communication,
     split: Arc<Split>,
     stages: Stages,
     devices: Vec<String>,
@@ -90,8 +93,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             model,
             loss,
             devices: None,
-            schedule: Schedule::ZbH1,
-            microbatches: 8,
+            schedule: Schedule::Family(&ZB_H1),
+            chunks: None,
+            microbatches: None,
             optimizer: AdamW::default().into(),
             learning_rate: 1e-3,
             seed: 0,
@@ -111,7 +115,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     pub fn step(&mut self, batch: B) -> Result<StepReport> {
         let start = Instant::now();
         let count = self.plan.plan().microbatches;
-        let inputs = microbatches(batch, &self.example, count)?;
+        let inputs = inputs::microbatches(batch, &self.example, count)?;
         let outcome = self
             .runtime
             .step(self.steps, inputs, self.learning_rate)
@@ -175,6 +179,11 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// What the plan was predicted to take.
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
+    }
+
+    /// What a step moves between the devices.
+    pub fn communication(&self) -> &Communication {
+        &self.communication
     }
 
     /// How the model was cut, one line per stage.
@@ -263,15 +272,22 @@ where
         self
     }
 
-    /// The order in which devices work.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.schedule = schedule;
+    /// The order in which devices work: a family such as [`ZB_H1`], a [`Plan`](crate::plan::Plan),
+    /// or any other [`Schedule`].
+    pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
+        self.schedule = schedule.into();
         self
     }
 
-    /// How many microbatches a step's batch is cut into.
-    pub fn microbatches(mut self, microbatches: u32) -> Self {
-        self.microbatches = microbatches;
+    /// How many stages every device holds, where the schedule leaves a choice.
+    pub fn chunks_per_device(mut self, chunks: impl Into<Option<u32>>) -> Self {
+        self.chunks = chunks.into();
+        self
+    }
+
+    /// How many microbatches a step's batch is cut into: 8, or as many as a given plan has.
+    pub fn microbatches(mut self, microbatches: impl Into<Option<u32>>) -> Self {
+        self.microbatches = microbatches.into();
         self
     }
 
@@ -327,9 +343,6 @@ where
     }
 
     fn check_settings(&self) -> Result<()> {
-        if self.microbatches == 0 {
-            return Err(Error::config("0 microbatches").hint("1 or more"));
-        }
         if !self.learning_rate.is_finite() || self.learning_rate < 0.0 {
             let rate = self.learning_rate;
             return Err(Error::config(format!("a learning rate of {rate}")).hint("1e-3"));
@@ -337,8 +350,22 @@ where
         Ok(())
     }
 
+    fn microbatch_count(&self) -> Result<u32> {
+        match (&self.schedule, self.microbatches) {
+            (_, Some(0)) => Err(Error::config("0 microbatches").hint("1 or more")),
+            (Schedule::Fixed(plan), Some(asked)) if asked != plan.microbatches => {
+                let own = plan.microbatches;
+                Err(Error::config(format!("the plan has {own} microbatches, not {asked}"))
+                    .hint(format!("{own} microbatches")))
+            }
+            (Schedule::Fixed(plan), _) => Ok(plan.microbatches),
+            (_, asked) => Ok(asked.unwrap_or(MICROBATCHES)),
+        }
+    }
+
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.check_settings()?;
+        let microbatches = self.microbatch_count()?;
         let named = match self.devices {
             Some(named) if named.is_empty() => {
                 return Err(Error::config("no devices").hint("one device or more"));
@@ -351,15 +378,8 @@ where
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
                 .hint("an example of one microbatch's shapes"));
         }
-        let inputs = microbatches(example.clone(), &shapes, 1)?;
-        let graph = capture(&self.model, &self.loss, example)?;
-        let joint = differentiate(graph, 1.0 / f64::from(self.microbatches))?;
-        let split = Arc::new(split(joint)?);
-        let values: Vec<_> = read(&self.model).into_iter().map(host_tensor).collect();
-        let values = Arc::new(values);
-        let eager = eager_loss(&self.model, &self.loss, example, self.seed)?;
-        let mut rehearsal = Rehearsal::new(&split, &values, &inputs, self.seed)?;
-        rehearsal.verify(&split, 1.0 / f64::from(self.microbatches), &eager)?;
+        let Studied { split, values, mut rehearsal } =
+            study(&self.model, &self.loss, example, microbatches, self.seed)?;
         let work = match self.balance {
             Balance::Flops => split.blocks.iter().map(|block| block.flops).collect(),
             Balance::Measured => rehearsal.measure()?,
@@ -369,25 +389,28 @@ where
         let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
         let opened = engines::open(named, self.activations)?;
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
-        let cuts = cut(&split, &work, names.len(), &limits, &self.optimizer)?;
-        let plan = check(generate(self.schedule, names.len() as u32, self.microbatches)?)?;
-        let setups = stages::setups(&split, &cuts, &plan.plan().placement, &self.optimizer);
-        let devices =
-            engines::prepare(opened, &setups, &plan, &split, &self.optimizer, self.activations);
-        let mut costs = stages::costs(&split, &setups, &cuts, &work);
-        costs.buffers = devices.iter().map(engines::Prepared::bytes).collect();
-        let prediction = simulate(&plan, &costs)?;
-        fit(&prediction.memory, &limits)?;
-        progress(&plan, &prediction.channels)?;
-
-        let stages = stages::describe(&split, &setups, &cuts, &names);
+        let request = Request {
+            split: &split,
+            work: &work,
+            schedule: &self.schedule,
+            chunks: self.chunks,
+            microbatches,
+            optimizer: &self.optimizer,
+            activations: self.activations,
+            limits: &limits,
+        };
+        let Arranged { plan, cuts, setups, layouts, prediction, communication } =
+            arrange(&request, &opened)?;
+        let placement = &plan.plan().placement;
+        let stages = stages::describe(&split, &setups, &cuts, placement, &names);
         let common = engines::Common {
             split: split.clone(),
             values,
-            microbatches: self.microbatches,
+            microbatches,
             seed: self.seed,
             optimizer: self.optimizer,
         };
+        let devices = engines::prepare(opened, layouts, &setups, &plan);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
         let runtime = Runtime::start(plan.clone(), &prediction.channels, engines)?;
@@ -396,6 +419,7 @@ where
             runtime,
             plan,
             prediction,
+            communication,
             split,
             stages,
             devices: names,
@@ -405,32 +429,4 @@ where
             batch: PhantomData,
         })
     }
-}
-
-/// Blocks of every stage: the cut whose slowest stage is fastest.
-fn cut(
-    split: &Split,
-    work: &[[f64; 3]],
-    devices: usize,
-    limits: &[u64],
-    optimizer: &Optimizer,
-) -> Result<Vec<std::ops::Range<usize>>> {
-    let least = stages::least_bytes(split, optimizer);
-    let blocks: Vec<BlockCost> = work
-        .iter()
-        .enumerate()
-        .map(|(block, &[forward, backward_input, backward_weight])| BlockCost {
-            forward,
-            backward_input,
-            backward_weight,
-            bytes: least[block],
-        })
-        .collect();
-    let limited = limits.iter().any(|&limit| limit != u64::MAX);
-    let options = PlaceOptions {
-        marks: split.marks.clone(),
-        memory_limits: if limited { limits.to_vec() } else { Vec::new() },
-    };
-    let cut = place(&blocks, &split.crossing_bytes(), &vec![1.0; devices], &options)?;
-    Ok(cut.stages)
 }

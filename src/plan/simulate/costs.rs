@@ -105,6 +105,12 @@ impl Costs {
         if placement.crosses(link) { self.boundaries[link.boundary()].transfer } else { 0.0 }
     }
 
+    /// How large a parcel on `link` is.
+    pub(in crate::plan) fn parcel_bytes(&self, link: Link) -> u64 {
+        let boundary = &self.boundaries[link.boundary()];
+        if link.is_forward() { boundary.activation_bytes } else { boundary.gradient_bytes }
+    }
+
     /// Costs must fit the plan, and every time must be a number that time can be.
     pub(super) fn check(&self, stages: usize) -> Result<()> {
         let bad = |problem| Err(Error::new(ErrorKind::Config, problem));

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::action::{Action, DeviceId, Work};
 use crate::plan::bounds::Channel;
+use crate::plan::placement::Link;
 
 use super::costs::{Costs, StageBytes};
 
@@ -15,7 +16,8 @@ use super::costs::{Costs, StageBytes};
 pub struct DeviceMemory {
     /// Parameters, gradients and optimizer state of its stages.
     pub fixed_bytes: u64,
-    /// Room for the parcels on their way to it: capacity times bytes of every link that ends here.
+    /// Room for the parcels on their way to it: capacity times bytes of every link that ends here,
+    /// and the most parcels between two of its own stages times their bytes.
     pub channel_bytes: u64,
     /// Stash and working memory at the peak.
     pub peak_stash_bytes: u64,
@@ -77,7 +79,8 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
             .stages_of(device)
             .map(|stage| costs.stages[stage.index()].bytes.fixed)
             .fold(0, u64::saturating_add),
-        channel_bytes: channel_bytes(plan, costs, channels, device),
+        channel_bytes: channel_bytes(plan, costs, channels, device)
+            .saturating_add(own_parcel_bytes(plan, costs, device)),
         peak_stash_bytes: 0,
         peak_at: lane[0],
         peak_stash: 0.0,
@@ -145,16 +148,26 @@ fn channel_bytes(plan: &Plan, costs: &Costs, channels: &[Channel], device: Devic
     let to_here =
         channels.iter().filter(|channel| plan.placement.device(channel.link.to) == device);
     to_here
-        .map(|channel| {
-            let boundary = &costs.boundaries[channel.link.boundary()];
-            let parcel = if channel.link.is_forward() {
-                boundary.activation_bytes
-            } else {
-                boundary.gradient_bytes
-            };
-            parcel.saturating_mul(u64::from(channel.capacity))
-        })
+        .map(|channel| costs.parcel_bytes(channel.link).saturating_mul(u64::from(channel.capacity)))
         .fold(0, u64::saturating_add)
+}
+
+/// A parcel between two stages of one device is held from the end of one action to the start of
+/// the other.
+fn own_parcel_bytes(plan: &Plan, costs: &Costs, device: DeviceId) -> u64 {
+    let placement = &plan.placement;
+    let stays = |link: &Link| !placement.crosses(*link);
+    let (mut held, mut most) = (0u64, 0u64);
+    for &action in &plan.lanes[device.index()] {
+        if let Some(link) = placement.inbound(action).filter(stays) {
+            held = held.saturating_sub(costs.parcel_bytes(link));
+        }
+        if let Some(link) = placement.outbound(action).filter(stays) {
+            held = held.saturating_add(costs.parcel_bytes(link));
+        }
+        most = most.max(held);
+    }
+    most
 }
 
 #[cfg(test)]
@@ -222,6 +235,17 @@ mod tests {
             BoundaryCost { activation_bytes: 10, gradient_bytes: 100, ..Default::default() };
         let memory = simulate(&plan, &costs).unwrap().memory;
         assert_eq!([memory[0].channel_bytes, memory[1].channel_bytes], [2 * 100, 2 * 10]);
+    }
+
+    #[test]
+    fn a_parcel_between_two_stages_of_a_device_is_held_until_it_is_taken() {
+        let lane = "0F0 0F1 1F0 1F1 1BW0 0BW0 1BW1 0BW1";
+        let text = format!("schedule test\nmicrobatches 2\nplacement 0 0\ndevice 0: {lane}\n");
+        let plan = check(text.parse().unwrap()).unwrap();
+        let mut costs = Costs::unit(2);
+        costs.boundaries[0] =
+            BoundaryCost { activation_bytes: 10, gradient_bytes: 15, ..Default::default() };
+        assert_eq!(simulate(&plan, &costs).unwrap().memory[0].channel_bytes, 2 * 10);
     }
 
     #[test]

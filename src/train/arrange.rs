@@ -1,0 +1,128 @@
+//! A split model, its devices and a schedule's name -> a plan that was proved, and what every
+//! device will hold.
+
+use std::ops::Range;
+
+use super::Optimizer;
+use super::engines::{self, Opened};
+use super::stages;
+use crate::engine::wgpu::Layout;
+use crate::engine::{Precision, StageSetup};
+use crate::error::{Error, Result};
+use crate::plan::{
+    BlockCost, CheckedPlan, Communication, DeviceId, PlaceOptions, Placement, Plan, Schedule,
+    Simulation, check, communication, fit, generate, place, progress, simulate,
+};
+use crate::split::Split;
+
+/// What is to be arranged.
+pub(super) struct Request<'a> {
+    pub split: &'a Split,
+    /// Times of F, B and W of every block.
+    pub work: &'a [[f64; 3]],
+    pub schedule: &'a Schedule,
+    /// Stages of every device, where the schedule leaves a choice.
+    pub chunks: Option<u32>,
+    pub microbatches: u32,
+    pub optimizer: &'a Optimizer,
+    pub activations: Precision,
+    /// Bytes that every device may hold; the index is the device.
+    pub limits: &'a [u64],
+}
+
+/// A plan with everything that was decided and predicted of it.
+pub(super) struct Arranged {
+    pub plan: CheckedPlan,
+    /// The blocks of every stage.
+    pub cuts: Vec<Range<usize>>,
+    pub setups: Vec<StageSetup>,
+    /// The buffers of every device that makes them beforehand.
+    pub layouts: Vec<Option<Layout>>,
+    pub prediction: Simulation,
+    /// What a step moves between the devices.
+    pub communication: Communication,
+}
+
+/// Finds the plan for `devices` and proves that it ends and fits.
+pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged> {
+    let plan = proposal(request, devices.len() as u32)?;
+    let cuts = cut(request, &plan.placement)?;
+    let arranged = lay_out(request, check(plan)?, cuts, devices)?;
+    fit(&arranged.prediction.memory, request.limits)?;
+    progress(&arranged.plan, &arranged.prediction.channels)?;
+    Ok(arranged)
+}
+
+/// What the schedule's name stands for.
+fn proposal(request: &Request, devices: u32) -> Result<Plan> {
+    let plan = match request.schedule {
+        Schedule::Family(family) => {
+            generate(family, devices, request.chunks, request.microbatches)?
+        }
+        Schedule::Fixed(plan) => Plan::clone(plan),
+        Schedule::Auto | Schedule::Dynamic => {
+            return Err(Error::config(format!("{} is not there yet", request.schedule)));
+        }
+    };
+    if plan.is_forward_only() {
+        return Err(Error::config(format!("{} has no backward work to train by", plan.schedule))
+            .hint(format!("--schedule {}", crate::plan::ZB_H1)));
+    }
+    let lanes = plan.lanes.len();
+    if lanes != devices as usize {
+        return Err(Error::config(format!("the plan is for {lanes} devices, there are {devices}"))
+            .hint(format!("{lanes} devices, such as --devices cpux{lanes}")));
+    }
+    Ok(plan)
+}
+
+/// Blocks of every stage: the cut whose slowest stage is fastest.
+fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
+    let least = stages::least_bytes(request.split, request.optimizer);
+    let costs = request.work.iter().zip(&least);
+    let blocks: Vec<BlockCost> = costs
+        .map(|(&[forward, backward_input, backward_weight], &bytes)| BlockCost {
+            forward,
+            backward_input,
+            backward_weight,
+            bytes,
+        })
+        .collect();
+    let speeds = vec![1.0; placement.stage_count()];
+    let crossings = request.split.crossing_bytes();
+    let cut = |share: &dyn Fn(DeviceId) -> u64| {
+        let limited = request.limits.iter().any(|&limit| limit != u64::MAX);
+        let options = PlaceOptions {
+            marks: request.split.marks.clone(),
+            memory_limits: placement
+                .stages
+                .iter()
+                .filter(|_| limited)
+                .map(|device| share(*device))
+                .collect(),
+        };
+        place(&blocks, &crossings, &speeds, &options).map(|cut| cut.stages)
+    };
+    // A device's chunks share its memory; whether they fit together is known exactly later.
+    let chunks = |device| placement.stages_of(device).count() as u64;
+    let limit = |device: DeviceId| request.limits[device.index()];
+    cut(&|device| limit(device) / chunks(device)).or_else(|_| cut(&limit))
+}
+
+/// Compiles the stages and plays the plan on paper.
+fn lay_out(
+    request: &Request,
+    plan: CheckedPlan,
+    cuts: Vec<Range<usize>>,
+    devices: &[Opened],
+) -> Result<Arranged> {
+    let Request { split, work, optimizer, activations, .. } = *request;
+    let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer);
+    let layouts = engines::layouts(devices, &setups, &plan, split, optimizer, activations);
+    let mut costs = stages::costs(split, &setups, &cuts, work);
+    costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
+    let prediction = simulate(&plan, &costs)?;
+    let (parameters, shared) = stages::parameter_bytes(split, &setups, &plan.plan().placement);
+    let communication = communication(plan.plan(), &costs, parameters, shared);
+    Ok(Arranged { plan, cuts, setups, layouts, prediction, communication })
+}
