@@ -190,6 +190,10 @@ pub enum Format {
     Json,
     /// The plan alone, as text that --check and train --plan read.
     Plan,
+    /// The plan alone, in the compute-only form of PyTorch's pipelining.
+    Csv,
+    /// The timetable as a picture.
+    Svg,
 }
 
 /// Options of `bench`.

@@ -2,21 +2,29 @@
 
 use std::fmt;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
-    CheckedPlan, Communication, Costs, DeviceId, Plan, Schedule, Simulation, StageCost, check,
-    communication, generate, progress, simulate,
+    self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
+    DeviceMemory, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes, StageCost, check,
+    communication, generate, progress, search, simulate, sum_of_blocks, to_csv,
 };
-use zerobubble::trace::draw;
+use zerobubble::trace::{Beside, draw, svg};
 
 use super::args::{Format, PlanArgs};
 use super::drawing::{bytes, percent, short, width};
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
+
+/// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
+const BLOCKS_PER_DEVICE: u32 = 12;
+
+/// What a microbatch stashes in one block, in a unit that limits are cut off to.
+const BLOCK_STASH: u64 = 1 << 20;
 
 /// A plan and what it will do.
 #[derive(Serialize)]
@@ -31,6 +39,9 @@ pub struct Timetable {
     /// What a step moves, if the bytes of an activation are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     communication: Option<Moves>,
+    /// The best family, where the plan was searched for.
+    #[serde(skip)]
+    note: Option<String>,
     #[serde(skip)]
     plan: CheckedPlan,
     #[serde(skip)]
@@ -58,22 +69,13 @@ struct LinkMoves {
 /// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
 /// paper.
 pub fn run(args: &PlanArgs) -> Result<Timetable> {
-    let plan = match &args.check {
-        Some(path) => read(path)?,
-        None => made(args)?,
-    };
-    let costs = costs(args, &plan)?;
-    let plan = check(plan)?;
-    let simulation = simulate(&plan, &costs)?;
+    let Proved { plan, costs, simulation, note } = proved(args)?;
     if !simulation.bubble.makespan.is_finite() {
         return Err(Error::config("the times add up to more than a number can hold")
             .hint("a larger unit for --cost and --transfer"));
     }
     progress(&plan, &simulation.channels)?;
     let peak_stash: Vec<f64> = simulation.memory.iter().map(|device| device.peak_stash).collect();
-    if let Some(limit) = args.memory_limit {
-        check_stash(&peak_stash, limit)?;
-    }
     let parameters = args.parameter_bytes.unwrap_or(0);
     let moves = args.activation_bytes.map(|_| communication(plan.plan(), &costs, parameters, 0));
     Ok(Timetable {
@@ -84,9 +86,37 @@ pub fn run(args: &PlanArgs) -> Result<Timetable> {
         span_bubble: simulation.bubble.span,
         peak_stash,
         communication: moves.as_ref().map(Moves::of),
+        note,
         plan,
         simulation,
     })
+}
+
+/// A plan that was checked and run on paper.
+struct Proved {
+    plan: CheckedPlan,
+    costs: Costs,
+    simulation: Simulation,
+    note: Option<String>,
+}
+
+fn proved(args: &PlanArgs) -> Result<Proved> {
+    let plan = match (&args.check, &args.schedule) {
+        (Some(path), _) => read(path)?,
+        (None, Schedule::Auto) => return searched(args),
+        (None, Schedule::Family(family)) => {
+            check_size(args, args.chunks.unwrap_or(1))?;
+            generate(family, args.stages, args.chunks, args.microbatches)?
+        }
+        (None, schedule) => return Err(Error::config(format!("{schedule} is not there yet"))),
+    };
+    let costs = costs(args, &plan)?;
+    let plan = check(plan)?;
+    let simulation = simulate(&plan, &costs)?;
+    if let Some(limit) = args.memory_limit {
+        check_stash(&simulation.memory, limit)?;
+    }
+    Ok(Proved { plan, costs, simulation, note: None })
 }
 
 /// The plan in a file.
@@ -95,22 +125,18 @@ pub fn read(path: &Path) -> Result<Plan> {
     let text = fs::read_to_string(path).map_err(|error| {
         in_file(Error::new(ErrorKind::Io, format!("it cannot be read: {error}")))
     })?;
-    text.parse().map_err(in_file)
+    plan::read(&text).map_err(in_file)
 }
 
-fn made(args: &PlanArgs) -> Result<Plan> {
-    let chunks = u64::from(args.chunks.unwrap_or(1));
-    let pairs = u64::from(args.stages) * u64::from(args.microbatches) * chunks;
+fn check_size(args: &PlanArgs, chunks: u32) -> Result<()> {
+    let pairs = u64::from(args.stages) * u64::from(args.microbatches) * u64::from(chunks);
     if pairs > PAIRS_LIMIT {
         return Err(Error::config(format!("{pairs} pairs of stage and microbatch are too many"))
             .hint(format!(
                 "fewer --stages, --chunks or --microbatches: their product at most {PAIRS_LIMIT}"
             )));
     }
-    match &args.schedule {
-        Schedule::Family(family) => generate(family, args.stages, args.chunks, args.microbatches),
-        schedule => Err(Error::config(format!("{schedule} is not there yet"))),
-    }
+    Ok(())
 }
 
 /// What a device's whole share costs is divided evenly over its chunks.
@@ -120,30 +146,73 @@ fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
     let mut costs = Costs::unit(placement.stage_count());
     for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
         let chunks = placement.stages_of(device).count() as f64;
-        let [forward, backward_input, backward_weight] =
-            times[device.index()].map(|time| time / chunks);
-        *stage = StageCost { forward, backward_input, backward_weight, ..StageCost::default() };
+        *stage = share(times[device.index()], chunks);
     }
-    for boundary in &mut costs.boundaries {
-        boundary.transfer = args.transfer;
-        boundary.activation_bytes = args.activation_bytes.unwrap_or(0);
-        boundary.gradient_bytes = boundary.activation_bytes;
-    }
+    costs.boundaries.fill(boundary(args));
     Ok(costs)
 }
 
-fn check_stash(peak_stash: &[f64], limit: f64) -> Result<()> {
-    let peaks = (0u32..).map(DeviceId).zip(peak_stash);
-    let Some((device, peak)) = peaks.into_iter().find(|(_, peak)| **peak > limit) else {
+/// The plan of `auto` for a model of equal blocks, as many as every device can have
+/// [`BLOCKS_PER_DEVICE`] of. The memory limit counts the stash in devices' even shares.
+fn searched(args: &PlanArgs) -> Result<Proved> {
+    if args.chunks.is_some() {
+        return Err(Error::config("--chunks with auto, which chooses them")
+            .hint("one of them, or another --schedule"));
+    }
+    check_size(args, BLOCKS_PER_DEVICE)?;
+    let times = args.cost.of(args.stages)?;
+    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
+    let row = |times: &[f64; 3]| {
+        let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
+        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
+    };
+    let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
+    let limit = args.memory_limit.map(|limit| (limit * one) as u64);
+    // Activations take no room there: the limit is one of the stash.
+    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
+    let input = SearchInput {
+        blocks: times.iter().map(row).collect(),
+        crossings: vec![crossing; blocks - 1],
+        marks: Vec::new(),
+        microbatches: args.microbatches,
+        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
+    };
+    let price =
+        |placement: &Placement, cuts: &[Range<usize>]| sum_of_blocks(&input, placement, cuts);
+    let found = search(&input, &price)?;
+    let note = found.gain().zip(found.best_family.clone()).map(|(gain, family)| {
+        let BestFamily { name, makespan } = family;
+        format!("{} by {name}, which takes {} longer", short(makespan), percent(gain))
+    });
+    let mut costs = found.costs;
+    costs.boundaries.fill(boundary(args));
+    Ok(Proved { plan: found.plan, costs, simulation: found.simulation, note })
+}
+
+/// A part of a device's whole share.
+fn share(times: [f64; 3], parts: f64) -> StageCost {
+    let [forward, backward_input, backward_weight] = times.map(|time| time / parts);
+    StageCost { forward, backward_input, backward_weight, ..StageCost::default() }
+}
+
+fn boundary(args: &PlanArgs) -> BoundaryCost {
+    let bytes = args.activation_bytes.unwrap_or(0);
+    BoundaryCost { transfer: args.transfer, activation_bytes: bytes, gradient_bytes: bytes }
+}
+
+fn check_stash(memory: &[DeviceMemory], limit: f64) -> Result<()> {
+    let peaks = || (0u32..).map(DeviceId).zip(memory.iter().map(|device| device.peak_stash));
+    let Some((device, peak)) = peaks().find(|(_, peak)| *peak > limit) else {
         return Ok(());
     };
-    let most = peak_stash.iter().copied().fold(0.0, f64::max);
-    let problem = format!("device {device} stashes {peak} microbatches, the limit is {limit}");
+    let most = short(peaks().map(|(_, peak)| peak).fold(0.0, f64::max));
+    let problem =
+        format!("device {device} stashes {} microbatches, the limit is {limit}", short(peak));
     Err(Error::plan(problem)
         .hint(format!("a limit of {most}, fewer --microbatches, or a schedule that stashes less")))
 }
 
-fn names(lane: &[zerobubble::plan::Action]) -> Vec<String> {
+fn names(lane: &[Action]) -> Vec<String> {
     lane.iter().map(ToString::to_string).collect()
 }
 
@@ -185,6 +254,15 @@ impl Timetable {
         match format {
             Format::Text | Format::Json => self.to_string(),
             Format::Plan => self.plan.plan().to_string(),
+            Format::Csv => to_csv(&self.plan),
+            Format::Svg => {
+                let beside = Beside {
+                    schedule: &self.plan.plan().schedule,
+                    unit: "",
+                    peak_stash: &self.peak_stash,
+                };
+                svg(&self.simulation.timeline, &beside)
+            }
         }
     }
 }
@@ -201,6 +279,9 @@ impl fmt::Display for Timetable {
             short(self.makespan),
             short(self.lower_bound)
         )?;
+        if let Some(note) = &self.note {
+            writeln!(f, "best family  {note}")?;
+        }
         writeln!(f, "step bubble  {}", percent(self.step_bubble))?;
         writeln!(f, "span bubble  {}", percent(self.span_bubble))?;
         let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");

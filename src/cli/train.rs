@@ -7,9 +7,10 @@ use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
-use zerobubble::train::{AdamW, Balance, StepReport, Trainer};
+use zerobubble::train::{AdamW, Balance, Searched, StepReport, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
+use super::drawing::percent;
 use super::evaluate::{self, Batch};
 use super::plan::{Moves, read};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
@@ -49,8 +50,10 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         model: model_line(args, parameters),
         text: text_line(&corpus),
         plan: format!(
-            "{schedule} with {microbatches} microbatches of {}, {} steps",
-            args.microbatch_size, args.steps
+            "{schedule} with {microbatches} microbatches of {}, {} steps{}",
+            args.microbatch_size,
+            args.steps,
+            trainer.searched().map(compared).unwrap_or_default()
         ),
         devices: devices.clone(),
         stages: stages.clone(),
@@ -140,6 +143,16 @@ fn balance(by: BalanceBy) -> Balance {
     match by {
         BalanceBy::Flops => Balance::Flops,
         BalanceBy::Measured => Balance::Measured,
+    }
+}
+
+/// What a search won.
+fn compared(searched: &Searched) -> String {
+    match (&searched.best_family, searched.gain) {
+        (Some(family), Some(gain)) => {
+            format!("; the best family, {}, would take {} longer", family.name, percent(gain))
+        }
+        _ => "; no family fits".to_owned(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Plans: which device runs which action in which order, proved before anything runs.
 //!
 //! ```text
-//! place      blocks             -> Cut              blocks of every stage
-//! generate   a family, sizes    -> Plan             one lane of actions per device
-//! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
-//! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
-//! communication  Plan, Costs    -> Communication    bytes over every link
-//! to_csv     CheckedPlan        -> String           one row of cells per device, as PyTorch's
-//! read       &str               -> Plan             from the plan's own text or from CSV
+//! place          blocks              -> Cut             blocks of every stage
+//! generate       a family, sizes     -> Plan            one lane of actions per device
+//! search         blocks on devices   -> Found           the fastest plan that fits in memory
+//! read           &str                -> Plan            from the plan's own text or from CSV
+//! check          Plan                -> CheckedPlan     complete, ordered, free of deadlock
+//! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel bounds
+//! communication  Plan, Costs         -> Communication   bytes over every link
+//! to_csv         CheckedPlan         -> String          one row of cells per device
 //! ```
 //!
 //! Nothing here knows a model, a device, a clock or a file.
@@ -21,6 +22,7 @@ mod place;
 mod placement;
 mod progress;
 mod schedule;
+mod search;
 mod simulate;
 mod text;
 
@@ -33,6 +35,7 @@ pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use schedule::*;
+pub use search::{BestFamily, Found, Price, SearchInput, search, sum_of_blocks};
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
     simulate,

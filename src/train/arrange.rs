@@ -11,8 +11,9 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup};
 use crate::error::{Error, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, DeviceId, PlaceOptions, Placement, Plan, Schedule,
-    Simulation, check, communication, fit, generate, place, progress, simulate,
+    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, PlaceOptions,
+    Placement, Plan, Schedule, SearchInput, Simulation, StageCost, ZB_H1, check, communication,
+    fit, generate, place, progress, search, simulate,
 };
 use crate::split::Split;
 
@@ -41,13 +42,29 @@ pub(super) struct Arranged {
     pub prediction: Simulation,
     /// What a step moves between the devices.
     pub communication: Communication,
+    /// What the search of `auto` found.
+    pub searched: Option<Searched>,
+}
+
+/// What a search for a plan found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Searched {
+    /// The fastest named family on the same devices, if one fits.
+    pub best_family: Option<BestFamily>,
+    /// How much longer a step of that family takes, as a fraction of the plan's. Not negative.
+    pub gain: Option<f64>,
 }
 
 /// Finds the plan for `devices` and proves that it ends and fits.
 pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged> {
-    let plan = proposal(request, devices.len() as u32)?;
-    let cuts = cut(request, &plan.placement)?;
-    let arranged = lay_out(request, check(plan)?, cuts, devices)?;
+    let arranged = match request.schedule {
+        Schedule::Auto => searched(request, devices)?,
+        _ => {
+            let plan = proposal(request, devices.len() as u32)?;
+            let cuts = cut(request, &plan.placement)?;
+            lay_out(request, check(plan)?, cuts, devices)?
+        }
+    };
     fit(&arranged.prediction.memory, request.limits)?;
     progress(&arranged.plan, &arranged.prediction.channels)?;
     Ok(arranged)
@@ -60,13 +77,14 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
             generate(family, devices, request.chunks, request.microbatches)?
         }
         Schedule::Fixed(plan) => Plan::clone(plan),
-        Schedule::Auto | Schedule::Dynamic => {
+        Schedule::Dynamic => {
             return Err(Error::config(format!("{} is not there yet", request.schedule)));
         }
+        Schedule::Auto => unreachable!("auto is searched for"),
     };
     if plan.is_forward_only() {
         return Err(Error::config(format!("{} has no backward work to train by", plan.schedule))
-            .hint(format!("--schedule {}", crate::plan::ZB_H1)));
+            .hint(format!("--schedule {ZB_H1}")));
     }
     let lanes = plan.lanes.len();
     if lanes != devices as usize {
@@ -74,6 +92,63 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
             .hint(format!("{lanes} devices, such as --devices cpux{lanes}")));
     }
     Ok(plan)
+}
+
+/// The plan of `auto`.
+///
+/// The search knows the stages' bytes, but not the buffers that a GPU makes for them. Where these
+/// do not fit, it starts again with as many bytes less.
+fn searched(request: &Request, devices: &[Opened]) -> Result<Arranged> {
+    if let Some(chunks) = request.chunks {
+        return Err(Error::config(format!("{chunks} chunks per device, but auto chooses them"))
+            .hint("auto without chunks, or a family"));
+    }
+    let mut limits = request.limits.to_vec();
+    for attempt in 1.. {
+        let found = search(&search_input(request, &limits), &|placement, cuts| {
+            let setups = stages::setups(request.split, cuts, placement, request.optimizer);
+            Ok(stages::costs(request.split, &setups, placement, request.times))
+        })?;
+        let searched = Searched { gain: found.gain(), best_family: found.best_family };
+        let mut arranged = lay_out(request, found.plan, found.cuts, devices)?;
+        let memory = &arranged.prediction.memory;
+        let over = |(memory, limit): (&DeviceMemory, &u64)| memory.peak_bytes() > *limit;
+        if attempt == MOST_SEARCHES || !memory.iter().zip(request.limits).any(over) {
+            arranged.searched = Some(searched);
+            return Ok(arranged);
+        }
+        for (device, memory) in memory.iter().enumerate() {
+            let excess = memory.peak_bytes().saturating_sub(request.limits[device]);
+            limits[device] = limits[device].saturating_sub(excess);
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// How often a search starts again with less memory.
+const MOST_SEARCHES: u32 = 6;
+
+fn search_input(request: &Request, limits: &[u64]) -> SearchInput {
+    let Request { split, times, .. } = *request;
+    let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
+    let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
+    let setups = stages::setups(split, &cuts, &placement, request.optimizer);
+    let on_first = stages::costs(split, &setups, &placement, times);
+    let block = |(cost, &[forward, backward_input, backward_weight]): (&StageCost, &[f64; 3])| {
+        StageCost { forward, backward_input, backward_weight, ..*cost }
+    };
+    let limited = limits.iter().any(|&limit| limit != u64::MAX);
+    SearchInput {
+        blocks: times
+            .devices
+            .iter()
+            .map(|blocks| on_first.stages.iter().zip(blocks).map(block).collect())
+            .collect(),
+        crossings: on_first.boundaries,
+        marks: split.marks.clone(),
+        microbatches: request.microbatches,
+        memory_limits: if limited { limits.to_vec() } else { Vec::new() },
+    }
 }
 
 /// Blocks of every stage: the cut whose slowest stage is fastest.
@@ -131,5 +206,6 @@ fn lay_out(
     let prediction = simulate(&plan, &costs)?;
     let (parameters, shared) = stages::parameter_bytes(split, &setups, &plan.plan().placement);
     let communication = communication(plan.plan(), &costs, parameters, shared);
-    Ok(Arranged { plan, cuts, setups, layouts, prediction, communication })
+    let searched = None;
+    Ok(Arranged { plan, cuts, setups, layouts, prediction, communication, searched })
 }

@@ -12,6 +12,7 @@ pub mod text;
 mod trainer;
 
 pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
+pub use arrange::Searched;
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use stages::Stages;

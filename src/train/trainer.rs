@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 
-use super::arrange::{Arranged, Request, arrange};
+use super::arrange::{Arranged, Request, Searched, arrange};
 use super::engines;
 use super::inputs::{self, shapes};
 use super::measure::{self, Balance};
@@ -58,6 +58,7 @@ pub struct Trainer<M, B> {
     plan: CheckedPlan,
     prediction: Simulation,
     communication: Communication,
+    searched: Option<Searched>,
     split: Arc<Split>,
     stages: Stages,
     devices: Vec<String>,
@@ -186,6 +187,11 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// What a step moves between the devices.
     pub fn communication(&self) -> &Communication {
         &self.communication
+    }
+
+    /// What the search of [`Schedule::Auto`] found.
+    pub fn searched(&self) -> Option<&Searched> {
+        self.searched.as_ref()
     }
 
     /// How the model was cut, one line per stage.
@@ -410,7 +416,7 @@ where
             activations: self.activations,
             limits: &limits,
         };
-        let Arranged { plan, cuts, setups, layouts, prediction, communication } =
+        let Arranged { plan, cuts, setups, layouts, prediction, communication, searched } =
             arrange(&request, &opened)?;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
@@ -431,6 +437,7 @@ where
             plan,
             prediction,
             communication,
+            searched,
             split,
             stages,
             devices: names,

@@ -1,0 +1,156 @@
+//! `auto`: times and bytes of every block on every device -> the fastest plan that fits in memory.
+//!
+//! ```text
+//! families    every named family, on its best cuts             -> the plan to beat
+//! layout      device orders and cuts, by a bound on the time   -> some twenty layouts
+//! policy      a layout                                         -> priorities to start from
+//! dispatch    priorities                                       -> an order of all actions
+//! improve     priorities, cuts and device orders, by what comes of them
+//! ```
+//!
+//! The search for an order is a search for the priorities of a list scheduler, because any
+//! priorities give a legal order within the memory. The effort is counted in actions dispatched
+//! and not in time: so the same input gives the same plan on every machine.
+
+mod bound;
+mod contender;
+mod dispatch;
+mod families;
+mod improve;
+mod instance;
+mod layout;
+mod policy;
+mod price;
+mod record;
+mod room;
+
+use std::ops::Range;
+
+use super::action::DeviceId;
+use super::check::CheckedPlan;
+use super::placement::Placement;
+use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
+use crate::error::{Error, Result};
+use bound::Estimator;
+use improve::Budget;
+use layout::cuts_of;
+use record::Record;
+
+pub use families::BestFamily;
+pub use price::sum_of_blocks;
+
+/// What a search may choose from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchInput {
+    /// `blocks[device][block]`: times and bytes of every block on every device.
+    pub blocks: Vec<Vec<StageCost>>,
+    /// Entry k is between block k and block k + 1, where these are on different devices.
+    pub crossings: Vec<BoundaryCost>,
+    /// Where a cut is allowed: k is between block k - 1 and block k. Empty allows all.
+    pub marks: Vec<usize>,
+    /// How many microbatches a step has.
+    pub microbatches: u32,
+    /// Bytes of every device; the index is the [`DeviceId`]. Empty limits none.
+    pub memory_limits: Vec<u64>,
+}
+
+/// The fastest plan found, and the named family to compare it with.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The plan. Its schedule is `auto`, or the family's name where the search found none faster.
+    pub plan: CheckedPlan,
+    /// The blocks of every stage; the index is the [`StageId`](super::StageId).
+    pub cuts: Vec<Range<usize>>,
+    /// What the stages cost, as the search was told.
+    pub costs: Costs,
+    /// What the plan does at these costs.
+    pub simulation: Simulation,
+    /// Nothing where no family fits in memory.
+    pub best_family: Option<BestFamily>,
+}
+
+impl Found {
+    /// How much longer the best family's step takes, as a fraction of this plan's. Not negative.
+    pub fn gain(&self) -> Option<f64> {
+        let family = self.best_family.as_ref()?;
+        let makespan = self.simulation.bubble.makespan;
+        Some(if makespan > 0.0 { family.makespan / makespan - 1.0 } else { 0.0 })
+    }
+}
+
+/// Gives the exact costs of a layout: of each of these ranges of blocks on its stage's device.
+/// See [`sum_of_blocks`].
+pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
+
+/// Searches placements, device orders, cuts and orders of actions for the smallest makespan within
+/// the memory limits.
+///
+/// It starts from the named families and is never worse than the best of them. `price` is asked for
+/// some hundred layouts. An error if there are fewer blocks than devices, if costs cannot be used,
+/// or if nothing fits in memory: then it names the device, its bytes, and what would fit.
+pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
+    check_input(input)?;
+    let estimator = Estimator::new(input);
+    // Whether the marks can be used, and are enough.
+    cuts_of(&estimator, &Placement::linear(input.blocks.len() as u32))?;
+    let mut record = Record::new(&input.memory_limits);
+    let best_family = families::prove(input, &estimator, price, &mut record)?;
+    let mut budget = Budget::new(input);
+    contender::compete(input, &estimator, price, &mut budget, &mut record)?;
+    let best = record.best()?;
+    Ok(Found {
+        plan: best.plan,
+        cuts: best.cuts,
+        costs: best.costs,
+        simulation: best.simulation,
+        best_family,
+    })
+}
+
+fn check_input(input: &SearchInput) -> Result<()> {
+    let p = input.blocks.len();
+    let n = input.blocks.first().map_or(0, Vec::len);
+    let bad = |problem: String| Err(Error::config(problem));
+    if p == 0 || input.microbatches == 0 {
+        return bad(format!(
+            "{p} devices and {} microbatches: nothing to plan",
+            input.microbatches
+        ));
+    }
+    if let Some(d) = input.blocks.iter().position(|blocks| blocks.len() != n) {
+        let found = input.blocks[d].len();
+        return bad(format!("device {d} has costs of {found} blocks, device 0 of {n}"));
+    }
+    if n < p {
+        return Err(Error::config(format!("{n} blocks cannot fill {p} devices"))
+            .hint(format!("between 1 and {n} devices, or a model of more blocks")));
+    }
+    if input.crossings.len() + 1 != n {
+        return bad(format!("{} crossings between {n} blocks", input.crossings.len()));
+    }
+    let limits = input.memory_limits.len();
+    if limits != 0 && limits != p {
+        return bad(format!("{limits} memory limits for {p} devices"));
+    }
+    let usable = |time: f64| time.is_finite() && time >= 0.0;
+    let mut longest = 0.0f64;
+    for (device, blocks) in (0u32..).map(DeviceId).zip(&input.blocks) {
+        for (k, block) in blocks.iter().enumerate() {
+            let times = [block.forward, block.backward_input, block.backward_weight];
+            if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+                return bad(format!("block {k} on device {device}: {time} is not a time"));
+            }
+        }
+        let times = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight);
+        longest = longest.max(times.sum());
+    }
+    let transfers = || input.crossings.iter().map(|crossing| crossing.transfer);
+    if let Some(time) = transfers().find(|time| !usable(*time)) {
+        return bad(format!("{time} is not a transfer time"));
+    }
+    longest += transfers().sum::<f64>();
+    if !(longest * f64::from(input.microbatches) * p as f64).is_finite() {
+        return bad("the times add up to more than a number can hold".into());
+    }
+    Ok(())
+}

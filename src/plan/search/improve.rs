@@ -1,0 +1,108 @@
+//! The search for an order on one layout: the best of some policies, then coordinate search.
+
+use super::SearchInput;
+use super::dispatch::{Order, Policy, dispatch};
+use super::instance::Instance;
+use super::policy::{change, change_count};
+
+/// What the search may still spend, in actions dispatched.
+pub(super) struct Budget(pub u64);
+
+/// A policy and what comes of it.
+#[derive(Debug, Clone)]
+pub(super) struct Scored {
+    pub policy: Policy,
+    pub makespan: f64,
+    mean_end: f64,
+}
+
+impl Budget {
+    /// In proportion to the actions of a plan with one stage per device.
+    pub fn new(input: &SearchInput) -> Self {
+        let pairs = input.blocks.len() as u64 * u64::from(input.microbatches);
+        Self((ACTIONS_PER_PAIR * pairs).max(ACTIONS_AT_LEAST))
+    }
+
+    /// Takes one of `parts` equal parts away.
+    pub fn take(&mut self, parts: u64) -> Self {
+        let part = self.0 / parts;
+        self.0 -= part;
+        Self(part)
+    }
+
+    /// Counts actions that were dispatched.
+    pub fn spend(&mut self, actions: usize) {
+        self.0 = self.0.saturating_sub(actions as u64);
+    }
+}
+
+/// The best of `policies`, if any fits in memory. All are tried, whatever the budget.
+pub(super) fn best_of(
+    instance: &Instance,
+    policies: &[Policy],
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Option<Scored> {
+    policies
+        .iter()
+        .fold(None, |best, policy| score(instance, policy, best.as_ref(), order, budget).or(best))
+}
+
+/// Changes a policy for as long as that helps and the budget lasts: first by `step` cycles, then by
+/// half of it, and so on (coordinate search; Hooke and Jeeves 1961).
+pub(super) fn improve(
+    instance: &Instance,
+    best: &mut Scored,
+    mut step: f64,
+    order: &mut Order,
+    budget: &mut Budget,
+) {
+    let most = instance.microbatches as u32;
+    let changes = change_count(instance.stages.len());
+    while step >= SMALLEST_STEP {
+        let (mut index, mut in_vain) = (0, 0);
+        while in_vain < changes {
+            if budget.0 == 0 {
+                return;
+            }
+            let changed = change(&best.policy, index, step, most);
+            let found =
+                changed.and_then(|policy| score(instance, &policy, Some(best), order, budget));
+            if let Some(found) = found {
+                // What has helped is tried again.
+                *best = found;
+                in_vain = 0;
+            } else {
+                in_vain += 1;
+                index = (index + 1) % changes;
+            }
+        }
+        step /= 2.0;
+    }
+}
+
+/// Runs a policy; nothing unless it beats `best`: by a smaller makespan, or by the same and devices
+/// that are done earlier.
+pub(super) fn score(
+    instance: &Instance,
+    policy: &Policy,
+    best: Option<&Scored>,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Option<Scored> {
+    let cutoff = best.map_or(f64::INFINITY, |best| best.makespan * (1.0 + TIE));
+    let makespan = dispatch(instance, policy, cutoff, order);
+    budget.spend(order.dispatched());
+    let (makespan, mean_end) = (makespan?, order.mean_end());
+    let better = best.is_none_or(|best| {
+        makespan < best.makespan * (1.0 - TIE) || mean_end < best.mean_end * (1.0 - TIE)
+    });
+    better.then(|| Scored { policy: policy.clone(), makespan, mean_end })
+}
+
+/// Makespans are the same within this fraction.
+const TIE: f64 = 1e-9;
+const SMALLEST_STEP: f64 = 1.0 / 16.0;
+/// Half a second for 16 devices and 64 microbatches on one slow core.
+const ACTIONS_PER_PAIR: u64 = 5_000;
+const ACTIONS_AT_LEAST: u64 = 2_000_000;

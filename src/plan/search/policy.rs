@@ -1,0 +1,129 @@
+//! Where the search for an order starts: the timetable of an unhindered pipeline, and variations.
+
+use super::dispatch::Policy;
+use super::instance::{B, F, Instance};
+
+/// How a policy differs from the unhindered timetable.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    /// How many microbatches are between F and B: so many times as in the unhindered timetable...
+    ahead_factor: f64,
+    /// ...and so many more.
+    ahead_more: u32,
+    /// Whether every B that is ready comes before every F.
+    b_first: bool,
+    /// How many cycles W is due after B.
+    w_lag: f64,
+    /// See [`Policy::patience`].
+    patience: f64,
+}
+
+const NO_LIMIT: f64 = f64::INFINITY;
+
+/// Policies to try on every layout.
+pub(super) fn few(instance: &Instance) -> Vec<Policy> {
+    let base =
+        Variant { ahead_factor: 1.0, ahead_more: 1, b_first: true, w_lag: NO_LIMIT, patience: 0.5 };
+    let more = Variant { ahead_factor: 1.5, ..base };
+    let eager = Variant { ahead_factor: NO_LIMIT, b_first: false, ..base };
+    policies(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
+}
+
+/// Policies to try on the best layouts.
+pub(super) fn many(instance: &Instance) -> Vec<Policy> {
+    let mut variants = Vec::new();
+    for (ahead_factor, ahead_more) in
+        [(1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (2.0, 0), (NO_LIMIT, 0)]
+    {
+        for (b_first, w_lag) in
+            [(true, NO_LIMIT), (true, 1.0), (false, NO_LIMIT), (false, 1.0), (false, 0.0)]
+        {
+            for patience in [0.0, 0.5, 1.0] {
+                variants.push(Variant { ahead_factor, ahead_more, b_first, w_lag, patience });
+            }
+        }
+    }
+    policies(instance, &variants)
+}
+
+fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
+    let cycle = instance.cycle();
+    let ready = unhindered(instance);
+    let mut policies: Vec<Policy> = Vec::new();
+    for variant in variants {
+        // Further apart than any two microbatches.
+        let far = (instance.microbatches + 1) as f64 * cycle;
+        let offsets = ready.iter().map(|[f, b]| {
+            let b_offset = if variant.b_first { b - far } else { *b };
+            [*f, b_offset, b + far.min(variant.w_lag * cycle)]
+        });
+        let ahead = ready.iter().map(|[f, b]| {
+            let cycles = if cycle > 0.0 { ((b - f) / cycle).floor() + 1.0 } else { 1.0 };
+            // A cast saturates.
+            ((cycles * variant.ahead_factor) as u32).saturating_add(variant.ahead_more)
+        });
+        let policy = Policy {
+            cycle,
+            offsets: offsets.collect(),
+            ahead: ahead.map(|ahead| ahead.clamp(1, instance.microbatches as u32)).collect(),
+            patience: variant.patience,
+        };
+        if !policies.contains(&policy) {
+            policies.push(policy);
+        }
+    }
+    policies
+}
+
+/// When a single microbatch is ready for F and for B of every stage.
+fn unhindered(instance: &Instance) -> Vec<[f64; 2]> {
+    let stages = &instance.stages;
+    let mut ready = vec![[0.0; 2]; stages.len()];
+    for s in 1..stages.len() {
+        ready[s][F] = ready[s - 1][F] + stages[s - 1].time[F] + stages[s - 1].transfer_up;
+    }
+    let top = stages.len() - 1;
+    ready[top][B] = ready[top][F] + stages[top].time[F];
+    for s in (0..top).rev() {
+        ready[s][B] = ready[s + 1][B] + stages[s + 1].time[B] + stages[s + 1].transfer_down;
+    }
+    ready
+}
+
+/// How many changes [`change`] knows for a policy of so many stages.
+pub(super) fn change_count(stages: usize) -> usize {
+    CHANGES_OF_ALL + CHANGES * (2 * stages.next_power_of_two() - 1)
+}
+
+/// Change number `index` of a policy, by `step` cycles; nothing where it would change nothing.
+///
+/// The first change patience. The others move F, B or W of some neighbouring stages earlier or
+/// later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
+/// on to every stage alone.
+pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Option<Policy> {
+    let mut changed = policy.clone();
+    let sign = if index.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let Some(index) = index.checked_sub(CHANGES_OF_ALL) else {
+        changed.patience = (policy.patience + sign * step / 2.0).clamp(0.0, 1.0);
+        return (changed != *policy).then_some(changed);
+    };
+    let stages = policy.offsets.len();
+    let (part, what) = (index / CHANGES + 1, index % CHANGES / 2);
+    // Parts are numbered as in a heap: 1 is all, 2 and 3 are the halves.
+    let parts = 1 << part.ilog2();
+    let range = (part - parts) * stages / parts..(part - parts + 1) * stages / parts;
+    for stage in range {
+        if what == AHEAD {
+            let ahead = &mut changed.ahead[stage];
+            *ahead = ahead.saturating_add_signed(sign as i32).clamp(1, most);
+        } else {
+            changed.offsets[stage][what] += sign * step * policy.cycle;
+        }
+    }
+    (changed != *policy).then_some(changed)
+}
+
+const CHANGES_OF_ALL: usize = 2;
+/// Of a part of the stages: F, B, W and how far ahead F is, each up and down.
+const CHANGES: usize = 8;
+const AHEAD: usize = 3;
