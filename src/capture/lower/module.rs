@@ -1,4 +1,5 @@
-//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention.
+//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention; those of images
+//! are in `window.rs`.
 
 use burn_ir::{AttentionOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
@@ -30,6 +31,11 @@ impl Lowering<'_> {
                 self.bind(&op.out, node)
             }
             Module::Attention(op) => self.attention(op),
+            Module::Conv2d(op) => self.conv2d(op),
+            Module::ConvTranspose2d(op) => self.conv_transpose2d(op),
+            Module::MaxPool2d(op) => self.max_pool2d(op),
+            Module::AvgPool2d(op) => self.avg_pool2d(op),
+            Module::AdaptiveAvgPool2d(op) => self.adaptive_avg_pool2d(op),
             Module::BatchNorm(_) => self.unknown(op).map_err(|error| {
                 error.hint("LayerNorm, RmsNorm or GroupNorm: its statistics cross microbatches")
             }),

@@ -1,7 +1,7 @@
 //! What one dispatch computes, as plain data: shapes, strides and ops, no device.
 
 use super::element::Element;
-use crate::graph::{DType, NodeId, Op};
+use crate::graph::{DType, NodeId, Op, Pool};
 
 /// One dispatch. Its buffers are bound in order: reads, writes, then the dropout key and the
 /// status word where the body uses them. It computes in f32: halves are widened when they are read,
@@ -104,6 +104,8 @@ pub enum Body {
         /// Number of zeros before.
         before: usize,
     },
+    /// A convolution, a pool or one of their gradients: the op says which.
+    Window(Op),
 }
 
 /// Elementwise steps on elements in row-major order. Steps may differ in shape, not in the number
@@ -208,6 +210,24 @@ impl Kernel {
                 of_read(0).iter().product::<usize>() + self.writes[0].shape[0]
             }
             Body::ScatterAdd(axis) => of_read(1)[*axis] + self.writes[0].shape[*axis],
+            Body::Window(op) => {
+                let window = |pool: &Pool| pool.kernel.iter().product::<usize>();
+                match op {
+                    Op::Conv2d(_) => of_read(1)[1..].iter().product(),
+                    Op::Conv2dInputGradient { convolution, .. } => {
+                        let weight: usize = of_read(0).iter().product();
+                        weight / of_read(0)[1] / convolution.groups
+                    }
+                    Op::Conv2dWeightGradient { .. } => {
+                        of_read(1).iter().product::<usize>() / of_read(1)[1]
+                    }
+                    Op::MaxPool2d(pool) => window(pool),
+                    // Every window that an element is in is searched.
+                    Op::MaxPool2dGradient(pool) => window(pool) * window(pool),
+                    Op::AvgPool2d { pool, .. } | Op::AvgPool2dGradient { pool, .. } => window(pool),
+                    op => unreachable!("{op} moves no window"),
+                }
+            }
         }
     }
 
