@@ -4,7 +4,7 @@
 use burn_ir::{AttentionOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
 use super::{Lowering, number};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Binary, Constant, NodeId, Op, Shape, Unary, Values};
 
 impl Lowering<'_> {
@@ -36,11 +36,20 @@ impl Lowering<'_> {
             Module::MaxPool2d(op) => self.max_pool2d(op),
             Module::AvgPool2d(op) => self.avg_pool2d(op),
             Module::AdaptiveAvgPool2d(op) => self.adaptive_avg_pool2d(op),
-            Module::BatchNorm(_) => self.unknown(op).map_err(|error| {
-                error.hint("LayerNorm, RmsNorm or GroupNorm: its statistics cross microbatches")
-            }),
+            Module::BatchNorm(_) => Err(self.batch_norm()),
             _ => self.unknown(op),
         }
+    }
+
+    /// Batch norm in training makes every example's output depend on its microbatch's others, so
+    /// that the result depends on how a batch is cut, and it keeps statistics beside the gradients.
+    fn batch_norm(&self) -> Error {
+        let problem =
+            "batch norm couples the examples of a microbatch and keeps running statistics";
+        Error::model(problem)
+            .in_module(self.module.clone())
+            .in_op("BatchNorm")
+            .hint("use GroupNorm, or LayerNorm: they normalise every example by itself")
     }
 
     pub(super) fn matmul(&mut self, op: &MatmulOpIr) -> Result<()> {
