@@ -110,15 +110,16 @@ pub struct TrainArgs {
         help = "Text file or folder to train on [default: this repository's own sources]"
     )]
     pub text: Option<PathBuf>,
-    /// What makes the stages equally slow: counted flops, or block times measured on the device
+    // Not a doc comment: rustdoc would take the brackets for a link.
     #[arg(
         long,
         value_enum,
         value_name = "flops|measured",
-        default_value_t = BalanceBy::Flops,
-        hide_possible_values = true
+        hide_possible_values = true,
+        help = "What makes the stages equally slow: counted flops, or block times measured on \
+                every device [default: measured for auto, else flops]"
     )]
-    pub balance: BalanceBy,
+    pub balance: Option<BalanceBy>,
     /// How activations are stored: f16 halves their memory, on GPUs that have it
     #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
     pub activations: Precision,
@@ -129,7 +130,7 @@ pub struct TrainArgs {
 pub enum BalanceBy {
     /// Count floating point operations.
     Flops,
-    /// Run every block on its device and take the time.
+    /// Run every block on every device and take the time.
     Measured,
 }
 

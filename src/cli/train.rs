@@ -99,7 +99,7 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .learning_rate(args.learning_rate)
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
-        .balance(balance(args.balance))
+        .balance(args.balance.map(balance))
         .activations(args.activations)
         .build(example)
 }

@@ -6,6 +6,8 @@
 //! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
 //! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
 //! communication  Plan, Costs    -> Communication    bytes over every link
+//! to_csv     CheckedPlan        -> String           one row of cells per device, as PyTorch's
+//! read       &str               -> Plan             from the plan's own text or from CSV
 //! ```
 //!
 //! Nothing here knows a model, a device, a clock or a file.
@@ -14,6 +16,7 @@ mod action;
 mod bounds;
 mod check;
 mod communication;
+mod csv;
 mod place;
 mod placement;
 mod progress;
@@ -25,6 +28,7 @@ pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
+pub use csv::{from_csv, read, to_csv};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

@@ -1,10 +1,20 @@
 //! When everything ran, simulated or measured, and how much of that time was bubble.
+//!
+//! ```text
+//! bubble  Timeline                  -> Bubble    idle time, in absolute time and in fractions
+//! draw    Timeline, width           -> String    lanes of letters, for the terminal
+//! svg     Timeline, Beside          -> String    lanes of bars, for documents and browsers
+//! ```
 
+mod svg;
 mod timetable;
 
+use std::collections::BTreeSet;
+
+pub use svg::{Beside, svg};
 pub use timetable::draw;
 
-use crate::plan::Action;
+use crate::plan::{Action, StageId};
 
 /// What every device did in one step, in any unit of time.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +75,13 @@ pub struct DeviceTime {
     pub step_idle: f64,
 }
 
+impl DeviceTime {
+    /// Time spent in actions, in percent of the makespan.
+    pub fn busy_percent(&self) -> f64 {
+        100.0 * fraction(self.busy, self.busy + self.step_idle)
+    }
+}
+
 /// The bubble of `timeline`; only its actions count.
 pub fn bubble(timeline: &Timeline) -> Bubble {
     let extents: Vec<Extent> = timeline.lanes.iter().map(|lane| extent(lane)).collect();
@@ -112,4 +129,13 @@ fn extent(lane: &[Span]) -> Extent {
 
 fn fraction(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// The stages in a lane, ascending.
+fn stages(lane: &[Span]) -> BTreeSet<StageId> {
+    let stage = |span: &Span| match span.label {
+        Label::Action(action) => Some(action.stage),
+        Label::Transfer | Label::Update => None,
+    };
+    lane.iter().filter_map(stage).collect()
 }

@@ -1,7 +1,7 @@
 //! Timeline -> a drawing for the terminal: one lane per device, characters in proportion to time.
 
-use super::{DeviceTime, Label, Span, Timeline, bubble};
-use crate::plan::{Action, StageId, Work};
+use super::{Label, Span, Timeline, bubble, stages};
+use crate::plan::{Action, Work};
 
 /// Draws `timeline` with `width` characters of time, between the devices' names and shares of busy
 /// time.
@@ -18,7 +18,7 @@ pub fn draw(timeline: &Timeline, width: usize) -> String {
     let mut drawing = String::new();
     for (device, (lane, time)) in timeline.lanes.iter().zip(&bubble.devices).enumerate() {
         let row = row(lane, scale);
-        let busy = busy_percent(time);
+        let busy = time.busy_percent();
         drawing += &format!("device {device:name_width$} |{row}| {busy:5.1}% busy\n");
     }
     drawing + &legend(timeline)
@@ -41,7 +41,7 @@ impl Scale {
 }
 
 fn row(lane: &[Span], scale: Scale) -> String {
-    let several = stages(lane).is_some_and(|(lowest, highest)| lowest != highest);
+    let several = stages(lane).len() > 1;
     let mut row = String::with_capacity(scale.width);
     for span in lane {
         let (from, to) = (scale.column(span.start), scale.column(span.end));
@@ -50,17 +50,6 @@ fn row(lane: &[Span], scale: Scale) -> String {
     }
     row.extend(std::iter::repeat_n('.', scale.width.saturating_sub(row.len())));
     row
-}
-
-/// The lowest and the highest stage in a lane.
-fn stages(lane: &[Span]) -> Option<(StageId, StageId)> {
-    let stages = || {
-        lane.iter().filter_map(|span| match span.label {
-            Label::Action(action) => Some(action.stage),
-            Label::Transfer | Label::Update => None,
-        })
-    };
-    Some((stages().min()?, stages().max()?))
 }
 
 /// The longest name of a span that leaves no doubt in `room` characters, filled up.
@@ -83,11 +72,6 @@ fn cell(label: Label, several_stages: bool, room: usize) -> String {
     };
     let name = names.into_iter().find(|name| name.len() <= room).unwrap_or_default();
     format!("{name:-<room$}")
-}
-
-fn busy_percent(time: &DeviceTime) -> f64 {
-    let makespan = time.busy + time.step_idle;
-    if makespan > 0.0 { 100.0 * time.busy / makespan } else { 0.0 }
 }
 
 fn legend(timeline: &Timeline) -> String {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Optimizer;
 use super::engines::{self, Opened};
+use super::measure::BlockTimes;
 use super::stages;
 use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup};
@@ -18,8 +19,7 @@ use crate::split::Split;
 /// What is to be arranged.
 pub(super) struct Request<'a> {
     pub split: &'a Split,
-    /// Times of F, B and W of every block.
-    pub work: &'a [[f64; 3]],
+    pub times: &'a BlockTimes,
     pub schedule: &'a Schedule,
     /// Stages of every device, where the schedule leaves a choice.
     pub chunks: Option<u32>,
@@ -79,7 +79,9 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
 /// Blocks of every stage: the cut whose slowest stage is fastest.
 fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     let least = stages::least_bytes(request.split, request.optimizer);
-    let costs = request.work.iter().zip(&least);
+    // Devices that are twice as fast are so with every block, nearly.
+    let reference = &request.times.devices[0];
+    let costs = reference.iter().zip(&least);
     let blocks: Vec<BlockCost> = costs
         .map(|(&[forward, backward_input, backward_weight], &bytes)| BlockCost {
             forward,
@@ -88,7 +90,12 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
             bytes,
         })
         .collect();
-    let speeds = vec![1.0; placement.stage_count()];
+    let total = |blocks: &[[f64; 3]]| blocks.iter().flatten().sum::<f64>();
+    let speed = |device: &DeviceId| {
+        let other = total(&request.times.devices[device.index()]);
+        if other > 0.0 { total(reference) / other } else { 1.0 }
+    };
+    let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
     let crossings = request.split.crossing_bytes();
     let cut = |share: &dyn Fn(DeviceId) -> u64| {
         let limited = request.limits.iter().any(|&limit| limit != u64::MAX);
@@ -116,10 +123,10 @@ fn lay_out(
     cuts: Vec<Range<usize>>,
     devices: &[Opened],
 ) -> Result<Arranged> {
-    let Request { split, work, optimizer, activations, .. } = *request;
+    let Request { split, times, optimizer, activations, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer);
     let layouts = engines::layouts(devices, &setups, &plan, split, optimizer, activations);
-    let mut costs = stages::costs(split, &setups, &cuts, work);
+    let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
     let prediction = simulate(&plan, &costs)?;
     let (parameters, shared) = stages::parameter_bytes(split, &setups, &plan.plan().placement);

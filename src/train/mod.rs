@@ -4,6 +4,7 @@ mod arrange;
 mod engines;
 mod gradients;
 mod inputs;
+mod measure;
 mod prepare;
 pub mod progress;
 mod stages;
@@ -12,6 +13,6 @@ mod trainer;
 
 pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
 pub use gradients::gradients;
-pub use prepare::Balance;
+pub use measure::Balance;
 pub use stages::Stages;
 pub use trainer::{StepReport, Trainer, TrainerBuilder};

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -15,28 +14,22 @@ use super::stages::setups;
 use crate::batch::Batch;
 use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
 use crate::differentiate::differentiate;
-use crate::engine::{BurnEngine, Engine, EngineSetup, StepInputs, host_tensor};
+use crate::engine::{
+    BurnEngine, Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, host_tensor,
+};
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
-use crate::plan::{Action, MicrobatchId, Placement, StageId, Work};
+use crate::plan::{Action, DeviceId, MicrobatchId, Placement, StageId, Work};
 use crate::split::{Split, split};
-use crate::train::Optimizer;
-
-/// What the costs of blocks are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// Counted operations.
-    #[default]
-    Flops,
-    /// A timed run of every block on one device.
-    Measured,
-}
+use crate::train::{Optimizer, Sgd};
 
 /// A model that was captured and split, and does what the module does.
 pub(super) struct Studied {
     pub split: Arc<Split>,
     /// Initial values of all parameters, by [`ParameterId`].
     pub values: Arc<Vec<DispatchTensor>>,
+    /// One microbatch, the example.
+    pub inputs: StepInputs,
     pub rehearsal: Rehearsal,
 }
 
@@ -62,11 +55,24 @@ where
     let eager = eager_loss(model, loss, example, seed)?;
     let mut rehearsal = Rehearsal::new(&split, &values, &inputs, seed)?;
     rehearsal.verify(&split, scale, &eager)?;
-    Ok(Studied { split, values, rehearsal })
+    Ok(Studied { split, values, inputs, rehearsal })
 }
 
-/// Timed runs of every block, after one that warms up.
-const TIMED_RUNS: usize = 3;
+/// Every block as a stage of its own, all on one device.
+pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
+    let blocks = split.blocks.len();
+    let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
+    let placement = Placement { stages: vec![DeviceId(0); blocks] };
+    setups(split, &cuts, &placement, &Optimizer::Sgd(Sgd::default()))
+}
+
+/// What the neighbours of a block send to it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Arrived {
+    pub activations: Parcel,
+    /// Of the block's output.
+    pub gradients: Parcel,
+}
 
 /// One device that holds every block as a stage of its own.
 pub(super) struct Rehearsal {
@@ -81,21 +87,17 @@ impl Rehearsal {
         inputs: &StepInputs,
         seed: u64,
     ) -> Result<Self> {
-        let blocks = split.blocks.len();
-        let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
-        let placement = Placement { stages: vec![crate::plan::DeviceId(0); blocks] };
-        let optimizer = Optimizer::Sgd(super::Sgd::default());
         let setup = EngineSetup {
             split: split.clone(),
-            stages: setups(split, &cuts, &placement, &optimizer),
+            stages: single_blocks(split),
             values: values.clone(),
             microbatches: 1,
             seed,
-            optimizer,
+            optimizer: Optimizer::Sgd(Sgd::default()),
         };
         let mut engine = BurnEngine::new(Device::flex(), setup);
         engine.begin_step(0, inputs)?;
-        Ok(Self { engine, blocks })
+        Ok(Self { engine, blocks: split.blocks.len() })
     }
 
     /// Compares the blocks' loss and gradients with the module's own. Gradients are those of
@@ -127,49 +129,34 @@ impl Rehearsal {
         self.engine.gradients()
     }
 
-    /// Seconds of F, B and W of every block: the shortest of a few runs.
-    pub(super) fn measure(&mut self) -> Result<Vec<[f64; 3]>> {
-        let mut best = vec![[f64::INFINITY; 3]; self.blocks];
-        for _ in 0..TIMED_RUNS {
-            let (_, times) = self.run()?;
-            for (best, times) in best.iter_mut().zip(times) {
-                best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
-            }
-        }
-        Ok(best)
+    /// What arrives at every block for F and for B.
+    pub(super) fn arrivals(&mut self) -> Result<Vec<Arrived>> {
+        self.run().map(|(_, arrivals)| arrivals)
     }
 
-    /// Runs one microbatch through all blocks; gives its loss and the time of every action.
-    fn run(&mut self) -> Result<(Option<f32>, Vec<[f64; 3]>)> {
-        let mut times = vec![[0.0; 3]; self.blocks];
+    /// Runs one microbatch through all blocks; gives its loss and what arrived at every block.
+    fn run(&mut self) -> Result<(Option<f32>, Vec<Arrived>)> {
+        let mut arrivals = vec![Arrived::default(); self.blocks];
         let mut loss = None;
-        let mut parcel = Vec::new();
-        for (block, times) in times.iter_mut().enumerate() {
-            let (outcome, seconds) = self.timed(block, Work::F, parcel)?;
+        let mut parcel = Parcel::new();
+        for (block, arrived) in arrivals.iter_mut().enumerate() {
+            arrived.activations = parcel.clone();
+            let outcome = self.act(block, Work::F, parcel)?;
             (parcel, loss) = (outcome.parcel, outcome.loss.or(loss));
-            times[0] = seconds;
         }
-        parcel = Vec::new();
-        for (block, times) in times.iter_mut().enumerate().rev() {
-            let (outcome, seconds) = self.timed(block, Work::B, parcel)?;
-            times[1] = seconds;
-            times[2] = self.timed(block, Work::W, Vec::new())?.1;
-            parcel = outcome.parcel;
+        parcel = Parcel::new();
+        for (block, arrived) in arrivals.iter_mut().enumerate().rev() {
+            arrived.gradients = parcel.clone();
+            parcel = self.act(block, Work::B, parcel)?.parcel;
+            self.act(block, Work::W, Parcel::new())?;
         }
-        Ok((loss, times))
+        Ok((loss, arrivals))
     }
 
-    fn timed(
-        &mut self,
-        block: usize,
-        work: Work,
-        parcel: Vec<DispatchTensor>,
-    ) -> Result<(crate::engine::Outcome, f64)> {
+    fn act(&mut self, block: usize, work: Work, parcel: Parcel) -> Result<Outcome> {
         let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
-        let start = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.start(action, parcel)))
             .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)))?;
-        let outcome = outcome.expect("a CPU device computes at once");
-        Ok((outcome, start.elapsed().as_secs_f64()))
+        Ok(outcome.expect("a CPU device computes at once"))
     }
 }

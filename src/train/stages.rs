@@ -9,6 +9,7 @@ use crate::graph::{NodeId, ParameterId};
 use crate::plan::{BoundaryCost, Costs, DeviceId, Placement, StageCost, StageId};
 use crate::split::{Block, Split};
 use crate::train::Optimizer;
+use crate::train::measure::BlockTimes;
 
 /// How a model was cut. Prints one line per stage.
 #[derive(Debug, Clone)]
@@ -141,17 +142,18 @@ pub(super) fn parameter_bytes(
     (all, shared)
 }
 
-/// What the stages cost, from what F, B and W of every block cost.
+/// What the stages cost, from what F, B and W of every block cost on their devices.
 pub(super) fn costs(
     split: &Split,
     setups: &[StageSetup],
-    cuts: &[Range<usize>],
-    blocks: &[[f64; 3]],
+    placement: &Placement,
+    times: &BlockTimes,
 ) -> Costs {
     let graph = &split.joint.graph;
-    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum();
-    let stage = |(setup, cut): (&StageSetup, &Range<usize>)| {
-        let sum = |work: usize| blocks[cut.clone()].iter().map(|block| block[work]).sum();
+    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
+    let stage = |setup: &StageSetup| {
+        let blocks = &times.devices[placement.device(setup.stage).index()][setup.blocks.clone()];
+        let sum = |work: usize| blocks.iter().map(|block| block[work]).sum();
         StageCost {
             forward: sum(0),
             backward_input: sum(1),
@@ -159,13 +161,15 @@ pub(super) fn costs(
             bytes: setup.program.bytes,
         }
     };
-    let boundary = |pair: &[StageSetup]| BoundaryCost {
-        transfer: 0.0,
-        activation_bytes: bytes(&pair[0].program.activations_out),
-        gradient_bytes: bytes(&pair[1].program.gradients_out),
+    let boundary = |pair: &[StageSetup]| {
+        let activation_bytes = bytes(&pair[0].program.activations_out);
+        let gradient_bytes = bytes(&pair[1].program.gradients_out);
+        let either = (activation_bytes + gradient_bytes) as f64 / 2.0;
+        let transfer = times.transfer_per_byte * either;
+        BoundaryCost { transfer, activation_bytes, gradient_bytes }
     };
     Costs {
-        stages: setups.iter().zip(cuts).map(stage).collect(),
+        stages: setups.iter().map(stage).collect(),
         boundaries: setups.windows(2).map(boundary).collect(),
         buffers: Vec::new(),
     }

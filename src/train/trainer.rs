@@ -12,7 +12,8 @@ use burn_dispatch::DispatchTensor;
 use super::arrange::{Arranged, Request, arrange};
 use super::engines;
 use super::inputs::{self, shapes};
-use super::prepare::{Balance, Studied, study};
+use super::measure::{self, Balance};
+use super::prepare::{Studied, study};
 use super::stages::{self, Stages};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
@@ -43,7 +44,8 @@ pub struct TrainerBuilder<M, B, L> {
     learning_rate: f64,
     seed: u64,
     memory_limit: Option<u64>,
-    balance: Balance,
+    /// None for what suits the schedule.
+    balance: Option<Balance>,
     activations: Precision,
     batch: PhantomData<fn(B)>,
 }
@@ -100,7 +102,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             learning_rate: 1e-3,
             seed: 0,
             memory_limit: None,
-            balance: Balance::Flops,
+            balance: None,
             activations: Precision::F32,
             batch: PhantomData,
         }
@@ -315,9 +317,10 @@ where
         self
     }
 
-    /// What the stages are balanced by.
-    pub fn balance(mut self, balance: Balance) -> Self {
-        self.balance = balance;
+    /// What the stages are balanced by. `None` is [`Balance::Measured`] for [`Schedule::Auto`], and
+    /// else [`Balance::Flops`].
+    pub fn balance(mut self, balance: impl Into<Option<Balance>>) -> Self {
+        self.balance = balance.into();
         self
     }
 
@@ -350,6 +353,13 @@ where
         Ok(())
     }
 
+    fn balance_or_default(&self) -> Balance {
+        self.balance.unwrap_or(match self.schedule {
+            Schedule::Auto => Balance::Measured,
+            _ => Balance::Flops,
+        })
+    }
+
     fn microbatch_count(&self) -> Result<u32> {
         match (&self.schedule, self.microbatches) {
             (_, Some(0)) => Err(Error::config("0 microbatches").hint("1 or more")),
@@ -365,7 +375,7 @@ where
 
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.check_settings()?;
-        let microbatches = self.microbatch_count()?;
+        let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
         let named = match self.devices {
             Some(named) if named.is_empty() => {
                 return Err(Error::config("no devices").hint("one device or more"));
@@ -378,20 +388,21 @@ where
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
                 .hint("an example of one microbatch's shapes"));
         }
-        let Studied { split, values, mut rehearsal } =
-            study(&self.model, &self.loss, example, microbatches, self.seed)?;
-        let work = match self.balance {
-            Balance::Flops => split.blocks.iter().map(|block| block.flops).collect(),
-            Balance::Measured => rehearsal.measure()?,
+        let mut studied = study(&self.model, &self.loss, example, microbatches, self.seed)?;
+        let times = match balance {
+            Balance::Flops => measure::flops(&studied.split, named.len()),
+            Balance::Measured => {
+                measure::measure(&mut studied, &named, self.activations, self.seed)?
+            }
         };
-        drop(rehearsal);
+        let Studied { split, values, .. } = studied;
 
         let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
         let opened = engines::open(named, self.activations)?;
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
         let request = Request {
             split: &split,
-            work: &work,
+            times: &times,
             schedule: &self.schedule,
             chunks: self.chunks,
             microbatches,

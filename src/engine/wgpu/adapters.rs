@@ -68,6 +68,14 @@ impl Gpu {
         Self { source: Source::Opened(device, queue) }
     }
 
+    /// What queues of one adapter have in common; none for what the caller opened.
+    pub(crate) fn adapter(&self) -> Option<String> {
+        match self.source {
+            Source::Adapter(index) => Some(format!("gpu:{index}")),
+            Source::Opened(..) => None,
+        }
+    }
+
     /// Positions of the adapters that are hardware.
     pub(crate) fn hardware() -> Vec<usize> {
         let is_hardware = |adapter: &Adapter| {

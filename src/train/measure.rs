@@ -1,0 +1,230 @@
+//! Blocks and devices -> what F, B and W of every block take on every device.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+
+use super::prepare::{Arrived, Studied, single_blocks};
+use super::{Optimizer, Sgd};
+use crate::compile::Program;
+use crate::engine::wgpu::{Context, Gpu, WgpuEngine, lay_out};
+use crate::engine::{
+    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Outcome, Parcel, Precision,
+    StageSetup,
+};
+use crate::error::{Error, Result, panic_message};
+use crate::graph::NodeId;
+use crate::plan::{Action, MicrobatchId, StageId, Work};
+use crate::split::Split;
+
+/// What the costs of blocks are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Counted operations.
+    #[default]
+    Flops,
+    /// A timed run of every block on every device.
+    Measured,
+}
+
+/// What blocks cost. One unit of time throughout.
+#[derive(Debug, Clone)]
+pub(super) struct BlockTimes {
+    /// Times of F, B and W, by device and block.
+    pub devices: Vec<Vec<[f64; 3]>>,
+    /// What a byte takes from one device to another.
+    pub transfer_per_byte: f64,
+}
+
+/// Timed runs of every block, after one that warms up.
+const TIMED_RUNS: usize = 3;
+
+/// No action of one block takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Counted operations: the same on all devices, and transfers take no time.
+pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
+    let blocks = split.blocks.iter().map(|block| block.flops).collect();
+    BlockTimes { devices: vec![blocks; devices], transfer_per_byte: 0.0 }
+}
+
+/// Times every block on every device, in seconds. Devices of the same kind, such as the queues of
+/// one adapter, are measured once.
+///
+/// A GPU holds one block at a time, so that no device needs room for the whole model.
+pub(super) fn measure(
+    studied: &mut Studied,
+    devices: &[NamedDevice],
+    activations: Precision,
+    seed: u64,
+) -> Result<BlockTimes> {
+    let arrivals = studied.rehearsal.arrivals()?;
+    let mut transfers = Transfers::default();
+    let mut known: HashMap<String, Vec<[f64; 3]>> = HashMap::new();
+    let mut times = Vec::with_capacity(devices.len());
+    for NamedDevice { name, kind } in devices {
+        let alike = match kind {
+            DeviceKind::Burn(device) => format!("{device:?}"),
+            DeviceKind::Wgpu(gpu) => gpu.adapter().unwrap_or_else(|| name.clone()),
+        };
+        if !known.contains_key(&alike) {
+            let blocks = match kind {
+                DeviceKind::Burn(device) => on_burn(studied, device, &arrivals, seed)?,
+                DeviceKind::Wgpu(gpu) => {
+                    let bench = Bench { gpu, name, activations, seed };
+                    bench.blocks(studied, &arrivals, &mut transfers)?
+                }
+            };
+            known.insert(alike.clone(), blocks);
+        }
+        times.push(known[&alike].clone());
+    }
+    Ok(BlockTimes { devices: times, transfer_per_byte: transfers.per_byte() })
+}
+
+fn on_burn(
+    studied: &Studied,
+    device: &Device,
+    arrivals: &[Arrived],
+    seed: u64,
+) -> Result<Vec<[f64; 3]>> {
+    let stages = single_blocks(&studied.split);
+    let mut engine = BurnEngine::new(device.clone(), setup(studied, stages, seed));
+    engine.begin_step(0, &studied.inputs)?;
+    let finish = || device.sync().map_err(|error| Error::run(error.to_string()));
+    let blocks = arrivals.iter().enumerate();
+    blocks
+        .map(|(block, arrived)| {
+            best(|work| {
+                let start = Instant::now();
+                timed(&mut engine, block, work, arrived)?;
+                finish()?;
+                Ok(start.elapsed().as_secs_f64())
+            })
+        })
+        .collect()
+}
+
+/// One GPU on which blocks are timed.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    name: &'a str,
+    activations: Precision,
+    seed: u64,
+}
+
+impl Bench<'_> {
+    fn blocks(
+        &self,
+        studied: &Studied,
+        arrivals: &[Arrived],
+        transfers: &mut Transfers,
+    ) -> Result<Vec<[f64; 3]>> {
+        let blocks = arrivals.iter().zip(single_blocks(&studied.split)).enumerate();
+        blocks
+            .map(|(block, (arrived, stage))| {
+                let program = stage.program.clone();
+                let mut engine = self.engine(studied, block, stage)?;
+                engine.begin_step(0, &studied.inputs)?;
+                best(|work| {
+                    let start = Instant::now();
+                    let outcome = timed(&mut engine, block, work, arrived)?;
+                    let wall = start.elapsed().as_secs_f64();
+                    transfers.add(&studied.split, &program, work, &outcome);
+                    Ok(outcome.seconds.unwrap_or(wall))
+                })
+            })
+            .collect()
+    }
+
+    /// The GPU with one block as its only stage.
+    fn engine(&self, studied: &Studied, block: usize, stage: StageSetup) -> Result<WgpuEngine> {
+        let context = Context::open(self.gpu.clone(), self.name)?;
+        let lane = [Work::F, Work::B, Work::W].map(|work| action(block, work));
+        let setup = setup(studied, vec![stage], self.seed);
+        let layout = lay_out(
+            &studied.split,
+            &setup.stages,
+            &lane,
+            &setup.optimizer,
+            self.activations,
+            context.limits(),
+        );
+        WgpuEngine::new(context, setup, layout)
+    }
+}
+
+fn setup(studied: &Studied, stages: Vec<StageSetup>, seed: u64) -> EngineSetup {
+    EngineSetup {
+        split: studied.split.clone(),
+        stages,
+        values: studied.values.clone(),
+        microbatches: 1,
+        seed,
+        optimizer: Optimizer::Sgd(Sgd::default()),
+    }
+}
+
+fn action(block: usize, work: Work) -> Action {
+    Action::new(StageId(block as u32), work, MicrobatchId(0))
+}
+
+/// The shortest of a few runs of F, B and W.
+fn best(mut run: impl FnMut(Work) -> Result<f64>) -> Result<[f64; 3]> {
+    let mut best = [f64::INFINITY; 3];
+    for round in 0..=TIMED_RUNS {
+        for (best, work) in best.iter_mut().zip([Work::F, Work::B, Work::W]) {
+            let seconds = run(work)?;
+            if round > 0 {
+                *best = best.min(seconds);
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// Runs one action of a block to its end.
+fn timed(engine: &mut impl Engine, block: usize, work: Work, arrived: &Arrived) -> Result<Outcome> {
+    let action = action(block, work);
+    let parcel = match work {
+        Work::F => arrived.activations.clone(),
+        Work::B | Work::BW => arrived.gradients.clone(),
+        Work::W => Parcel::new(),
+    };
+    catch_unwind(AssertUnwindSafe(|| match engine.start(action, parcel)? {
+        Some(outcome) => Ok(outcome),
+        None => engine.finish(PATIENCE)?.ok_or_else(|| {
+            Error::run(format!("it takes more than {} seconds", PATIENCE.as_secs()))
+        }),
+    }))
+    .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic))))
+    .map_err(|error| error.in_action(action))
+}
+
+/// Moves of parcels between GPUs and the host.
+#[derive(Default)]
+struct Transfers {
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Transfers {
+    fn add(&mut self, split: &Split, program: &Program, work: Work, outcome: &Outcome) {
+        let crossings: [&[NodeId]; 2] = match work {
+            Work::F => [&program.activations_in, &program.activations_out],
+            Work::B | Work::BW => [&program.gradients_in, &program.gradients_out],
+            Work::W => [&[], &[]],
+        };
+        let graph = &split.joint.graph;
+        self.bytes += crossings.into_iter().flatten().map(|&id| graph[id].bytes()).sum::<u64>();
+        let spans = outcome.transfers.iter();
+        self.seconds += spans.map(|(start, end)| (*end - *start).as_secs_f64()).sum::<f64>();
+    }
+
+    /// From one device down to the host and up to another: two moves.
+    fn per_byte(&self) -> f64 {
+        if self.bytes == 0 { 0.0 } else { 2.0 * self.seconds / self.bytes as f64 }
+    }
+}
