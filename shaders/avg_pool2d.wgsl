@@ -23,13 +23,12 @@ fn avg_pool2d(i: u32) -> f32 {
     var total = 0.0;
     for (var k = 0u; k < KERNEL_Y + (i >> 31u); k += 1u) {
         let y = r * STRIDE_Y + k - BEFORE_Y;
-        if (y >= HEIGHT) {
-            continue;
-        }
-        for (var l = 0u; l < KERNEL_X + (i >> 31u); l += 1u) {
-            let x = s * STRIDE_X + l - BEFORE_X;
-            if (x < WIDTH) {
-                total += first((image * HEIGHT + y) * WIDTH + x);
+        if (y < HEIGHT) {
+            for (var l = 0u; l < KERNEL_X + (i >> 31u); l += 1u) {
+                let x = s * STRIDE_X + l - BEFORE_X;
+                if (x < WIDTH) {
+                    total += first((image * HEIGHT + y) * WIDTH + x);
+                }
             }
         }
     }
@@ -45,14 +44,13 @@ fn avg_pool2d_gradient(i: u32) -> f32 {
     for (var k = KERNEL_Y; k > (i >> 31u); k -= 1u) {
         let down = y + BEFORE_Y - (k - 1u);
         let r = down / STRIDE_Y;
-        if (down % STRIDE_Y != 0u || r >= ROWS) {
-            continue;
-        }
-        for (var l = KERNEL_X; l > (i >> 31u); l -= 1u) {
-            let across = x + BEFORE_X - (l - 1u);
-            let s = across / STRIDE_X;
-            if (across % STRIDE_X == 0u && s < COLUMNS) {
-                total += first((image * ROWS + r) * COLUMNS + s) / elements(r, s);
+        if (down % STRIDE_Y == 0u && r < ROWS) {
+            for (var l = KERNEL_X; l > (i >> 31u); l -= 1u) {
+                let across = x + BEFORE_X - (l - 1u);
+                let s = across / STRIDE_X;
+                if (across % STRIDE_X == 0u && s < COLUMNS) {
+                    total += first((image * ROWS + r) * COLUMNS + s) / elements(r, s);
+                }
             }
         }
     }

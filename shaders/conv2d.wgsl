@@ -21,15 +21,14 @@ fn conv2d(i: u32) -> f32 {
     for (var c = 0u; c < hidden(GROUP, i); c += 1u) {
         for (var k = 0u; k < hidden(KERNEL_Y, i); k += 1u) {
             let y = r * STRIDE_Y + k * DILATION_Y - BEFORE_Y;
-            if (y >= HEIGHT) {
-                continue;
-            }
-            let row = ((channel + c) * HEIGHT + y) * WIDTH;
-            let weights = ((d * GROUP + c) * KERNEL_Y + k) * KERNEL_X;
-            for (var l = 0u; l < hidden(KERNEL_X, i); l += 1u) {
-                let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
-                if (x < WIDTH) {
-                    total = fma(first(row + x), second(weights + l), total);
+            if (y < HEIGHT) {
+                let row = ((channel + c) * HEIGHT + y) * WIDTH;
+                let weights = ((d * GROUP + c) * KERNEL_Y + k) * KERNEL_X;
+                for (var l = 0u; l < hidden(KERNEL_X, i); l += 1u) {
+                    let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
+                    if (x < WIDTH) {
+                        total = fma(first(row + x), second(weights + l), total);
+                    }
                 }
             }
         }
@@ -51,15 +50,14 @@ fn conv2d_input_gradient(i: u32) -> f32 {
         let d = group * WINDOW_GROUP + e;
         for (var k = 0u; k < hidden(KERNEL_Y, i); k += 1u) {
             let down = y + BEFORE_Y - k * DILATION_Y;
-            if (down % STRIDE_Y != 0u || down / STRIDE_Y >= ROWS) {
-                continue;
-            }
-            let row = ((n * WINDOW_CHANNELS + d) * ROWS + down / STRIDE_Y) * COLUMNS;
-            let weights = ((d * GROUP + c) * KERNEL_Y + k) * KERNEL_X;
-            for (var l = 0u; l < hidden(KERNEL_X, i); l += 1u) {
-                let across = x + BEFORE_X - l * DILATION_X;
-                if (across % STRIDE_X == 0u && across / STRIDE_X < COLUMNS) {
-                    total = fma(first(weights + l), second(row + across / STRIDE_X), total);
+            if (down % STRIDE_Y == 0u && down / STRIDE_Y < ROWS) {
+                let row = ((n * WINDOW_CHANNELS + d) * ROWS + down / STRIDE_Y) * COLUMNS;
+                let weights = ((d * GROUP + c) * KERNEL_Y + k) * KERNEL_X;
+                for (var l = 0u; l < hidden(KERNEL_X, i); l += 1u) {
+                    let across = x + BEFORE_X - l * DILATION_X;
+                    if (across % STRIDE_X == 0u && across / STRIDE_X < COLUMNS) {
+                        total = fma(first(weights + l), second(row + across / STRIDE_X), total);
+                    }
                 }
             }
         }
@@ -78,15 +76,14 @@ fn conv2d_weight_gradient(i: u32) -> f32 {
     for (var n = 0u; n < hidden(BATCH, i); n += 1u) {
         for (var r = 0u; r < hidden(ROWS, i); r += 1u) {
             let y = r * STRIDE_Y + k * DILATION_Y - BEFORE_Y;
-            if (y >= HEIGHT) {
-                continue;
-            }
-            let row = ((n * CHANNELS + channel) * HEIGHT + y) * WIDTH;
-            let gradients = ((n * WINDOW_CHANNELS + d) * ROWS + r) * COLUMNS;
-            for (var s = 0u; s < hidden(COLUMNS, i); s += 1u) {
-                let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
-                if (x < WIDTH) {
-                    total = fma(first(row + x), second(gradients + s), total);
+            if (y < HEIGHT) {
+                let row = ((n * CHANNELS + channel) * HEIGHT + y) * WIDTH;
+                let gradients = ((n * WINDOW_CHANNELS + d) * ROWS + r) * COLUMNS;
+                for (var s = 0u; s < hidden(COLUMNS, i); s += 1u) {
+                    let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
+                    if (x < WIDTH) {
+                        total = fma(first(row + x), second(gradients + s), total);
+                    }
                 }
             }
         }

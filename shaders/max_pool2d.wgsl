@@ -17,17 +17,16 @@ fn largest(image: u32, r: u32, s: u32) -> u32 {
     var best = 0.0;
     for (var k = 0u; k < KERNEL_Y + (r >> 31u); k += 1u) {
         let y = r * STRIDE_Y + k * DILATION_Y - BEFORE_Y;
-        if (y >= HEIGHT) {
-            continue;
-        }
-        for (var l = 0u; l < KERNEL_X + (s >> 31u); l += 1u) {
-            let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
-            if (x < WIDTH) {
-                let value = first((image * HEIGHT + y) * WIDTH + x);
-                let larger = value > best && !is_nan_(best);
-                if (at == NOTHING || larger || is_nan_(value)) {
-                    at = y * WIDTH + x;
-                    best = value;
+        if (y < HEIGHT) {
+            for (var l = 0u; l < KERNEL_X + (s >> 31u); l += 1u) {
+                let x = s * STRIDE_X + l * DILATION_X - BEFORE_X;
+                if (x < WIDTH) {
+                    let value = first((image * HEIGHT + y) * WIDTH + x);
+                    let larger = value > best && !is_nan_(best);
+                    if (at == NOTHING || larger || is_nan_(value)) {
+                        at = y * WIDTH + x;
+                        best = value;
+                    }
                 }
             }
         }
@@ -53,15 +52,14 @@ fn max_pool2d_gradient(i: u32) -> f32 {
     for (var k = KERNEL_Y; k > (i >> 31u); k -= 1u) {
         let down = y + BEFORE_Y - (k - 1u) * DILATION_Y;
         let r = down / STRIDE_Y;
-        if (down % STRIDE_Y != 0u || r >= ROWS) {
-            continue;
-        }
-        for (var l = KERNEL_X; l > (i >> 31u); l -= 1u) {
-            let across = x + BEFORE_X - (l - 1u) * DILATION_X;
-            let s = across / STRIDE_X;
-            if (across % STRIDE_X == 0u && s < COLUMNS) {
-                if (largest(image, r, s) == y * WIDTH + x) {
-                    total += second((image * ROWS + r) * COLUMNS + s);
+        if (down % STRIDE_Y == 0u && r < ROWS) {
+            for (var l = KERNEL_X; l > (i >> 31u); l -= 1u) {
+                let across = x + BEFORE_X - (l - 1u) * DILATION_X;
+                let s = across / STRIDE_X;
+                if (across % STRIDE_X == 0u && s < COLUMNS) {
+                    if (largest(image, r, s) == y * WIDTH + x) {
+                        total += second((image * ROWS + r) * COLUMNS + s);
+                    }
                 }
             }
         }

@@ -48,6 +48,17 @@ fn convolutions_and_their_gradients_are_burns() {
     });
 }
 
+/// Nearly as many rounds as software Vulkan lets all loops of a thread make together.
+#[test]
+fn long_sums_of_a_weights_gradient_are_complete() {
+    let convolution =
+        Convolution { stride: [1, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 1 };
+    let op = Op::Conv2dWeightGradient { convolution, kernel: [1, 1] };
+    for shape in [[1, 1, 250, 250], [10_900, 1, 1, 1]] {
+        check(op.clone(), &[floats(&shape), floats(&shape)], Within(1e-4), 1);
+    }
+}
+
 /// Images, and a pool of which every window has an element.
 fn pools(dilations: std::ops::Range<usize>) -> impl Strategy<Value = ([usize; 4], Pool, u64)> {
     let attributes = (pairs(1..4), pairs(1..4), pairs(0..2), pairs(dilations), any::<bool>());
