@@ -251,6 +251,9 @@ fn cost(graph: &Graph, id: NodeId) -> f64 {
             let x = &graph[node.inputs[0]].shape;
             2.0 * node.shape.elements() as f64 * x.0[x.rank() - 1] as f64
         }
+        Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
+            convolution_cost(graph, id)
+        }
         _ if node.op.is_movement() => 0.0,
         _ => {
             let widest = node.inputs.iter().map(|&input| graph[input].shape.elements());
@@ -259,7 +262,48 @@ fn cost(graph: &Graph, id: NodeId) -> f64 {
     }
 }
 
+/// Every element of a convolution's output, or of its gradient, meets one window of the weight; the
+/// gradients multiply as often.
+fn convolution_cost(graph: &Graph, id: NodeId) -> f64 {
+    let node = &graph[id];
+    let [x, y] = [node.inputs[0], node.inputs[1]].map(|input| &graph[input].shape);
+    let (weight, windows) = match node.op {
+        Op::Conv2d(_) => (y, &node.shape),
+        Op::Conv2dInputGradient { .. } => (x, y),
+        _ => (&node.shape, y),
+    };
+    2.0 * windows.elements() as f64 * weight.elements() as f64 / weight.0[0] as f64
+}
+
 pub(crate) fn no_work(block: usize) -> Error {
     Error::model(format!("block {block} of those that marks make computes nothing"))
         .hint("call zerobubble::nn::boundary on values that the model computed in between")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Convolution, DType, Shape};
+
+    #[test]
+    fn a_convolution_and_its_gradients_cost_what_the_product_of_its_patches_does() {
+        let mut graph = Graph::default();
+        let x = graph.push_input(Shape(vec![2, 6, 9, 8]), DType::F32);
+        let weight = graph.push_parameter("w".into(), Shape(vec![4, 3, 3, 2]), true);
+        let convolution =
+            Convolution { stride: [2, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 2 };
+        let y = graph.push(Op::Conv2d(convolution), &[x, weight]).expect("it is well-typed");
+        assert_eq!(graph[y].shape, Shape(vec![2, 4, 4, 7]));
+        let of_input = Op::Conv2dInputGradient { convolution, size: [9, 8] };
+        let of_weight = Op::Conv2dWeightGradient { convolution, kernel: [3, 2] };
+        let nodes = [
+            y,
+            graph.push(of_input, &[weight, y]).expect("it is well-typed"),
+            graph.push(of_weight, &[x, y]).expect("it is well-typed"),
+        ];
+        let (windows, window) = (2 * 4 * 4 * 7, 3 * 3 * 2);
+        for node in nodes {
+            assert_eq!(cost(&graph, node), (2 * windows * window) as f64, "{}", graph[node]);
+        }
+    }
 }

@@ -7,6 +7,8 @@
 mod common;
 #[path = "gradients/structural.rs"]
 mod structural;
+#[path = "gradients/window.rs"]
+mod window;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

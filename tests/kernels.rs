@@ -2,6 +2,8 @@
 
 #[path = "kernels/harness.rs"]
 mod harness;
+#[path = "kernels/window.rs"]
+mod window;
 
 use burn::tensor::TensorData;
 use harness::{

@@ -6,6 +6,7 @@
 mod elementwise;
 mod rules;
 mod structural;
+mod window;
 
 use crate::error::{Error, Result};
 use crate::graph::{Binary, Graph, NodeId, Op, ParameterId, Scalar, Shape};

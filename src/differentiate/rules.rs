@@ -1,6 +1,6 @@
 //! The table of gradient rules: for every op, what its operands' gradients are.
 
-use super::{Builder, elementwise, structural};
+use super::{Builder, elementwise, structural, window};
 use crate::error::{Error, Result};
 use crate::graph::{NodeId, Op, Unary};
 
@@ -47,6 +47,10 @@ pub(super) fn gradients(
         Op::LogSoftmax => one(b.push(Op::LogSoftmaxGradient, &[id, g])),
         Op::LayerNorm(epsilon) => structural::layer_norm(b, *epsilon, id, g, wanted),
 
+        Op::Conv2d(_) => window::conv2d(b, id, g, wanted),
+        Op::Conv2dInputGradient { .. } => window::transposed_conv2d(b, id, g, wanted),
+        Op::MaxPool2d(_) | Op::AvgPool2d { .. } => one(window::pool(b, id, g)),
+
         Op::Input(_) | Op::Parameter(_) | Op::Constant(_) => Ok(Vec::new()),
         Op::Compare(_) | Op::CompareScalar(..) | Op::ArgMax(_) | Op::ArgMin(_) => {
             unreachable!("{} is not differentiated through", node.op)
@@ -56,6 +60,9 @@ pub(super) fn gradients(
         | Op::LogSoftmaxGradient
         | Op::LayerNormGradient(_)
         | Op::LayerNormGradientGamma(_)
+        | Op::Conv2dWeightGradient { .. }
+        | Op::MaxPool2dGradient(_)
+        | Op::AvgPool2dGradient { .. }
         | Op::UnaryGradient(_) => Err(Error::model("a gradient is not differentiated again")
             .in_op(format!("{id} {}", node.op))
             .hint("train on a loss that takes no gradients itself")),

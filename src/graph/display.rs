@@ -63,10 +63,29 @@ impl fmt::Display for Op {
             Op::LayerNormGradientGamma(epsilon) => {
                 write!(f, "layer_norm_gradient_gamma {epsilon:?}")
             }
+            Op::Conv2d(convolution) => write!(f, "conv2d {convolution}"),
+            Op::Conv2dInputGradient { convolution, size } => {
+                write!(f, "conv2d_input_gradient {size:?} {convolution}")
+            }
+            Op::Conv2dWeightGradient { convolution, kernel } => {
+                write!(f, "conv2d_weight_gradient {kernel:?} {convolution}")
+            }
+            Op::MaxPool2d(pool) => write!(f, "max_pool2d {pool}"),
+            Op::MaxPool2dGradient(pool) => write!(f, "max_pool2d_gradient {pool}"),
+            Op::AvgPool2d { pool, count_padding } => {
+                write!(f, "avg_pool2d {pool}{}", counted(*count_padding))
+            }
+            Op::AvgPool2dGradient { pool, count_padding, size } => {
+                write!(f, "avg_pool2d_gradient {size:?} {pool}{}", counted(*count_padding))
+            }
             Op::UnaryGradient(unary) => write!(f, "{unary}_gradient"),
             Op::Dropout { layer, probability } => write!(f, "dropout {layer} {probability:?}"),
         }
     }
+}
+
+fn counted(padding: bool) -> &'static str {
+    if padding { " padding counts" } else { "" }
 }
 
 macro_rules! lowercase {

@@ -1,6 +1,6 @@
 //! Shape and element type of every op's output: the one place where operands are checked.
 
-use super::{Binary, DType, Node, Op, Shape, Unary};
+use super::{Binary, Convolution, DType, Node, Op, Pool, Shape, Unary};
 use crate::error::{Error, Result};
 
 /// Output shape and element type of `op` on `operands`.
@@ -54,6 +54,11 @@ fn rule(op: &Op, operands: &[&Node]) -> Rule {
         Op::LayerNorm(_) | Op::LayerNormGradient(_) | Op::LayerNormGradientGamma(_) => {
             layer_norm(op, operands)
         }
+        Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
+            convolution(op, operands)
+        }
+        Op::MaxPool2d(_) | Op::MaxPool2dGradient(_) => pool(op, operands),
+        Op::AvgPool2d { .. } | Op::AvgPool2dGradient { .. } => pool(op, operands),
     }
 }
 
@@ -259,6 +264,85 @@ fn same_floats(operands: &[&Node]) -> Rule {
         }
     }
     Ok((x.shape.clone(), DType::F32))
+}
+
+fn convolution(op: &Op, operands: &[&Node]) -> Rule {
+    let ([n, a, h, w], [m, b, i, j]) = (images(operands[0])?, images(operands[1])?);
+    let windows = |of: &Convolution, size, kernel| {
+        of.windows(size, kernel).ok_or("a window that fits into the padded image")
+    };
+    let per_group = |of: &Convolution, channels: usize| {
+        let parts = channels.checked_div(of.groups).filter(|parts| parts * of.groups == channels);
+        parts.ok_or("channels in equal groups")
+    };
+    let dims = match *op {
+        Op::Conv2d(of) => {
+            per_group(&of, m)?;
+            if per_group(&of, a)? != b {
+                return Err("a weight [d, channels / groups, i, j]".into());
+            }
+            let [height, width] = windows(&of, [h, w], [i, j])?;
+            [n, m, height, width]
+        }
+        // The first operand is the weight, the second the gradient.
+        Op::Conv2dInputGradient { convolution: of, size } => {
+            per_group(&of, n)?;
+            if b != n || windows(&of, size, [h, w])? != [i, j] {
+                return Err("a gradient [batch, d, windows] for a weight [d, ..]".into());
+            }
+            [m, a * of.groups, size[0], size[1]]
+        }
+        // The first operand are the images, the second is the gradient.
+        Op::Conv2dWeightGradient { convolution: of, kernel } => {
+            per_group(&of, b)?;
+            if m != n || windows(&of, [h, w], kernel)? != [i, j] {
+                return Err("a gradient [batch, d, windows] for images [batch, ..]".into());
+            }
+            [b, per_group(&of, a)?, kernel[0], kernel[1]]
+        }
+        _ => unreachable!("{op} is no convolution"),
+    };
+    Ok((Shape(dims.to_vec()), DType::F32))
+}
+
+fn pool(op: &Op, operands: &[&Node]) -> Rule {
+    let [n, c, h, w] = images(operands[0])?;
+    let windows = |of: &Pool, size| {
+        of.windows(size).ok_or("a window that fits into the padded image".to_string())
+    };
+    let undilated = |of: &Pool| {
+        if of.dilation == [1, 1] { Ok(()) } else { Err("a dilation of 1".to_string()) }
+    };
+    let [height, width] = match op {
+        Op::MaxPool2d(of) => windows(of, [h, w])?,
+        Op::MaxPool2dGradient(of) => {
+            let [height, width] = windows(of, [h, w])?;
+            if images(operands[1])? != [n, c, height, width] {
+                return Err("a gradient for every window".into());
+            }
+            [h, w]
+        }
+        Op::AvgPool2d { pool: of, .. } => {
+            undilated(of)?;
+            windows(of, [h, w])?
+        }
+        Op::AvgPool2dGradient { pool: of, size, .. } => {
+            undilated(of)?;
+            if windows(of, *size)? != [h, w] {
+                return Err("a gradient for every window".into());
+            }
+            *size
+        }
+        _ => unreachable!("{op} is no pool"),
+    };
+    Ok((Shape(vec![n, c, height, width]), DType::F32))
+}
+
+/// The sizes of images `[batch, channels, height, width]`, or of a convolution's weight.
+fn images(operand: &Node) -> std::result::Result<[usize; 4], String> {
+    require(operand, DType::F32)?;
+    let dims = operand.shape.0.as_slice();
+    dims.try_into().map_err(|_| "images [batch, channels, height, width]".to_string())
 }
 
 fn require(operand: &Node, dtype: DType) -> std::result::Result<DType, String> {

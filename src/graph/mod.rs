@@ -12,10 +12,12 @@ mod infer;
 mod layout;
 mod op;
 mod verify;
+mod window;
 
 pub use layout::{Storage, storages};
 pub use op::{Binary, Comparison, Op, Scalar, Unary};
 pub use verify::verify;
+pub use window::{Convolution, Pool};
 
 use crate::error::Result;
 

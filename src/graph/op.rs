@@ -1,7 +1,7 @@
 //! The ops. Each has one shape rule (`infer`), one gradient rule (`differentiate`), and one
 //! implementation per engine.
 
-use super::{ConstantId, DType, InputId, ParameterId, Shape};
+use super::{ConstantId, Convolution, DType, InputId, ParameterId, Pool, Shape};
 
 /// What a node computes. Names the operands `x`, `y` and so on in the order of the node's inputs;
 /// `g` is the gradient of the loss with respect to the output of the op in the name.
@@ -99,6 +99,45 @@ pub enum Op {
     LayerNormGradient(f64),
     /// Gradient of [`Op::LayerNorm`] for `gamma`, from `x` and `g`.
     LayerNormGradientGamma(f64),
+    /// Cross-correlation of images `x: [n, c, h, w]` with the weight `y: [d, c / groups, i, j]`,
+    /// giving `[n, d, windows]`: the sum of `x * y` over every window.
+    Conv2d(Convolution),
+    /// Gradient of [`Op::Conv2d`] for `x`, from the weight and `g`. It is the transposed
+    /// convolution of `g`.
+    Conv2dInputGradient {
+        /// How the windows move.
+        convolution: Convolution,
+        /// Height and width of `x`.
+        size: [usize; 2],
+    },
+    /// Gradient of [`Op::Conv2d`] for the weight, from `x` and `g`.
+    Conv2dWeightGradient {
+        /// How the windows move.
+        convolution: Convolution,
+        /// Height and width of the weight.
+        kernel: [usize; 2],
+    },
+    /// The largest element of every window of `x: [n, c, h, w]`, minus infinity if there is none.
+    MaxPool2d(Pool),
+    /// Gradient of [`Op::MaxPool2d`] for `x`, from `x` and `g`: it goes to the first largest
+    /// element of the window in row-major order, or to the last that is NaN.
+    MaxPool2dGradient(Pool),
+    /// The mean of every window of `x: [n, c, h, w]`.
+    AvgPool2d {
+        /// How the windows move; their dilation is 1.
+        pool: Pool,
+        /// Whether padding counts as elements that are zero.
+        count_padding: bool,
+    },
+    /// Gradient of [`Op::AvgPool2d`] for `x`, from `g`.
+    AvgPool2dGradient {
+        /// How the windows move; their dilation is 1.
+        pool: Pool,
+        /// Whether padding counts as elements that are zero.
+        count_padding: bool,
+        /// Height and width of `x`.
+        size: [usize; 2],
+    },
     /// Gradient of the elementwise function, from its `x` and `g`
     /// (for [`Unary::Tanh`] and [`Unary::Sigmoid`]: from its output and `g`).
     UnaryGradient(Unary),
@@ -185,7 +224,11 @@ impl Op {
             Op::Binary(_) | Op::Compare(_) | Op::Fill(_) | Op::Matmul | Op::Gather(_) => 2..=2,
             Op::ScatterAdd { .. } | Op::Embedding | Op::EmbeddingGradient { .. } => 2..=2,
             Op::SoftmaxGradient | Op::LogSoftmaxGradient | Op::UnaryGradient(_) => 2..=2,
-            Op::LayerNormGradientGamma(_) => 2..=2,
+            Op::LayerNormGradientGamma(_) | Op::MaxPool2dGradient(_) => 2..=2,
+            Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
+                2..=2
+            }
+            Op::MaxPool2d(_) | Op::AvgPool2d { .. } | Op::AvgPool2dGradient { .. } => 1..=1,
             Op::LayerNorm(_) => 2..=3,
             Op::Where | Op::LayerNormGradient(_) => 3..=3,
             Op::Concatenate(_) => 1..=usize::MAX,

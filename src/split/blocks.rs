@@ -10,7 +10,8 @@ use crate::graph::{NodeId, Op, storages};
 ///
 /// With marks, blocks end at marks. Without, a block ends between two products where fewer values
 /// cross than between the products before and after: in a transformer that is after every
-/// residual addition, in a chain of layers after every layer.
+/// residual addition, in a chain of layers after every layer. Convolutions and embeddings are
+/// products too.
 pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<usize>)> {
     let graph = &joint.graph;
     if !graph.boundaries.is_empty() {
@@ -32,7 +33,7 @@ pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<us
     }
     let crossings = crossings(joint, roles);
     let products: Vec<usize> = (0..joint.forward)
-        .filter(|&at| matches!(graph.nodes[at].op, Op::Matmul | Op::Embedding))
+        .filter(|&at| is_product(&graph.nodes[at].op))
         .filter(|&at| roles[at] == Role::Activation)
         .collect();
     // Among equal positions the last is taken, so that an activation function stays with the
@@ -55,6 +56,11 @@ pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<us
         .map(|gap| NodeId(narrowest[gap] as u32))
         .collect();
     Ok((ends, Vec::new()))
+}
+
+fn is_product(op: &Op) -> bool {
+    let convolution = matches!(op, Op::Conv2d(_) | Op::Conv2dInputGradient { .. });
+    convolution || matches!(op, Op::Matmul | Op::Embedding)
 }
 
 /// How many values, and how many bytes, cross after every forward node.

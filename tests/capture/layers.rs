@@ -2,17 +2,20 @@
 //! gradients.
 
 use burn::module::Module;
+use burn::nn::PaddingConfig2d;
 use burn::nn::attention::{
     MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
 };
+use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig, MseLoss, Reduction};
+use burn::nn::pool::{AdaptiveAvgPool2dConfig, AvgPool2dConfig, MaxPool2dConfig};
 use burn::nn::transformer::{
     TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
 };
 use burn::nn::{
-    Embedding, EmbeddingConfig, Gelu, GroupNormConfig, LayerNormConfig, LeakyReluConfig, Linear,
-    LinearConfig, LinearLayout, Relu, RmsNormConfig, RotaryEncodingConfig, Sigmoid, SwiGluConfig,
-    Tanh,
+    Embedding, EmbeddingConfig, Gelu, GroupNormConfig, InstanceNormConfig, LayerNormConfig,
+    LeakyReluConfig, Linear, LinearConfig, LinearLayout, Relu, RmsNormConfig, RotaryEncodingConfig,
+    Sigmoid, SwiGluConfig, Tanh,
 };
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
@@ -70,6 +73,39 @@ fn linear_and_norm_layers_have_burns_gradients() {
     check("RotaryEncoding of heads", rotary, |layer, x| {
         layer.forward(x.unsqueeze_dim::<4>(1)).squeeze_dim(1)
     });
+}
+
+/// Checks a layer on images `[3, 5, 2, 3]` behind a linear one.
+fn check_images<L: Module>(name: &str, layer: L, forward: impl Fn(&L, Tensor<4>) -> Tensor<4>) {
+    check(name, layer, |layer, x| forward(layer, x.reshape([3, 5, 2, 3])).flatten(1, 2));
+}
+
+#[test]
+fn layers_of_images_have_burns_gradients() {
+    let device = seeded();
+    let same = PaddingConfig2d::Same;
+    let conv = Conv2dConfig::new([5, 4], [3, 3]).with_padding(same.clone()).init(&device);
+    check_images("Conv2d", conv, |layer: &Conv2d, x| layer.forward(x));
+    let even = Conv2dConfig::new([5, 4], [2, 2]).with_padding(same).with_bias(false);
+    check_images("Conv2d, even kernel", even.init(&device), |layer, x| layer.forward(x));
+    let depthwise = Conv2dConfig::new([5, 10], [2, 1]).with_groups(5).init(&device);
+    check_images("Conv2d, depthwise", depthwise, |layer, x| layer.forward(x));
+    let transposed = ConvTranspose2dConfig::new([5, 4], [2, 3]).with_stride([2, 1]).init(&device);
+    check_images("ConvTranspose2d", transposed, |layer, x| layer.forward(x));
+    let max = MaxPool2dConfig::new([2, 2]).with_strides([1, 1]).init();
+    check_images("MaxPool2d", max, |layer, x| layer.forward(x));
+    let mean = AvgPool2dConfig::new([2, 2]).with_strides([1, 1]).init();
+    check_images("AvgPool2d", mean, |layer, x| layer.forward(x));
+    let adaptive = AdaptiveAvgPool2dConfig::new([1, 2]).init();
+    check_images("AdaptiveAvgPool2d", adaptive, |layer, x| layer.forward(x));
+    for groups in [1, 5] {
+        let norm = GroupNormConfig::new(groups, 5).init(&device);
+        check_images("GroupNorm", norm, |layer, x| layer.forward(x));
+    }
+    let plain = GroupNormConfig::new(5, 5).with_affine(false).init(&device);
+    check_images("GroupNorm without gamma", plain, |layer, x| layer.forward(x));
+    let instances = InstanceNormConfig::new(5).init(&device);
+    check_images("InstanceNorm", instances, |layer, x| layer.forward(x));
 }
 
 /// True where a token is padding: the last ones of every row but the first.

@@ -4,6 +4,7 @@ mod activation;
 mod base;
 mod module;
 mod numeric;
+mod window;
 
 use std::collections::{HashMap, HashSet};
 

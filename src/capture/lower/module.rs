@@ -1,9 +1,10 @@
-//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention.
+//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention; those of images
+//! are in `window.rs`.
 
 use burn_ir::{AttentionOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
 use super::{Lowering, number};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Binary, Constant, NodeId, Op, Shape, Unary, Values};
 
 impl Lowering<'_> {
@@ -30,11 +31,25 @@ impl Lowering<'_> {
                 self.bind(&op.out, node)
             }
             Module::Attention(op) => self.attention(op),
-            Module::BatchNorm(_) => self.unknown(op).map_err(|error| {
-                error.hint("LayerNorm, RmsNorm or GroupNorm: its statistics cross microbatches")
-            }),
+            Module::Conv2d(op) => self.conv2d(op),
+            Module::ConvTranspose2d(op) => self.conv_transpose2d(op),
+            Module::MaxPool2d(op) => self.max_pool2d(op),
+            Module::AvgPool2d(op) => self.avg_pool2d(op),
+            Module::AdaptiveAvgPool2d(op) => self.adaptive_avg_pool2d(op),
+            Module::BatchNorm(_) => Err(self.batch_norm()),
             _ => self.unknown(op),
         }
+    }
+
+    /// Batch norm in training makes every example's output depend on its microbatch's others, so
+    /// that the result depends on how a batch is cut, and it keeps statistics beside the gradients.
+    fn batch_norm(&self) -> Error {
+        let problem =
+            "batch norm couples the examples of a microbatch and keeps running statistics";
+        Error::model(problem)
+            .in_module(self.module.clone())
+            .in_op("BatchNorm")
+            .hint("use GroupNorm, or LayerNorm: they normalise every example by itself")
     }
 
     pub(super) fn matmul(&mut self, op: &MatmulOpIr) -> Result<()> {

@@ -8,6 +8,7 @@ use burn_backend::{
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use burn_std::IndexingUpdateOp;
 
+use super::window;
 use crate::graph::{Binary, Comparison, Constant, DType, Node, Op, Scalar, Unary, Values};
 use crate::random::{DropoutKey, dropout_mask};
 
@@ -62,6 +63,13 @@ pub(super) fn evaluate(
         Op::LayerNormGradientGamma(epsilon) => {
             layer_norm_gradient_gamma(node, *epsilon, next(), next())
         }
+        Op::Conv2d(_)
+        | Op::Conv2dInputGradient { .. }
+        | Op::Conv2dWeightGradient { .. }
+        | Op::MaxPool2d(_)
+        | Op::MaxPool2dGradient(_)
+        | Op::AvgPool2d { .. }
+        | Op::AvgPool2dGradient { .. } => window::evaluate(node, operands.collect()),
     }
 }
 

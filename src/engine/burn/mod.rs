@@ -7,6 +7,7 @@ mod fold;
 mod memory;
 mod optimizer;
 mod pool;
+mod window;
 
 use std::collections::HashMap;
 

@@ -104,6 +104,8 @@ pub enum Body {
         /// Number of zeros before.
         before: usize,
     },
+    /// A convolution, a pool or one of their gradients: the op says which.
+    Window(Op),
 }
 
 /// Elementwise steps on elements in row-major order. Steps may differ in shape, not in the number
@@ -208,6 +210,33 @@ impl Kernel {
                 of_read(0).iter().product::<usize>() + self.writes[0].shape[0]
             }
             Body::ScatterAdd(axis) => of_read(1)[*axis] + self.writes[0].shape[*axis],
+            Body::Window(op) => self.window_rounds(op),
+        }
+    }
+
+    /// As [`Self::rounds`], for nested loops. Software Vulkan ends a loop in a round of its own, in
+    /// which every loop within makes one too.
+    fn window_rounds(&self, op: &Op) -> usize {
+        let of_read = |read: usize| self.reads[read].view.shape.as_slice();
+        let nested = |sizes: &[usize]| {
+            let ascending = (1..).zip(sizes.iter().rev());
+            ascending.fold(0, |inner, (loops, size)| size * (1 + inner) + loops)
+        };
+        match op {
+            Op::Conv2d(_) => nested(&of_read(1)[1..]),
+            Op::Conv2dInputGradient { convolution, .. } => match of_read(0) {
+                [channels, _, k, l] => nested(&[channels / convolution.groups, *k, *l]),
+                other => unreachable!("a weight of shape {other:?}"),
+            },
+            Op::Conv2dWeightGradient { .. } => match of_read(1) {
+                [batch, _, rows, columns] => nested(&[*batch, *rows, *columns]),
+                other => unreachable!("a gradient of shape {other:?}"),
+            },
+            // Every window that an element is in is searched.
+            Op::MaxPool2dGradient(pool) => nested(&[pool.kernel, pool.kernel].concat()),
+            Op::MaxPool2d(pool) => nested(&pool.kernel),
+            Op::AvgPool2d { pool, .. } | Op::AvgPool2dGradient { pool, .. } => nested(&pool.kernel),
+            op => unreachable!("{op} moves no window"),
         }
     }
 

@@ -342,6 +342,11 @@ fn whole(op: &Op) -> Option<Body> {
         Op::LayerNorm(epsilon) => Body::LayerNorm(*epsilon),
         Op::LayerNormGradient(epsilon) => Body::LayerNormGradient(*epsilon),
         Op::LayerNormGradientGamma(epsilon) => Body::LayerNormGradientGamma(*epsilon),
+        Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
+            Body::Window(op.clone())
+        }
+        Op::MaxPool2d(_) | Op::MaxPool2dGradient(_) => Body::Window(op.clone()),
+        Op::AvgPool2d { .. } | Op::AvgPool2dGradient { .. } => Body::Window(op.clone()),
         Op::Unary(_) | Op::Scalar(..) | Op::Binary(_) | Op::Compare(_) | Op::CompareScalar(..) => {
             return None;
         }

@@ -9,6 +9,7 @@ pub mod matmul;
 pub(super) mod optimizer;
 mod reduce;
 mod rows;
+mod window;
 
 use super::kernel::{Body, Kernel};
 use matmul::{Abilities, Tile};
@@ -67,5 +68,6 @@ pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities
             index::index(kernel, abilities)
         }
         Body::Concatenate(_) | Body::Pad { .. } => join::join(kernel, abilities),
+        Body::Window(op) => window::window(kernel, op, abilities),
     }
 }
