@@ -107,7 +107,7 @@ fn examples(guide: &str) -> Result<Vec<Example>, String> {
 fn names_a_command(line: &str) -> bool {
     let mut words = line.split(PROGRAM).skip(1).map(|rest| rest.split_whitespace().next());
     words.any(|word| {
-        let word = word.unwrap_or("").trim_end_matches('`');
+        let word = word.unwrap_or("").trim_end_matches(|c: char| !c.is_alphanumeric());
         word.starts_with('-') || ["bench", "devices", "plan", "train"].contains(&word)
     })
 }
