@@ -132,7 +132,7 @@ fn what_the_documents_name_is_there() {
         args.lines().any(|line| line.trim().trim_start_matches("pub ").starts_with(&field))
     };
     let mut problems = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/guide.md"] {
         for (number, line) in (1..).zip(read(document).lines()) {
             let mut found = |what: String| problems.push(format!("{document}:{number}: {what}"));
             for flag in flags(line).filter(|flag| !FOREIGN_FLAGS.contains(flag)) {
@@ -155,7 +155,7 @@ fn what_the_documents_name_is_there() {
 
 /// Whether a quoted text is the path of something in this repository.
 fn is_path(quoted: &str) -> bool {
-    ["src/", "shaders/", "tests/", "examples/", "scripts/", ".github/"]
+    ["src/", "shaders/", "tests/", "examples/", "scripts/", "docs/", ".github/"]
         .iter()
         .any(|folder| quoted.starts_with(folder))
         && !quoted.contains(char::is_whitespace)
