@@ -5,6 +5,7 @@
 //! generate   a family, sizes    -> Plan             one lane of actions per device
 //! check      Plan               -> CheckedPlan      complete, ordered, free of deadlock
 //! simulate   CheckedPlan, Costs -> Simulation       times, bubble, bytes, channel bounds
+//! dynamic    CheckedPlan, Costs -> CheckedPlan      the order that run-time decisions come to
 //! communication  Plan, Costs    -> Communication    bytes over every link
 //! to_csv     CheckedPlan        -> String           one row of cells per device, as PyTorch's
 //! read       &str               -> Plan             from the plan's own text or from CSV
@@ -17,6 +18,7 @@ mod bounds;
 mod check;
 mod communication;
 mod csv;
+mod dynamic;
 mod place;
 mod placement;
 mod progress;
@@ -29,6 +31,7 @@ pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
+pub use dynamic::{Choice, Limits, Policy, dynamic, play, simulate_dynamic};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

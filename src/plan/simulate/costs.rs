@@ -90,7 +90,7 @@ impl Costs {
     }
 
     /// How long `action` takes.
-    pub(super) fn time(&self, action: Action) -> f64 {
+    pub(in crate::plan) fn time(&self, action: Action) -> f64 {
         let stage = &self.stages[action.stage.index()];
         match action.work {
             Work::F => stage.forward,
@@ -101,7 +101,7 @@ impl Costs {
     }
 
     /// How long a parcel is under way on `link`.
-    pub(super) fn transfer(&self, placement: &Placement, link: Link) -> f64 {
+    pub(in crate::plan) fn transfer(&self, placement: &Placement, link: Link) -> f64 {
         if placement.crosses(link) { self.boundaries[link.boundary()].transfer } else { 0.0 }
     }
 
@@ -112,7 +112,7 @@ impl Costs {
     }
 
     /// Costs must fit the plan, and every time must be a number that time can be.
-    pub(super) fn check(&self, stages: usize) -> Result<()> {
+    pub(in crate::plan) fn check(&self, stages: usize) -> Result<()> {
         let bad = |problem| Err(Error::new(ErrorKind::Config, problem));
         if self.stages.len() != stages || self.boundaries.len() + 1 != stages {
             return bad(format!(
