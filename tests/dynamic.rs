@@ -1,5 +1,5 @@
-//! Promise: whatever the timing, a step under the dynamic policy ends, does every action once and in
-//! its stage's order, and stays within what memory and channels were made for.
+//! Promise: whatever the timing, a step under the dynamic policy ends, does every action once and
+//! in its stage's order, and stays within what memory and channels were made for.
 
 use std::collections::HashMap;
 

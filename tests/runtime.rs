@@ -12,7 +12,7 @@ use zerobubble::plan::{
     Action, CheckedPlan, FAMILIES, FORWARD_ONLY, Family, ONE_F_ONE_B, Work, ZB_H1, bounds, check,
     generate,
 };
-use zerobubble::runtime::Runtime;
+use zerobubble::runtime::{Dispatch, Runtime};
 
 type Value = burn_dispatch::DispatchTensor;
 
@@ -68,7 +68,7 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), &bounds(plan), engines).unwrap()
+    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines).unwrap()
 }
 
 fn step(runtime: &mut Runtime) -> Result<()> {

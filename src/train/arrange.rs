@@ -11,9 +11,11 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup};
 use crate::error::{Error, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, DeviceId, PlaceOptions, Placement, Plan, Schedule,
-    Simulation, check, communication, fit, generate, place, progress, simulate,
+    BlockCost, CheckedPlan, Communication, DeviceId, Limits, PlaceOptions, Placement, Plan,
+    Schedule, Simulation, ZB_H1, ZB_V, check, communication, dynamic, fit, generate, place,
+    progress, simulate, simulate_dynamic,
 };
+use crate::runtime::Dispatch;
 use crate::split::Split;
 
 /// What is to be arranged.
@@ -39,6 +41,8 @@ pub(super) struct Arranged {
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
     pub prediction: Simulation,
+    /// What decides the order while a step runs.
+    pub dispatch: Dispatch,
     /// What a step moves between the devices.
     pub communication: Communication,
 }
@@ -60,7 +64,12 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
             generate(family, devices, request.chunks, request.microbatches)?
         }
         Schedule::Fixed(plan) => Plan::clone(plan),
-        Schedule::Auto | Schedule::Dynamic => {
+        // The base: dynamic follows it where nothing is late.
+        Schedule::Dynamic => {
+            let base = if request.chunks == Some(2) { &ZB_V } else { &ZB_H1 };
+            generate(base, devices, request.chunks, request.microbatches)?
+        }
+        Schedule::Auto => {
             return Err(Error::config(format!("{} is not there yet", request.schedule)));
         }
     };
@@ -125,11 +134,23 @@ fn lay_out(
 ) -> Result<Arranged> {
     let Request { split, times, optimizer, activations, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer);
-    let layouts = engines::layouts(devices, &setups, &plan, split, optimizer, activations);
+    let (placement, open) = (&plan.plan().placement, Limits::of(&plan));
+    let layouts =
+        engines::layouts(devices, &setups, placement, &open, split, optimizer, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
-    let prediction = simulate(&plan, &costs)?;
+    let (plan, dispatch, prediction) = match request.schedule {
+        Schedule::Dynamic => {
+            let planned = dynamic(&plan, &costs)?;
+            let prediction = simulate_dynamic(&planned, &open, &costs)?;
+            (planned, Dispatch::Dynamic(Box::new(plan)), prediction)
+        }
+        _ => {
+            let prediction = simulate(&plan, &costs)?;
+            (plan, Dispatch::Planned, prediction)
+        }
+    };
     let (parameters, shared) = stages::parameter_bytes(split, &setups, &plan.plan().placement);
     let communication = communication(plan.plan(), &costs, parameters, shared);
-    Ok(Arranged { plan, cuts, setups, layouts, prediction, communication })
+    Ok(Arranged { plan, cuts, setups, layouts, prediction, dispatch, communication })
 }

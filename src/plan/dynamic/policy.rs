@@ -96,11 +96,15 @@ impl Policy {
         }
     }
 
-    /// What `device` does next, or after what it has under way.
+    /// What `device` does next, or after what it has under way: then only what the plan says, as
+    /// nothing is late yet.
     pub fn next(&self, device: DeviceId, now: f64) -> Choice {
         let planned = self.planned[device.index()].front().copied();
         if let Some(action) = planned.filter(|action| self.is_ready(*action)) {
             return Choice::Run(action);
+        }
+        if !self.under_way[device.index()].is_empty() {
+            return Choice::Idle;
         }
         let first = |work: Work| {
             let next = |stage: &StageId| self.started.next(*stage, work);
@@ -111,9 +115,8 @@ impl Policy {
             return Choice::Idle;
         };
         let time = self.costs.time(other);
-        let begin = now.max(self.free[device.index()]);
         let due = planned.and_then(|action| self.due(action));
-        match due.filter(|due| *due <= begin + PATIENCE * time).map(|due| due + GRACE * time) {
+        match due.filter(|due| *due <= now + PATIENCE * time).map(|due| due + GRACE * time) {
             Some(until) if now < until => Choice::Wait(until),
             _ => Choice::Run(other),
         }
