@@ -143,7 +143,8 @@ fn draw(seed: u64, index: u64) -> u64 {
 /// A device's work on a microbatch is divided over its stages.
 fn costs(plan: &CheckedPlan) -> Costs {
     let placement = &plan.plan().placement;
-    let time = WORK.as_secs_f64() * placement.device_count() as f64 / placement.stage_count() as f64;
+    let time =
+        WORK.as_secs_f64() * placement.device_count() as f64 / placement.stage_count() as f64;
     Costs::uniform(placement.stage_count(), time, time, time)
 }
 
