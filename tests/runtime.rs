@@ -1,7 +1,8 @@
 //! Promise: the first error ends a run, names its action, and stops every thread; parcels arrive
 //! in order whatever the devices' speeds.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use zerobubble::compile::Accumulator;
@@ -9,10 +10,10 @@ use zerobubble::engine::{Engine, Outcome, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
-    Action, CheckedPlan, FAMILIES, FORWARD_ONLY, Family, ONE_F_ONE_B, Work, ZB_H1, bounds, check,
-    generate,
+    Action, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, Limits, ONE_F_ONE_B, Plan, Work,
+    ZB_H1, bounds, check, dynamic, generate,
 };
-use zerobubble::runtime::Runtime;
+use zerobubble::runtime::{Dispatch, Runtime};
 
 type Value = burn_dispatch::DispatchTensor;
 
@@ -68,7 +69,20 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), &bounds(plan), engines).unwrap()
+    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines).unwrap()
+}
+
+/// The same, where the order is decided while a step runs and `base` is its base.
+fn start_dynamic<F>(base: &CheckedPlan, mut script: impl FnMut(usize) -> F) -> Runtime
+where
+    F: FnMut(Action, Parcel) -> Result<Parcel> + Send + 'static,
+{
+    let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
+    let engines = (0..base.plan().lanes.len()).map(engine).collect();
+    let placement = &base.plan().placement;
+    let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
+    let channels = Limits::of(base).channels(placement);
+    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines).unwrap()
 }
 
 fn step(runtime: &mut Runtime) -> Result<()> {
@@ -133,6 +147,57 @@ fn every_device_obeys_its_lane_and_gets_its_own_parcels() {
         });
         step(&mut runtime).unwrap();
         assert_eq!(*done.lock().unwrap(), plan.plan().lanes, "{family}");
+    }
+}
+
+#[test]
+fn what_is_decided_while_a_step_runs_is_a_legal_order() {
+    for family in families() {
+        let base = plan(family, 4, 9);
+        let done = Arc::new(Mutex::new(vec![Vec::new(); 4]));
+        let mut runtime = start_dynamic(&base, |lane| {
+            let done = done.clone();
+            move |action: Action, _| {
+                // Devices take turns at being the slow one.
+                let turns = (lane as u32 * 7 + action.microbatch.0 * 5) % 11;
+                std::hint::black_box((0..turns * 20_000).fold(0u32, |x, y| x.wrapping_mul(31) ^ y));
+                done.lock().unwrap()[lane].push(action);
+                Ok(Vec::new())
+            }
+        });
+        for _ in 0..3 {
+            step(&mut runtime).unwrap();
+            let lanes = done.lock().unwrap().iter_mut().map(std::mem::take).collect();
+            check(Plan { lanes, ..base.plan().clone() }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_late_parcel_does_not_stall_a_lane_that_has_other_work() {
+    let base = plan(&ZB_H1, 2, 3);
+    let [late, other]: [Action; 2] = ["0F1", "1W0"].map(|action| action.parse().unwrap());
+    let lane = &base.plan().lanes[1];
+    let position = |of: &str| lane.iter().position(|action| action.to_string() == of);
+    assert!(position("1F1") < position("1W0"), "the base has the other work later");
+    let (open, gate) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(gate));
+    let mut runtime = start_dynamic(&base, |_| {
+        let (open, gate) = (open.clone(), gate.clone());
+        move |action: Action, _| {
+            if action == other {
+                open.send(()).unwrap();
+            }
+            if action == late {
+                // In the order of the base this would never come.
+                let opened = gate.lock().unwrap().recv_timeout(Duration::from_secs(20));
+                opened.map_err(|_| Error::run("the other device stands still"))?;
+            }
+            Ok(Vec::new())
+        }
+    });
+    for _ in 0..3 {
+        step(&mut runtime).unwrap();
     }
 }
 

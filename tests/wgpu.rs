@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::{
-    FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, StageId, ZB_H1, ZB_H2, ZB_V,
+    FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, Schedule, StageId, ZB_H1, ZB_H2, ZB_V,
 };
 use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
 use zerobubble::{Error, Result, Trainer};
@@ -57,11 +57,11 @@ fn losses(trainer: &mut Trainer<Gpt, Tokens>, steps: u64, microbatches: usize) -
 #[test]
 fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
     let model = gpt(0.1, true);
-    let hash = |devices: &str, family, microbatches, activations| {
+    let hash = |devices: &str, schedule: Schedule, microbatches, activations| {
         let mut trainer = builder(&model)
             .devices(devices)
             .unwrap()
-            .schedule(family)
+            .schedule(schedule)
             .microbatches(microbatches)
             .activations(activations)
             .build(&batch(0, ROWS))
@@ -70,18 +70,20 @@ fn weights_are_the_same_bits_for_every_number_of_queues_and_schedule() {
         trainer.weights_hash().unwrap()
     };
     for microbatches in [1, 3, 8] {
-        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F32);
+        let expected = hash("gpu:0", (&GPIPE).into(), microbatches, Precision::F32);
         let folded = ("gpu:0", &ZB_V);
         let queues = ["gpu:0x2", "gpu:0x3"].into_iter();
         for (devices, family) in
             queues.flat_map(|d| families().map(move |f| (d, f))).chain([folded])
         {
-            let found = hash(devices, family, microbatches, Precision::F32);
+            let found = hash(devices, family.into(), microbatches, Precision::F32);
             assert_eq!(found, expected, "{devices}, {family}, m={microbatches}");
         }
-        let expected = hash("gpu:0", &GPIPE, microbatches, Precision::F16);
+        let found = hash("gpu:0x2", Schedule::Dynamic, microbatches, Precision::F32);
+        assert_eq!(found, expected, "dynamic, m={microbatches}");
+        let expected = hash("gpu:0", (&GPIPE).into(), microbatches, Precision::F16);
         for (devices, family) in [("gpu:0x2", &ZB_V), ("gpu:0x3", &ZB_H1)] {
-            let found = hash(devices, family, microbatches, Precision::F16);
+            let found = hash(devices, family.into(), microbatches, Precision::F16);
             assert_eq!(found, expected, "{devices}, {family}, m={microbatches}, f16");
         }
     }
@@ -143,11 +145,12 @@ fn buffers_have_as_many_bytes_as_were_predicted() {
     let model = gpt(0.1, true);
     for devices in ["gpu:0", "gpu:0x2", "gpu:0x3"] {
         let precisions = [Precision::F32, Precision::F16];
-        for (schedule, activations) in families().flat_map(|s| precisions.map(|p| (s, p))) {
+        let schedules = families().map(Schedule::from).chain([Schedule::Dynamic]);
+        for (schedule, activations) in schedules.flat_map(|s| precisions.map(|p| (s.clone(), p))) {
             let mut trainer = builder(&model)
                 .devices(devices)
                 .unwrap()
-                .schedule(schedule)
+                .schedule(schedule.clone())
                 .microbatches(4)
                 .activations(activations)
                 .build(&batch(0, ROWS))

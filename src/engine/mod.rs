@@ -6,6 +6,7 @@ pub(crate) mod kernels;
 mod null;
 mod optimizer;
 mod precision;
+mod waiting;
 pub mod wgpu;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
+pub use waiting::WaitingEngine;
 
 use crate::compile::{Accumulator, Program};
 use crate::error::Result;

@@ -7,6 +7,7 @@
 //! read           &str                -> Plan            from the plan's own text or from CSV
 //! check          Plan                -> CheckedPlan     complete, ordered, free of deadlock
 //! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel bounds
+//! dynamic        CheckedPlan, Costs  -> CheckedPlan     what run-time decisions come to
 //! communication  Plan, Costs         -> Communication   bytes over every link
 //! to_csv         CheckedPlan         -> String          one row of cells per device
 //! ```
@@ -18,6 +19,7 @@ mod bounds;
 mod check;
 mod communication;
 mod csv;
+mod dynamic;
 mod place;
 mod placement;
 mod progress;
@@ -31,6 +33,7 @@ pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
+pub use dynamic::{Choice, Limits, Policy, dynamic, play, simulate_dynamic};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

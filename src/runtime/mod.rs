@@ -13,6 +13,7 @@
 //! for another: its parcel is in the link before its order comes. The first error ends the step,
 //! every thread stops, and the error is what the caller gets.
 
+mod dispatch;
 mod link;
 mod overhead;
 mod scheduler;
@@ -23,6 +24,7 @@ use std::thread::JoinHandle;
 use burn_dispatch::DispatchTensor;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
 use crate::engine::{Engine, IN_FLIGHT, StepInputs};
@@ -67,13 +69,15 @@ enum Reply {
 
 impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
-    /// is its device.
+    /// is its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement
+    /// without fused backwards, and the capacities are those of [`Limits`](crate::plan::Limits).
     ///
     /// # Errors
     ///
     /// When the operating system gives no thread.
     pub fn start(
         plan: CheckedPlan,
+        dispatch: Dispatch,
         channels: &[Channel],
         engines: Vec<Box<dyn Engine>>,
     ) -> Result<Self> {
@@ -93,7 +97,7 @@ impl Runtime {
         }
         let (requests, inbox) = bounded(1);
         let (reply, replies) = bounded(1);
-        let scheduler = scheduler::Scheduler::new(&plan, orders, reports);
+        let scheduler = scheduler::Scheduler::new(&plan, dispatch, orders, reports);
         threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
         Ok(Self { requests: Some(requests), replies, threads })
     }

@@ -1,20 +1,22 @@
-//! The thread that decides: dispatches every lane in its order, each action when the parcel it
-//! waits for has been sent.
+//! The thread that decides: dispatches every action when the parcel it waits for has been sent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::dispatch::{Dispatch, Dispatcher};
 use super::worker::{Answer, Order, Parameters, Report, SharedGradients};
 use super::{Reply, Request, StepOutcome, WINDOW};
 use crate::engine::StepInputs;
 use crate::error::{Error, Result};
-use crate::plan::{Action, CheckedPlan};
+use crate::plan::{CheckedPlan, Choice};
 use crate::trace::{Label, Span, Timeline};
 
-/// The lanes and the channels to and from their devices.
+/// What decides, and the channels to and from the devices.
 pub(super) struct Scheduler {
-    lanes: Vec<Vec<Dispatch>>,
+    dispatcher: Dispatcher,
+    /// Of a step.
+    actions: usize,
     microbatches: usize,
     orders: Vec<Sender<Order>>,
     reports: Receiver<Report>,
@@ -22,34 +24,17 @@ pub(super) struct Scheduler {
     under_way: Vec<usize>,
 }
 
-/// An action and the one on another device that must be done before it, as lane and position.
-struct Dispatch {
-    action: Action,
-    after: Option<(usize, usize)>,
-}
-
 impl Scheduler {
     pub(super) fn new(
-        checked: &CheckedPlan,
+        plan: &CheckedPlan,
+        dispatch: Dispatch,
         orders: Vec<Sender<Order>>,
         reports: Receiver<Report>,
     ) -> Self {
-        let plan = checked.plan();
-        let position = |action: Action| {
-            let lane = plan.placement.device(action.stage).index();
-            let at = plan.lanes[lane].iter().position(|&other| other == action);
-            (lane, at.expect("a checked plan holds every action"))
-        };
-        let dispatch = |&action: &Action| {
-            let producer = checked.inputs(action).parcel.filter(|_| {
-                // Within a lane the order itself sees to it.
-                checked.receives(action).is_some()
-            });
-            Dispatch { action, after: producer.map(position) }
-        };
         Self {
-            lanes: plan.lanes.iter().map(|lane| lane.iter().map(dispatch).collect()).collect(),
-            microbatches: plan.microbatches as usize,
+            dispatcher: Dispatcher::new(plan, dispatch),
+            actions: plan.plan().lanes.iter().map(Vec::len).sum(),
+            microbatches: plan.plan().microbatches as usize,
             under_way: vec![0; orders.len()],
             orders,
             reports,
@@ -86,32 +71,36 @@ impl Scheduler {
         let mut outcome = StepOutcome {
             losses: vec![0.0; self.microbatches],
             timeline: Timeline {
-                lanes: vec![Vec::new(); self.lanes.len()],
-                transfers: vec![Vec::new(); self.lanes.len()],
+                lanes: vec![Vec::new(); self.orders.len()],
+                transfers: vec![Vec::new(); self.orders.len()],
             },
-            peak_bytes: vec![0; self.lanes.len()],
+            peak_bytes: vec![0; self.orders.len()],
         };
-        self.play(&mut outcome)?;
+        self.play(start, &mut outcome)?;
         self.update(learning_rate, &mut outcome)?;
         Ok(outcome)
     }
 
     /// Dispatches all actions and waits for them.
-    fn play(&mut self, outcome: &mut StepOutcome) -> Result<()> {
-        let mut sent = vec![0; self.lanes.len()];
-        let mut done = vec![0; self.lanes.len()];
-        let mut open: usize = self.lanes.iter().map(Vec::len).sum();
+    fn play(&mut self, start: Instant, outcome: &mut StepOutcome) -> Result<()> {
+        self.dispatcher.begin();
+        let mut open = self.actions;
         while open > 0 {
-            for (lane, sent) in sent.iter_mut().enumerate() {
-                self.dispatch(lane, sent, &done)?;
+            let mut wait = None;
+            for device in 0..self.orders.len() {
+                let until = self.dispatch(device, start)?;
+                wait = [wait, until].into_iter().flatten().min();
             }
             // One blocking wait, then whatever else has come in the meantime.
-            let mut report = Some(self.report()?);
+            let mut report = match wait {
+                None => Some(self.report()?),
+                Some(until) => self.report_before(until)?,
+            };
             while let Some((device, answer)) = report {
                 let Answer::Ran { action, start, end, loss, transfers } = answer else {
                     unreachable!("only actions are under way")
                 };
-                done[device] += 1;
+                self.dispatcher.end(device, action, start, end);
                 open -= 1;
                 let span = Span { label: Label::Action(action), start, end };
                 outcome.timeline.lanes[device].push(span);
@@ -134,17 +123,17 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Sends what a lane may do now: the next actions whose parcels are in their links.
-    fn dispatch(&mut self, lane: usize, sent: &mut usize, done: &[usize]) -> Result<()> {
-        while self.under_way[lane] < WINDOW
-            && let Some(next) = self.lanes[lane].get(*sent)
-            && next.after.is_none_or(|(other, position)| done[other] > position)
-        {
-            let action = next.action;
-            self.order(lane, Order::Run(action))?;
-            *sent += 1;
+    /// Sends what a device may do now. If it has to be asked again although nothing happens, says
+    /// when.
+    fn dispatch(&mut self, device: usize, start: Instant) -> Result<Option<Instant>> {
+        while self.under_way[device] < WINDOW {
+            match self.dispatcher.next(device, start.elapsed().as_secs_f64()) {
+                Choice::Run(action) => self.order(device, Order::Run(action))?,
+                Choice::Wait(until) => return Ok(Some(start + Duration::from_secs_f64(until))),
+                Choice::Idle => break,
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Gradients of shared parameters to their owners, the update, new values back.
@@ -197,6 +186,15 @@ impl Scheduler {
     fn report(&mut self) -> Result<(usize, Answer)> {
         let report = self.reports.recv().map_err(|_| Error::run("all devices are gone"))?;
         self.receive(report)
+    }
+
+    /// The next report, if it comes before a moment.
+    fn report_before(&mut self, moment: Instant) -> Result<Option<(usize, Answer)>> {
+        match self.reports.recv_deadline(moment) {
+            Ok(report) => self.receive(report).map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::run("all devices are gone")),
+        }
     }
 
     fn receive(&mut self, report: Report) -> Result<(usize, Answer)> {

@@ -11,10 +11,12 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup};
 use crate::error::{Error, Result};
 use crate::plan::{
-    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, PlaceOptions,
-    Placement, Plan, Schedule, SearchInput, Simulation, StageCost, ZB_H1, check, communication,
-    fit, generate, place, progress, search, simulate,
+    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
+    PlaceOptions, Placement, Plan, Schedule, SearchInput, Simulation, StageCost, ZB_H1, ZB_V,
+    check, communication, dynamic, fit, generate, place, progress, search, simulate,
+    simulate_dynamic,
 };
+use crate::runtime::Dispatch;
 use crate::split::Split;
 
 /// What is to be arranged.
@@ -40,6 +42,8 @@ pub(super) struct Arranged {
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
     pub prediction: Simulation,
+    /// What decides the order while a step runs.
+    pub dispatch: Dispatch,
     /// What a step moves between the devices.
     pub communication: Communication,
     /// What the search of `auto` found.
@@ -77,8 +81,10 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
             generate(family, devices, request.chunks, request.microbatches)?
         }
         Schedule::Fixed(plan) => Plan::clone(plan),
+        // The base: dynamic follows it where nothing is late.
         Schedule::Dynamic => {
-            return Err(Error::config(format!("{} is not there yet", request.schedule)));
+            let base = if request.chunks == Some(2) { &ZB_V } else { &ZB_H1 };
+            generate(base, devices, request.chunks, request.microbatches)?
         }
         Schedule::Auto => unreachable!("auto is searched for"),
     };
@@ -200,12 +206,32 @@ fn lay_out(
 ) -> Result<Arranged> {
     let Request { split, times, optimizer, activations, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer);
-    let layouts = engines::layouts(devices, &setups, &plan, split, optimizer, activations);
+    let (placement, open) = (&plan.plan().placement, Limits::of(&plan));
+    let layouts =
+        engines::layouts(devices, &setups, placement, &open, split, optimizer, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
-    let prediction = simulate(&plan, &costs)?;
+    let (plan, dispatch, prediction) = match request.schedule {
+        Schedule::Dynamic => {
+            let planned = dynamic(&plan, &costs)?;
+            let prediction = simulate_dynamic(&planned, &open, &costs)?;
+            (planned, Dispatch::Dynamic(Box::new(plan)), prediction)
+        }
+        _ => {
+            let prediction = simulate(&plan, &costs)?;
+            (plan, Dispatch::Planned, prediction)
+        }
+    };
     let (parameters, shared) = stages::parameter_bytes(split, &setups, &plan.plan().placement);
     let communication = communication(plan.plan(), &costs, parameters, shared);
-    let searched = None;
-    Ok(Arranged { plan, cuts, setups, layouts, prediction, communication, searched })
+    Ok(Arranged {
+        plan,
+        cuts,
+        setups,
+        layouts,
+        prediction,
+        dispatch,
+        communication,
+        searched: None,
+    })
 }

@@ -10,7 +10,7 @@ use crate::engine::{
     BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, Precision, StageSetup,
 };
 use crate::error::{Error, Result};
-use crate::plan::{CheckedPlan, DeviceId};
+use crate::plan::{DeviceId, Limits, Placement};
 use crate::split::Split;
 
 /// A device that was opened and holds nothing yet.
@@ -59,24 +59,26 @@ fn no_halves(device: &str) -> Error {
         .hint("--activations f32, or only GPUs that zerobubble devices lists with f16")
 }
 
-/// Lays out the buffers of every device that makes them beforehand.
+/// Lays out the buffers of every device that makes them beforehand, for as many microbatches at
+/// once as `limits` allow.
 pub(super) fn layouts(
     devices: &[Opened],
     setups: &[StageSetup],
-    plan: &CheckedPlan,
+    placement: &Placement,
+    limits: &Limits,
     split: &Split,
     optimizer: &Optimizer,
     activations: Precision,
 ) -> Vec<Option<Layout>> {
-    let lanes = (0u32..).map(DeviceId).zip(&plan.plan().lanes);
-    let layout = |(opened, (device, lane)): (&Opened, (DeviceId, &Vec<_>))| match opened {
+    let layout = |(device, opened): (u32, &Opened)| match opened {
         Opened::Burn(_) => None,
         Opened::Wgpu(context) => {
-            let stages = stages_of(device, setups, plan);
-            Some(lay_out(split, &stages, lane, optimizer, activations, context.limits()))
+            let stages = stages_of(DeviceId(device), setups, placement);
+            let slots = &limits.runs;
+            Some(lay_out(split, &stages, slots, optimizer, activations, context.limits()))
         }
     };
-    devices.iter().zip(lanes).map(layout).collect()
+    (0..).zip(devices).map(layout).collect()
 }
 
 /// Gives every device its stages and where they will be.
@@ -84,19 +86,19 @@ pub(super) fn prepare(
     opened: Vec<Opened>,
     layouts: Vec<Option<Layout>>,
     setups: &[StageSetup],
-    plan: &CheckedPlan,
+    placement: &Placement,
 ) -> Vec<Prepared> {
     let devices = (0u32..).map(DeviceId).zip(opened).zip(layouts);
     devices
         .map(|((device, opened), layout)| {
-            let stages = stages_of(device, setups, plan);
+            let stages = stages_of(device, setups, placement);
             Prepared { opened, stages, layout }
         })
         .collect()
 }
 
-fn stages_of(device: DeviceId, setups: &[StageSetup], plan: &CheckedPlan) -> Vec<StageSetup> {
-    let here = |of: &&StageSetup| plan.plan().placement.device(of.stage) == device;
+fn stages_of(device: DeviceId, setups: &[StageSetup], placement: &Placement) -> Vec<StageSetup> {
+    let here = |of: &&StageSetup| placement.device(of.stage) == device;
     setups.iter().filter(here).cloned().collect()
 }
 

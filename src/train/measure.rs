@@ -142,12 +142,11 @@ impl Bench<'_> {
     /// The GPU with one block as its only stage.
     fn engine(&self, studied: &Studied, block: usize, stage: StageSetup) -> Result<WgpuEngine> {
         let context = Context::open(self.gpu.clone(), self.name)?;
-        let lane = [Work::F, Work::B, Work::W].map(|work| action(block, work));
         let setup = setup(studied, vec![stage], self.seed);
         let layout = lay_out(
             &studied.split,
             &setup.stages,
-            &lane,
+            &vec![1; block + 1],
             &setup.optimizer,
             self.activations,
             context.limits(),

@@ -416,7 +416,7 @@ where
             activations: self.activations,
             limits: &limits,
         };
-        let Arranged { plan, cuts, setups, layouts, prediction, communication, searched } =
+        let Arranged { plan, cuts, setups, layouts, prediction, dispatch, communication, searched } =
             arrange(&request, &opened)?;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
@@ -427,10 +427,10 @@ where
             seed: self.seed,
             optimizer: self.optimizer,
         };
-        let devices = engines::prepare(opened, layouts, &setups, &plan);
+        let devices = engines::prepare(opened, layouts, &setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let runtime = Runtime::start(plan.clone(), &prediction.channels, engines)?;
+        let runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
         Ok(Trainer {
             model: self.model,
             runtime,

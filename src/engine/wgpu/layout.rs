@@ -23,7 +23,7 @@ use super::pack::pack;
 use crate::compile::Accumulator;
 use crate::engine::{IN_FLIGHT, Optimizer, Precision, StageSetup};
 use crate::graph::{InputId, NodeId, Op};
-use crate::plan::{Action, BufferBytes, StageId, Work};
+use crate::plan::{BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
 
 /// Bytes of an element of what is no activation.
@@ -161,11 +161,14 @@ pub(super) enum Sink {
     Loss,
 }
 
-/// Lays out `stages`, whose actions are `lane`, with activations stored as `precision` says.
+/// Lays out `stages`, with activations stored as `precision` says.
+///
+/// `slots` is how many microbatches are open at most on the run of adjacent stages that a stage is
+/// in; the index is the [`StageId`].
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
-    lane: &[Action],
+    slots: &[u32],
     optimizer: &Optimizer,
     precision: Precision,
     limits: Limits,
@@ -196,7 +199,8 @@ pub fn lay_out(
     let mut homes = homes.into_iter();
     for (position, (stages, mut values)) in runs.into_iter().enumerate() {
         let buffers = values.place(&mut homes);
-        layout.runs.push(Run { slots: runs::slots(stages, lane), buffers, stages: stages.len() });
+        let slots = slots[stages[0].stage.index()] as usize;
+        layout.runs.push(Run { slots, buffers, stages: stages.len() });
         for (stage, work, script) in values.scripts(position, &layout.arenas) {
             let end = |offset: u64, bytes: u64| offset + bytes;
             let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();

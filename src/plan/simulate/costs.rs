@@ -90,7 +90,7 @@ impl Costs {
     }
 
     /// How long `action` takes.
-    pub(super) fn time(&self, action: Action) -> f64 {
+    pub fn time(&self, action: Action) -> f64 {
         let stage = &self.stages[action.stage.index()];
         match action.work {
             Work::F => stage.forward,

@@ -31,9 +31,17 @@ pub struct Simulation {
 ///
 /// A transfer takes its time after the action that sends it, but no time of either device.
 pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
+    simulate_on(plan, costs, bounds(plan))
+}
+
+/// The same over `channels`, which must be wide enough that no send blocks.
+pub(super) fn simulate_on(
+    plan: &CheckedPlan,
+    costs: &Costs,
+    channels: Vec<Channel>,
+) -> Result<Simulation> {
     costs.check(plan.plan().placement.stage_count())?;
     let timeline = run(plan, costs);
-    let channels = bounds(plan);
     Ok(Simulation {
         bubble: bubble(&timeline),
         timeline,

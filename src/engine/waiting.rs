@@ -1,0 +1,86 @@
+//! An engine that computes nothing and takes its time: a device on paper, with a clock.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use burn_dispatch::DispatchTensor;
+
+use super::{Engine, Outcome, Parcel, StepInputs};
+use crate::compile::Accumulator;
+use crate::error::Result;
+use crate::graph::ParameterId;
+use crate::plan::Action;
+
+/// How long an action takes that begins so long after the step began.
+pub type Time = Box<dyn Fn(Action, Duration) -> Duration + Send>;
+
+/// Yields an empty parcel after each action's time.
+///
+/// As a device with a queue does, it begins an action when the one before has ended, not when the
+/// thread has woken up from waiting for that; what it says to have taken is by that clock. It
+/// sleeps meanwhile, so many of them fit on one core.
+pub struct WaitingEngine {
+    time: Time,
+    step: Instant,
+    /// When the actions under way end, and what they take.
+    under_way: VecDeque<(Instant, Duration)>,
+    /// When the last of them ends.
+    free: Instant,
+}
+
+impl WaitingEngine {
+    /// A device whose actions take `time`.
+    pub fn new(time: Time) -> Self {
+        let now = Instant::now();
+        Self { time, step: now, under_way: VecDeque::new(), free: now }
+    }
+}
+
+impl Engine for WaitingEngine {
+    fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
+        self.step = Instant::now();
+        Ok(())
+    }
+
+    fn start(&mut self, action: Action, _arrived: Parcel) -> Result<Option<Outcome>> {
+        let begin = self.free.max(Instant::now());
+        let time = (self.time)(action, begin.saturating_duration_since(self.step));
+        self.free = begin + time;
+        self.under_way.push_back((self.free, time));
+        Ok(None)
+    }
+
+    fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
+        let Some(&(end, time)) = self.under_way.front() else { return Ok(None) };
+        std::thread::sleep(end.saturating_duration_since(Instant::now()).min(patience));
+        if Instant::now() < end {
+            return Ok(None);
+        }
+        self.under_way.pop_front();
+        Ok(Some(Outcome { seconds: Some(time.as_secs_f64()), ..Outcome::default() }))
+    }
+
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn update(
+        &mut self,
+        _learning_rate: f64,
+        _shared: &[(Accumulator, DispatchTensor)],
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn set_parameters(&mut self, _values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
+}
