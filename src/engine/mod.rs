@@ -17,12 +17,12 @@ use burn_dispatch::DispatchTensor;
 pub use self::burn::{BurnEngine, reference};
 pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
-pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
+pub use optimizer::{AdamW, Decayed, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
 pub use waiting::WaitingEngine;
 
 use crate::compile::{Accumulator, Program};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, StageId};
 use crate::split::Split;
@@ -35,8 +35,15 @@ pub const IN_FLIGHT: usize = 2;
 /// Values that pass between engines are Burn tensors on any device; an engine that does not
 /// compute on Burn's devices hands over tensors of Burn's host device, Flex.
 pub trait Engine: Send {
-    /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId).
+    /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
+    /// all gradients.
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
+
+    /// Takes the inputs of an evaluation, of any number of microbatches. Until the next step there
+    /// is F only. It drops nothing out and leaves nothing behind.
+    fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
+        self.begin_step(0, inputs)
+    }
 
     /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
     /// under way at once; they end in the order in which they were started. A device that
@@ -53,7 +60,7 @@ pub trait Engine: Send {
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>>;
 
     /// Updates the parameters that this device owns, with the gradients that other devices summed
-    /// for them, clears all gradients, and gives those parameters that other devices use too.
+    /// for them, and gives those parameters that other devices use too.
     fn update(
         &mut self,
         learning_rate: f64,
@@ -83,6 +90,8 @@ pub struct Outcome {
     pub parcel: Parcel,
     /// Loss of the microbatch, from the last stage's F.
     pub loss: Option<f32>,
+    /// A loss that is not finite, or an activation that is NaN. The action went on with it.
+    pub fault: Option<Error>,
     /// How long the device itself says that it took.
     pub seconds: Option<f64>,
     /// When parcels were moved between the host and the device.

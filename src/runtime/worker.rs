@@ -18,6 +18,8 @@ use crate::plan::{Action, CheckedPlan};
 pub(super) enum Order {
     /// Get ready for a step that starts at `start`.
     Begin { step: u64, inputs: StepInputs, start: Instant },
+    /// Get ready for an evaluation.
+    BeginEvaluation { inputs: StepInputs, start: Instant },
     /// Compute an action.
     Run(Action),
     /// Give the gradients of parameters that other devices update.
@@ -39,9 +41,22 @@ pub(super) struct Report {
 /// What came of an order.
 pub(super) enum Answer {
     Done,
-    Ran { action: Action, start: f64, end: f64, loss: Option<f32>, transfers: Vec<(f64, f64)> },
+    Ran {
+        action: Action,
+        start: f64,
+        end: f64,
+        loss: Option<f32>,
+        /// A number that is not finite.
+        fault: Option<Error>,
+        transfers: Vec<(f64, f64)>,
+    },
     Shared(SharedGradients),
-    Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
+    Updated {
+        parameters: Parameters,
+        start: f64,
+        end: f64,
+        peak_bytes: u64,
+    },
     Parameters(Parameters),
 }
 
@@ -141,6 +156,10 @@ impl Worker {
                 (self.start, self.free) = (start, 0.0);
                 self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
             }
+            Order::BeginEvaluation { inputs, start } => {
+                (self.start, self.free) = (start, 0.0);
+                self.engine.begin_evaluation(&inputs).map(|()| Answer::Done)
+            }
             Order::Run(_) => unreachable!("actions are computed, and may take longer"),
             Order::TakeShared => self.engine.take_shared_gradients().map(Answer::Shared),
             Order::Update { learning_rate, shared } => {
@@ -175,7 +194,7 @@ impl Worker {
         self.end(action, start, outcome).map(Some)
     }
 
-    fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Answer> {
+    fn end(&mut self, action: Action, started: f64, mut outcome: Outcome) -> Result<Answer> {
         let end = self.now();
         // A device that was given an action early began it when it had ended the one before.
         let start = started.max(self.free);
@@ -184,8 +203,9 @@ impl Worker {
         let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
         let transfers =
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
-        self.send(action, outcome.parcel)?;
-        Ok(Answer::Ran { action, start, end, loss: outcome.loss, transfers })
+        self.send(action, std::mem::take(&mut outcome.parcel))?;
+        let Outcome { loss, fault, .. } = outcome;
+        Ok(Answer::Ran { action, start, end, loss, fault, transfers })
     }
 
     fn receive(&mut self, action: Action) -> Result<Parcel> {

@@ -4,6 +4,7 @@ mod arrange;
 mod engines;
 mod gradients;
 mod inputs;
+mod learning_rate;
 mod measure;
 mod prepare;
 pub mod progress;
@@ -11,7 +12,8 @@ mod stages;
 pub mod text;
 mod trainer;
 
-pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
+pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
+pub use crate::runtime::OnNan;
 pub use arrange::Searched;
 pub use gradients::gradients;
 pub use measure::Balance;

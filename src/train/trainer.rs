@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
@@ -12,6 +13,7 @@ use burn_dispatch::DispatchTensor;
 use super::arrange::{Arranged, Request, Searched, arrange};
 use super::engines;
 use super::inputs::{self, shapes};
+use super::learning_rate::LearningRates;
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
 use super::stages::{self, Stages};
@@ -21,8 +23,8 @@ use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
 use crate::engine::{DeviceKind, NamedDevice, Precision, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
-use crate::runtime::Runtime;
+use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1, check, evaluation};
+use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
 use crate::trace::Timeline;
 
@@ -41,8 +43,9 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for the plan's own, or [`MICROBATCHES`].
     microbatches: Option<u32>,
     optimizer: Optimizer,
-    learning_rate: f64,
+    learning_rate: LearningRates,
     seed: u64,
+    on_nan: OnNan,
     memory_limit: Option<u64>,
     /// None for what suits the schedule.
     balance: Option<Balance>,
@@ -63,7 +66,7 @@ pub struct Trainer<M, B> {
     stages: Stages,
     devices: Vec<String>,
     example: Vec<Vec<usize>>,
-    learning_rate: f64,
+    learning_rate: LearningRates,
     steps: u64,
     batch: PhantomData<fn(B)>,
 }
@@ -75,6 +78,11 @@ pub struct StepReport {
     pub loss: f64,
     /// Loss of every microbatch.
     pub losses: Vec<f32>,
+    /// With [`OnNan::Skip`], why nothing was updated: a loss that is not finite, or an activation
+    /// that is NaN.
+    pub skipped: Option<Error>,
+    /// The step's learning rate.
+    pub learning_rate: f64,
     /// Wall time of the step.
     pub seconds: f64,
     /// What every device did when, in seconds from the step's start.
@@ -100,8 +108,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             chunks: None,
             microbatches: None,
             optimizer: AdamW::default().into(),
-            learning_rate: 1e-3,
+            learning_rate: LearningRates::new(1e-3),
             seed: 0,
+            on_nan: OnNan::Stop,
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
@@ -113,30 +122,53 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// # Errors
     ///
-    /// When the batch has other shapes, the loss is not finite, or a device fails. After an error
-    /// of a device or a loss that is not finite the trainer is of no further use.
+    /// When the batch has other shapes, a device fails, or, with [`OnNan::Stop`], the loss is not
+    /// finite. After an error of a device or a loss that is not finite the trainer is of no further
+    /// use.
     pub fn step(&mut self, batch: B) -> Result<StepReport> {
         let start = Instant::now();
         let count = self.plan.plan().microbatches;
         let inputs = inputs::microbatches(batch, &self.example, count)?;
+        let learning_rate = self.learning_rate.at(self.steps)?;
         let outcome = self
             .runtime
-            .step(self.steps, inputs, self.learning_rate)
+            .step(self.steps, inputs, learning_rate)
             .map_err(|error| self.located(error))?;
+        let skipped = outcome.skipped.map(|fault| self.located(fault));
         self.steps += 1;
         let sum: f64 = outcome.losses.iter().map(|&loss| f64::from(loss)).sum();
         Ok(StepReport {
             loss: sum / f64::from(count),
             losses: outcome.losses,
+            skipped,
+            learning_rate,
             seconds: start.elapsed().as_secs_f64(),
             timeline: outcome.timeline,
             peak_bytes: outcome.peak_bytes,
         })
     }
 
-    /// Sets the learning rate of the steps to come.
+    /// The mean loss over a batch of any number of microbatches like the example, as in inference:
+    /// without dropout. The devices of the run compute it, and nothing changes: neither the weights
+    /// nor the bits of later steps, nor what a device holds at most.
+    ///
+    /// # Errors
+    ///
+    /// When the batch has other shapes, the loss is not finite, or a device fails. Only after an
+    /// error of a device is the trainer of no further use.
+    pub fn evaluate(&mut self, batch: B) -> Result<f64> {
+        let count = inputs::count(&batch, &self.example);
+        let inputs = inputs::microbatches(batch, &self.example, count)?;
+        let forward = self.prediction.channels.iter().filter(|of| of.link.is_forward());
+        let round = forward.map(|channel| channel.capacity).min().unwrap_or(count);
+        let plan = check(evaluation(&self.plan.plan().placement, count, round))?;
+        let losses = self.runtime.evaluate(plan, inputs)?;
+        Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / f64::from(count))
+    }
+
+    /// Sets the learning rate of the steps to come, in place of any schedule.
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = learning_rate;
+        self.learning_rate = LearningRates::new(learning_rate);
     }
 
     /// The module with its weights as they are now.
@@ -305,15 +337,26 @@ where
         self
     }
 
-    /// The learning rate.
-    pub fn learning_rate(mut self, learning_rate: f64) -> Self {
-        self.learning_rate = learning_rate;
+    /// The learning rate: a number, or one of Burn's schedulers, which takes a step before every
+    /// step of the trainer. One with groups of parameters is refused.
+    pub fn learning_rate(mut self, learning_rate: impl Into<ModuleLrScheduler>) -> Self {
+        self.learning_rate = LearningRates::new(learning_rate);
         self
     }
 
     /// The seed of dropout.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// What becomes of a step whose loss is not finite. A skipped step has its number, and so its
+    /// learning rate and its dropout, as every other.
+    ///
+    /// Gradients that are not finite although all losses are make the weights so: the step after
+    /// has a loss that is not finite, and so have all that follow.
+    pub fn on_nan(mut self, on_nan: OnNan) -> Self {
+        self.on_nan = on_nan;
         self
     }
 
@@ -351,14 +394,6 @@ where
         })
     }
 
-    fn check_settings(&self) -> Result<()> {
-        if !self.learning_rate.is_finite() || self.learning_rate < 0.0 {
-            let rate = self.learning_rate;
-            return Err(Error::config(format!("a learning rate of {rate}")).hint("1e-3"));
-        }
-        Ok(())
-    }
-
     fn balance_or_default(&self) -> Balance {
         self.balance.unwrap_or(match self.schedule {
             Schedule::Auto => Balance::Measured,
@@ -380,7 +415,7 @@ where
     }
 
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
-        self.check_settings()?;
+        self.learning_rate.check(&self.model)?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
         let named = match self.devices {
             Some(named) if named.is_empty() => {
@@ -430,7 +465,8 @@ where
         let devices = engines::prepare(opened, layouts, &setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
+        let mut runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
+        runtime.on_nan = self.on_nan;
         Ok(Trainer {
             model: self.model,
             runtime,

@@ -1,7 +1,7 @@
 //! The optimizer's state of one parameter, and its update.
 
-use burn_backend::Scalar;
 use burn_backend::ops::FloatTensorOps;
+use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::pool::Pool;
@@ -13,6 +13,7 @@ type D = Dispatch;
 /// What an optimizer remembers of one parameter.
 #[derive(Debug)]
 pub(super) struct State {
+    optimizer: Optimizer,
     /// Updates so far.
     updates: usize,
     moments: Vec<DispatchTensor>,
@@ -20,8 +21,9 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(optimizer: &Optimizer, parameter: &DispatchTensor, pool: &Pool) -> Self {
+        let optimizer = optimizer.of(parameter.shape().num_dims());
         let moments = (0..optimizer.moments()).map(|_| zeros_like(parameter, pool)).collect();
-        Self { updates: 0, moments }
+        Self { optimizer, updates: 0, moments }
     }
 
     pub(super) fn tensors(&self) -> impl Iterator<Item = &DispatchTensor> {
@@ -30,14 +32,13 @@ impl State {
 
     pub(super) fn update(
         &mut self,
-        optimizer: &Optimizer,
         learning_rate: f64,
         parameter: &mut DispatchTensor,
         gradient: &DispatchTensor,
     ) {
         self.updates += 1;
         let moments = &mut self.moments;
-        match optimizer {
+        match &self.optimizer {
             Optimizer::AdamW(adamw) => {
                 adamw_step(adamw, learning_rate, self.updates, parameter, gradient, moments);
             }

@@ -62,6 +62,8 @@ pub struct WgpuEngine {
     under_way: VecDeque<UnderWay>,
     inputs: StepInputs,
     step: u64,
+    /// Whether it evaluates, and does not train.
+    evaluates: bool,
     /// Objects made when all was there.
     sealed: u64,
 }
@@ -72,7 +74,7 @@ struct RunState {
     /// Dispatches of every work by slot.
     dispatches: Vec<HashMap<(StageId, Work), Vec<Dispatch>>>,
     free: Vec<usize>,
-    /// Slot of every microbatch on its way, and how many W are left.
+    /// Slot of every microbatch on its way, and how many W are left; of F, without backward work.
     held: HashMap<MicrobatchId, (usize, usize)>,
 }
 
@@ -112,9 +114,9 @@ impl WgpuEngine {
         held.0
     }
 
-    /// The run's last W gives the slot back.
+    /// The run's last W gives the slot back; without backward work its last F does.
     fn release(&mut self, action: Action, run: usize) {
-        if !matches!(action.work, Work::W | Work::BW) {
+        if !self.evaluates && !matches!(action.work, Work::W | Work::BW) {
             return;
         }
         let state = &mut self.runs[run];
@@ -130,7 +132,15 @@ impl WgpuEngine {
 impl Engine for WgpuEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
-        self.step = step;
+        (self.step, self.evaluates) = (step, false);
+        self.inputs = inputs.clone();
+        self.clear_gradients();
+        self.context.check()
+    }
+
+    fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
+        assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
+        self.evaluates = true;
         self.inputs = inputs.clone();
         self.context.check()
     }

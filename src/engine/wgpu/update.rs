@@ -50,17 +50,24 @@ impl Updates {
         }
         let mut steps = Vec::new();
         for (chunk, &bytes) in arenas.chunks(ArenaId::Owned).iter().enumerate() {
-            let shader = optimizer::update(&setup.optimizer, bytes as usize / 4, wide);
-            let moments = (0..setup.optimizer.moments() as u32).map(ArenaId::Moment);
-            let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
-            let mut bindings: Vec<_> = arenas
-                .map(|arena| buffers.chunk(arena, chunk).as_entire_buffer_binding())
-                .collect();
-            bindings.push(buffers.settings.as_entire_buffer_binding());
-            let mut written = vec![true; bindings.len()];
-            written[1] = false;
-            *written.last_mut().expect("there are parameters") = false;
-            steps.push(dispatch(context, &shader, &written, &bindings)?);
+            // Two kernels, each with the arithmetic that it always has: a factor that is one for
+            // some elements could be left out by a driver where it is one for all.
+            let decayed = arenas.decayed[chunk];
+            let parts = [(0..decayed, setup.optimizer), (decayed..bytes, setup.optimizer.of(1))];
+            for (part, optimizer) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
+                let (offset, bytes) = (part.start, part.end - part.start);
+                let shader = optimizer::update(&optimizer, bytes as usize / 4, wide);
+                let moments = (0..optimizer.moments() as u32).map(ArenaId::Moment);
+                let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
+                let mut bindings: Vec<_> = arenas
+                    .map(|arena| buffers.range(Range { arena, chunk, offset, bytes }))
+                    .collect();
+                bindings.push(buffers.settings.as_entire_buffer_binding());
+                let mut written = vec![true; bindings.len()];
+                written[1] = false;
+                *written.last_mut().expect("there are parameters") = false;
+                steps.push(dispatch(context, &shader, &written, &bindings)?);
+            }
         }
         Ok(Self { additions, steps, count: 0 })
     }
@@ -90,7 +97,7 @@ impl WgpuEngine {
         shared.into_iter().map(sum).collect()
     }
 
-    /// Updates the parameters that the device owns and clears all sums.
+    /// Updates the parameters that the device owns.
     pub(super) fn apply(
         &mut self,
         learning_rate: f64,
@@ -119,15 +126,21 @@ impl WgpuEngine {
             pass.dispatch_workgroups(x, y, z);
         }
         drop(pass);
+        self.context.submit(encoder);
+        self.up.map(entry);
+        // Waits for the map, so that the update's time is the device's.
+        self.up.wait(entry, &self.context)
+    }
+
+    /// Clears all sums, for the actions that are submitted next.
+    pub(super) fn clear_gradients(&mut self) {
+        let mut encoder = self.context.encoder();
         for arena in [ArenaId::Gradients, ArenaId::Sums] {
             for chunk in 0..self.layout.arenas.chunks(arena).len() {
                 encoder.clear_buffer(self.buffers.chunk(arena, chunk), 0, None);
             }
         }
         self.context.submit(encoder);
-        self.up.map(entry);
-        // Waits for the map, so that the update's time is the device's.
-        self.up.wait(entry, &self.context)
     }
 
     /// Values of parameters.

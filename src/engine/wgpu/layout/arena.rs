@@ -56,6 +56,8 @@ pub(crate) struct Range {
 pub(crate) struct Arenas {
     /// Bytes of the buffers of every arena.
     pub(crate) chunks: Vec<(ArenaId, Vec<u64>)>,
+    /// How many bytes of every buffer of owned parameters decay: those at its beginning.
+    pub(crate) decayed: Vec<u64>,
     /// Where parameters are.
     pub(crate) parameters: HashMap<ParameterId, Range>,
     /// Where sums of gradients are, local and from elsewhere.
@@ -80,10 +82,15 @@ impl Arenas {
             ids.dedup();
             ids
         };
-        let owned = unique(stages.iter().flat_map(|stage| stage.owned.clone()).collect());
+        let mut owned = unique(stages.iter().flat_map(|stage| stage.owned.clone()).collect());
         let used = unique(stages.iter().flat_map(|of| of.program.parameters.clone()).collect());
         let borrowed: Vec<ParameterId> =
             used.into_iter().filter(|id| owned.binary_search(id).is_err()).collect();
+        let spared = |parameter: ParameterId| {
+            let dimensions = graph[graph.parameters[parameter.index()].node].shape.0.len();
+            optimizer.of(dimensions) != *optimizer
+        };
+        owned.sort_by_key(|&id| (spared(id), id));
         let constants: Vec<NodeId> = {
             let mut all: Vec<NodeId> =
                 stages.iter().flat_map(|stage| stage.program.constants.clone()).collect();
@@ -102,6 +109,10 @@ impl Arenas {
         packer.twin(ArenaId::Gradients);
         (0..optimizer.moments() as u32).for_each(|moment| packer.twin(ArenaId::Moment(moment)));
 
+        let mut decayed: Vec<u64> = packer.chunks[0].1.clone();
+        for (_, range) in owned.iter().zip(&own).filter(|(id, _)| spared(**id)) {
+            decayed[range.chunk] = decayed[range.chunk].min(range.offset);
+        }
         let first = |parameter: ParameterId| {
             let sums = stages.iter().flat_map(|stage| &stage.program.accumulators);
             sums.filter(|sum| sum.parameter == parameter).min().copied()
@@ -114,6 +125,7 @@ impl Arenas {
         let parameters = owned.into_iter().zip(own).chain(borrowed.into_iter().zip(borrow));
         Self {
             chunks: packer.chunks,
+            decayed,
             parameters: parameters.collect(),
             sums,
             constants: constants.into_iter().zip(fixed).collect(),
