@@ -4,9 +4,11 @@ mod cli {
     pub mod args;
     pub mod bench;
     pub mod bench_gpu;
+    pub mod config;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
+    pub mod learning_rate;
     pub mod plan;
     pub mod train;
     pub mod train_report;
