@@ -94,6 +94,8 @@ pub struct Outcome {
     pub fault: Option<Error>,
     /// How long the device itself says that it took.
     pub seconds: Option<f64>,
+    /// When the device itself says that it ended: its thread may learn of it later.
+    pub ended: Option<Instant>,
     /// When parcels were moved between the host and the device.
     pub transfers: Vec<(Instant, Instant)>,
 }

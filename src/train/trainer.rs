@@ -451,8 +451,8 @@ where
             activations: self.activations,
             limits: &limits,
         };
-        let Arranged { plan, cuts, setups, layouts, prediction, dispatch, communication, searched } =
-            arrange(&request, &opened)?;
+        let arranged = arrange(&request, &opened)?;
+        let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
         let common = engines::Common {
@@ -465,15 +465,16 @@ where
         let devices = engines::prepare(opened, layouts, &setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let mut runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
+        let mut runtime =
+            Runtime::start(plan.clone(), arranged.dispatch, &prediction.channels, engines)?;
         runtime.on_nan = self.on_nan;
         Ok(Trainer {
             model: self.model,
             runtime,
             plan,
             prediction,
-            communication,
-            searched,
+            communication: arranged.communication,
+            searched: arranged.searched,
             split,
             stages,
             devices: names,
