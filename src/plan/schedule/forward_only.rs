@@ -62,3 +62,21 @@ pub fn evaluation(placement: &Placement, microbatches: u32, round: u32) -> Plan 
     let schedule = FORWARD_ONLY.name.to_owned();
     Plan { schedule, microbatches, placement: placement.clone(), lanes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::check;
+
+    #[test]
+    fn runs_take_microbatches_by_turn() {
+        let plan = evaluation(&Placement::folded(2), 4, 2);
+        let lane = |actions: &[Action]| {
+            actions.iter().map(Action::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let lanes: Vec<String> = plan.lanes.iter().map(|actions| lane(actions)).collect();
+        let expected = ["0F0 0F1 3F0 3F1 0F2 0F3 3F2 3F3", "1F0 2F0 1F1 2F1 1F2 2F2 1F3 2F3"];
+        assert_eq!(lanes, expected);
+        assert!(check(plan).unwrap().is_forward_only());
+    }
+}
