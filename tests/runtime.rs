@@ -7,7 +7,7 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use zerobubble::compile::Accumulator;
-use zerobubble::engine::{Engine, Outcome, Parcel, StepInputs};
+use zerobubble::engine::{Engine, Outcome, Parcel, SharedSums, StepInputs, Update};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
@@ -31,16 +31,28 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
         Ok(Some(Outcome { parcel: (self.0)(action, arrived)?, ..Outcome::default() }))
     }
 
+    fn shared_sums(&self) -> SharedSums {
+        SharedSums::default()
+    }
+
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
         Ok(Vec::new())
     }
 
-    fn update(
-        &mut self,
-        _learning_rate: f64,
-        _shared: &[(Accumulator, Value)],
-    ) -> Result<Vec<(ParameterId, Value)>> {
+    fn gather(&mut self, _shared: &[(Accumulator, Value)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(Vec::new())
+    }
+
+    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, Value)>> {
+        Ok(Vec::new())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn set_parameters(&mut self, _values: &[(ParameterId, Value)]) -> Result<()> {
@@ -71,7 +83,7 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines).unwrap()
+    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, None).unwrap()
 }
 
 /// The same, where the order is decided while a step runs and `base` is its base.
@@ -84,7 +96,8 @@ where
     let placement = &base.plan().placement;
     let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
     let channels = Limits::of(base).channels(placement);
-    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines).unwrap()
+    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines, None)
+        .unwrap()
 }
 
 fn step(runtime: &mut Runtime) -> Result<()> {
@@ -257,7 +270,8 @@ proptest! {
         };
         let engine = |_| Box::new(Scripted(script)) as Box<dyn Engine>;
         let engines = (0..placement.device_count()).map(engine).collect();
-        let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines).unwrap();
+        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, None);
+        let mut runtime = started.unwrap();
         for _ in 0..2 {
             let forward = check(evaluation(&placement, microbatches, capacity)).unwrap();
             for lane in &forward.plan().lanes {

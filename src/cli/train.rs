@@ -90,6 +90,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         evaluations: steps.evaluations,
         skipped: steps.skipped,
         losses: steps.losses,
+        gradient_norms: steps.gradient_norms,
         step_seconds: steps.seconds,
     })
 }
@@ -111,6 +112,8 @@ fn trainer(
         .chunks_per_device(args.chunks)
         .microbatches(args.microbatches)
         .optimizer(AdamW::default())
+        .clip_norm(args.clip_norm)
+        .post_validation(args.post_validation)
         .learning_rate(rates.scheduler()?)
         .on_nan(on_nan(args.on_nan))
         .seed(args.seed)

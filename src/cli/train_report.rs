@@ -31,6 +31,9 @@ pub struct TrainReport {
     pub skipped: Vec<u64>,
     /// Losses on the text that was not trained on, the first before any step.
     pub evaluations: Vec<Evaluation>,
+    /// Of all gradients together, before clipping; one for each step, null where it was skipped.
+    /// None without clipping.
+    pub gradient_norms: Vec<f64>,
     /// Over all steps.
     pub tokens_per_second: f64,
     /// One for each step.
@@ -120,6 +123,8 @@ pub struct Timetables {
 pub struct Steps {
     /// One for each step.
     pub losses: Vec<f64>,
+    /// One for each step, with clipping.
+    pub gradient_norms: Vec<f64>,
     /// One for each step.
     pub seconds: Vec<f64>,
     /// Steps that were skipped.
@@ -136,6 +141,7 @@ impl Steps {
     /// Takes the report of the next step.
     pub fn add(&mut self, report: StepReport) {
         self.losses.push(report.loss);
+        self.gradient_norms.extend(report.gradient_norm);
         self.seconds.push(report.seconds);
         if report.skipped.is_some() {
             self.skipped.push(self.losses.len() as u64);

@@ -15,6 +15,7 @@
 
 mod dispatch;
 mod evaluate;
+mod finish;
 mod link;
 mod overhead;
 mod scheduler;
@@ -28,7 +29,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
-use crate::engine::{Engine, IN_FLIGHT, StepInputs};
+use crate::engine::{Clipping, Engine, IN_FLIGHT, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
@@ -65,6 +66,9 @@ pub struct StepOutcome {
     pub losses: Vec<f32>,
     /// Why nothing was updated, if nothing was.
     pub skipped: Option<Error>,
+    /// Norm of all gradients together, before clipping; none without clipping, and NaN where
+    /// nothing was updated.
+    pub gradient_norm: Option<f64>,
     /// What every device did when, in seconds from the step's start.
     pub timeline: Timeline,
     /// Most bytes that every device has held at once so far.
@@ -89,6 +93,7 @@ impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
     /// is its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement
     /// without fused backwards, and the capacities are those of [`Limits`](crate::plan::Limits).
+    /// The engines were made for this `clipping`.
     ///
     /// # Errors
     ///
@@ -98,10 +103,14 @@ impl Runtime {
         dispatch: Dispatch,
         channels: &[Channel],
         engines: Vec<Box<dyn Engine>>,
+        clipping: Option<Clipping>,
     ) -> Result<Self> {
         let devices = engines.len();
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
+        let lanes = plan.plan().lanes.iter().map(Vec::len);
+        let sums = engines.iter().map(|engine| engine.shared_sums());
+        let finish = finish::Finish::new(lanes.zip(sums).collect(), clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();
         let mut threads = Vec::new();
@@ -115,8 +124,8 @@ impl Runtime {
         }
         let (requests, inbox) = bounded(1);
         let (reply, replies) = bounded(1);
-        let channels = channels.to_vec();
-        let scheduler = scheduler::Scheduler::new(&plan, dispatch, channels, orders, reports);
+        let rest = (finish, channels.to_vec());
+        let scheduler = scheduler::Scheduler::new(&plan, dispatch, rest, orders, reports);
         threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
         Ok(Self { requests: Some(requests), replies, threads, on_nan: OnNan::Stop })
     }

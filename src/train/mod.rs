@@ -2,6 +2,7 @@
 
 mod arrange;
 mod engines;
+mod evaluate;
 mod gradients;
 mod inputs;
 mod learning_rate;
@@ -9,6 +10,7 @@ mod measure;
 mod prepare;
 pub mod progress;
 mod stages;
+mod step_report;
 pub mod text;
 mod trainer;
 
@@ -18,4 +20,5 @@ pub use arrange::Searched;
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use stages::Stages;
-pub use trainer::{StepReport, Trainer, TrainerBuilder};
+pub use step_report::StepReport;
+pub use trainer::{Trainer, TrainerBuilder};

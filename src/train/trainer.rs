@@ -17,16 +17,16 @@ use super::learning_rate::LearningRates;
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
 use super::stages::{self, Stages};
+use super::step_report::StepReport;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
-use crate::engine::{DeviceKind, NamedDevice, Precision, devices};
+use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1, check, evaluation};
+use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
 use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
-use crate::trace::Timeline;
 
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
@@ -43,6 +43,9 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for the plan's own, or [`MICROBATCHES`].
     microbatches: Option<u32>,
     optimizer: Optimizer,
+    /// Above this, the norm of all gradients is clipped to it.
+    clip_norm: Option<f64>,
+    post_validation: bool,
     learning_rate: LearningRates,
     seed: u64,
     on_nan: OnNan,
@@ -57,38 +60,18 @@ pub struct TrainerBuilder<M, B, L> {
 #[derive(Debug)]
 pub struct Trainer<M, B> {
     model: M,
-    runtime: Runtime,
-    plan: CheckedPlan,
-    prediction: Simulation,
+    pub(super) runtime: Runtime,
+    pub(super) plan: CheckedPlan,
+    pub(super) prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
     split: Arc<Split>,
     stages: Stages,
     devices: Vec<String>,
-    example: Vec<Vec<usize>>,
+    pub(super) example: Vec<Vec<usize>>,
     learning_rate: LearningRates,
     steps: u64,
     batch: PhantomData<fn(B)>,
-}
-
-/// What one step did.
-#[derive(Debug, Clone)]
-pub struct StepReport {
-    /// Mean loss over the batch.
-    pub loss: f64,
-    /// Loss of every microbatch.
-    pub losses: Vec<f32>,
-    /// With [`OnNan::Skip`], why nothing was updated: a loss that is not finite, or an activation
-    /// that is NaN.
-    pub skipped: Option<Error>,
-    /// The step's learning rate.
-    pub learning_rate: f64,
-    /// Wall time of the step.
-    pub seconds: f64,
-    /// What every device did when, in seconds from the step's start.
-    pub timeline: Timeline,
-    /// Most bytes that every device has held at once so far.
-    pub peak_bytes: Vec<u64>,
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
@@ -108,6 +91,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             chunks: None,
             microbatches: None,
             optimizer: AdamW::default().into(),
+            clip_norm: None,
+            post_validation: false,
             learning_rate: LearningRates::new(1e-3),
             seed: 0,
             on_nan: OnNan::Stop,
@@ -141,29 +126,12 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             loss: sum / f64::from(count),
             losses: outcome.losses,
             skipped,
+            gradient_norm: outcome.gradient_norm,
             learning_rate,
             seconds: start.elapsed().as_secs_f64(),
             timeline: outcome.timeline,
             peak_bytes: outcome.peak_bytes,
         })
-    }
-
-    /// The mean loss over a batch of any number of microbatches like the example, as in inference:
-    /// without dropout. The devices of the run compute it, and nothing changes: neither the weights
-    /// nor the bits of later steps, nor what a device holds at most.
-    ///
-    /// # Errors
-    ///
-    /// When the batch has other shapes, the loss is not finite, or a device fails. Only after an
-    /// error of a device is the trainer of no further use.
-    pub fn evaluate(&mut self, batch: B) -> Result<f64> {
-        let count = inputs::count(&batch, &self.example);
-        let inputs = inputs::microbatches(batch, &self.example, count)?;
-        let forward = self.prediction.channels.iter().filter(|of| of.link.is_forward());
-        let round = forward.map(|channel| channel.capacity).min().unwrap_or(count);
-        let plan = check(evaluation(&self.plan.plan().placement, count, round))?;
-        let losses = self.runtime.evaluate(plan, inputs)?;
-        Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / f64::from(count))
     }
 
     /// Sets the learning rate of the steps to come, in place of any schedule.
@@ -337,6 +305,21 @@ where
         self
     }
 
+    /// Clips all gradients by their global norm: where it is above `max_norm`, they are multiplied
+    /// by `max_norm / norm`.
+    pub fn clip_norm(mut self, max_norm: impl Into<Option<f64>>) -> Self {
+        self.clip_norm = max_norm.into();
+        self
+    }
+
+    /// Lets every device update as soon as it has its own gradients, and undo that where the norm
+    /// of all turns out to be clipped. It changes no bit, takes memory for a copy of the parameters
+    /// and the optimizer's state, and needs [`clip_norm`](Self::clip_norm).
+    pub fn post_validation(mut self, post_validation: bool) -> Self {
+        self.post_validation = post_validation;
+        self
+    }
+
     /// The learning rate: a number, or one of Burn's schedulers, which takes a step before every
     /// step of the trainer. One with groups of parameters is refused.
     pub fn learning_rate(mut self, learning_rate: impl Into<ModuleLrScheduler>) -> Self {
@@ -353,8 +336,9 @@ where
     /// What becomes of a step whose loss is not finite. A skipped step has its number, and so its
     /// learning rate and its dropout, as every other.
     ///
-    /// Gradients that are not finite although all losses are make the weights so: the step after
-    /// has a loss that is not finite, and so have all that follow.
+    /// Gradients that are not finite although all losses are show in their norm, with
+    /// [`clip_norm`](Self::clip_norm), and the step is skipped as well. Without it they make the
+    /// weights so: then the losses of all later steps are not finite.
     pub fn on_nan(mut self, on_nan: OnNan) -> Self {
         self.on_nan = on_nan;
         self
@@ -394,6 +378,23 @@ where
         })
     }
 
+    fn rule(&self) -> Result<UpdateRule> {
+        let clipping = match self.clip_norm {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+                return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
+                    .hint("a norm above 0, such as 1"));
+            }
+            None if self.post_validation => {
+                return Err(Error::config("post-validation without clipping: nothing to validate")
+                    .hint("clip_norm, or no post-validation"));
+            }
+            norm => norm,
+        };
+        let post_validation = self.post_validation;
+        let clipping = clipping.map(|max_norm| Clipping { max_norm, post_validation });
+        Ok(UpdateRule { optimizer: self.optimizer, clipping })
+    }
+
     fn balance_or_default(&self) -> Balance {
         self.balance.unwrap_or(match self.schedule {
             Schedule::Auto => Balance::Measured,
@@ -416,6 +417,7 @@ where
 
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.learning_rate.check(&self.model)?;
+        let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
         let named = match self.devices {
             Some(named) if named.is_empty() => {
@@ -447,7 +449,7 @@ where
             schedule: &self.schedule,
             chunks: self.chunks,
             microbatches,
-            optimizer: &self.optimizer,
+            rule: &rule,
             activations: self.activations,
             limits: &limits,
         };
@@ -455,18 +457,13 @@ where
         let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
-        let common = engines::Common {
-            split: split.clone(),
-            values,
-            microbatches,
-            seed: self.seed,
-            optimizer: self.optimizer,
-        };
+        let common =
+            engines::Common { split: split.clone(), values, microbatches, seed: self.seed, rule };
         let devices = engines::prepare(opened, layouts, &setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let mut runtime =
-            Runtime::start(plan.clone(), arranged.dispatch, &prediction.channels, engines)?;
+        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
+        let mut runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rule.clipping)?;
         runtime.on_nan = self.on_nan;
         Ok(Trainer {
             model: self.model,

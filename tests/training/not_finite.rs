@@ -117,3 +117,48 @@ fn without_skipping_the_run_ends() {
         assert!(later.to_string().contains("stopped"), "{later}");
     }
 }
+
+/// A loss of 0 for an input of zeros, where the root has no gradient.
+fn root_mean_square(layers: &[Linear; 3], x: Tensor<2>) -> Tensor<1> {
+    let y = layers.iter().fold(x, |x, layer| layer.forward(x));
+    y.clone().mul(y).mean().sqrt()
+}
+
+#[test]
+fn gradients_that_are_not_finite_show_in_their_norm() {
+    let layer = |_| LinearConfig::new(WIDTH, WIDTH).with_bias(false).init(&Device::flex());
+    let model: [Linear; 3] = std::array::from_fn(layer);
+    let rows = ROWS * MICROBATCHES;
+    let bad = || batch(0, rows, None).slice_fill([ROWS..2 * ROWS, 0..WIDTH], 0.0);
+    let build = |devices: &str, post_validation, on_nan| {
+        Trainer::of(model.clone(), |model: &[Linear; 3], x| root_mean_square(model, x))
+            .devices(devices)
+            .unwrap()
+            .microbatches(MICROBATCHES as u32)
+            .clip_norm(1e-3)
+            .post_validation(post_validation)
+            .on_nan(on_nan)
+            .build(&batch(0, ROWS, None))
+            .unwrap()
+    };
+    for (devices, post_validation) in
+        [("cpux3", false), ("cpux3", true), ("gpu:0x2", false), ("gpu:0x2", true)]
+    {
+        let mut never = build(devices, false, OnNan::Stop);
+        let mut trainer = build(devices, post_validation, OnNan::Skip);
+        for step in 0..3 {
+            if step == 1 {
+                let report = trainer.step(bad()).unwrap();
+                assert!(report.loss.is_finite());
+                assert!(report.gradient_norm.is_some_and(f64::is_nan), "{devices}");
+                check(report.skipped.as_ref().expect("it is skipped"), &["step 2", "norm"]);
+            }
+            never.step(batch(step, rows, None)).unwrap();
+            trainer.step(batch(step, rows, None)).unwrap();
+        }
+        let hashes = [trainer, never].map(|mut trainer| trainer.weights_hash().unwrap());
+        assert_eq!(hashes[0], hashes[1], "{devices}, post-validation: {post_validation}");
+        let error = build(devices, post_validation, OnNan::Stop).step(bad()).unwrap_err();
+        check(&error, &["step 1", "norm"]);
+    }
+}
