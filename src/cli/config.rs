@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::Spanned;
@@ -94,7 +95,9 @@ fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<
             .to_string(),
         DeValue::Float(number) => number.as_str().to_owned(),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-            return Err(format!("'{name}' is a {}, and no option is", value.type_str()));
+            let article = if matches!(value, DeValue::Array(_)) { "an" } else { "a" };
+            let kind = value.type_str();
+            return Err(format!("the value of '{name}' is {article} {kind}, not text or a number"));
         }
     };
     Ok(Some(format!("--{name}={text}")))
@@ -103,10 +106,14 @@ fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<
 /// Whether the command takes an argument.
 fn check(definition: &Command, argument: &str) -> Result<(), String> {
     let line = [definition.get_name(), TRAIN, argument];
-    match definition.clone().try_get_matches_from(line).map_err(UsageError::from) {
-        Ok(_) => Ok(()),
-        Err(UsageError::Wrong(problem)) => Err(problem),
-        Err(UsageError::Asked(_)) => Err(format!("'{argument}' is no option")),
+    let Err(error) = definition.clone().try_get_matches_from(line) else { return Ok(()) };
+    // What it needs beside it may be elsewhere in the file.
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return Ok(());
+    }
+    match UsageError::from(error) {
+        UsageError::Wrong(problem) => Err(problem),
+        UsageError::Asked(_) => Err(format!("'{argument}' is no option")),
     }
 }
 
@@ -133,6 +140,9 @@ mod tests {
         let text = "steps = 1_000\n# faster\nlearning-rate = 3e-3\nschedule = \"1f1b\"\nseed=0x10";
         let expected = ["--steps=1000", "--learning-rate=3e-3", "--schedule=1f1b", "--seed=16"];
         assert_eq!(read(text).unwrap(), expected);
+        let text = "post-validation = true\nclip-norm = 1.0";
+        assert_eq!(read(text).unwrap(), ["--post-validation", "--clip-norm=1.0"]);
+        assert_eq!(read("post-validation = false").unwrap(), [""; 0]);
     }
 
     #[test]
@@ -140,8 +150,14 @@ mod tests {
         let rows = [
             ("steps = 3\n\nwidht = 4", "run.toml:3: unexpected argument '--widht' found"),
             ("steps = 0", "run.toml:1: invalid value '0' for '--steps"),
-            ("seed = 1\nsteps = [1]", "run.toml:2: 'steps' is a array"),
-            ("[train]\nsteps = 1", "run.toml:1: 'train' is a table"),
+            (
+                "seed = 1\nsteps = [1]",
+                "run.toml:2: the value of 'steps' is an array, not text or a number",
+            ),
+            (
+                "[train]\nsteps = 1",
+                "run.toml:1: the value of 'train' is a table, not text or a number",
+            ),
             ("seed = 1\nconfig = \"a\"", "run.toml:2: a file names no other"),
             ("seed = 1\nsteps =", "run.toml:2: "),
             ("help = true", "run.toml:1: "),
