@@ -1,9 +1,9 @@
 //! The values of one run of stages: when each is needed, and where it therefore is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{Bound, KEY_BYTES, Place, Script, Sink, Source, Transfer, sum_of};
+use super::{Bound, KEY_BYTES, Place, Script, Sink, Source, Target, Transfer, sum_of};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -18,6 +18,8 @@ use crate::split::{BlockId, Role, Split};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Value {
     Node(NodeId),
+    /// What B computes again of F, for itself and for W.
+    Again(NodeId),
     Key,
 }
 
@@ -64,15 +66,8 @@ impl<'a> Values<'a> {
     fn touch(&mut self, event: Event) {
         let kernels = self.kernels(event);
         for (position, (_, kernel)) in (1..).zip(&kernels) {
-            for read in &kernel.reads {
-                if let Some(value) = self.value(read.node) {
-                    self.note(value, (event, position));
-                }
-            }
-            for write in &kernel.writes {
-                if let super::Target::Value(node) = write.target {
-                    self.note(Value::Node(node), (event, position));
-                }
+            for value in self.reads(kernel, event).into_iter().chain(self.writes(kernel, event)) {
+                self.note(value, (event, position));
             }
             if kernel.uses_key() {
                 self.note(Value::Key, (event, position));
@@ -83,7 +78,7 @@ impl<'a> Values<'a> {
         }
         let end = kernels.len() as u32 + 1;
         for id in self.sent(event).into_iter().chain(self.loss(event)) {
-            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            let value = self.value(id, event).expect("what leaves a stage is of a microbatch");
             self.note(value, (event, end));
         }
     }
@@ -93,6 +88,7 @@ impl<'a> Values<'a> {
         let from_host = match value {
             Value::Key => true,
             Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Input(_)),
+            Value::Again(_) => false,
         };
         let touches = self.touched.entry(value).or_default();
         if from_host && touches.is_empty() {
@@ -102,7 +98,17 @@ impl<'a> Values<'a> {
     }
 
     /// Kernels of one work, in order: backward, the last block comes first.
-    fn kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
+    fn kernels(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+        let mut kernels = Vec::new();
+        if self.recomputes(event) {
+            kernels = self.again(event);
+        }
+        kernels.extend(self.own_kernels(event));
+        kernels
+    }
+
+    /// The same without those of F that B begins with.
+    fn own_kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
         let blocks = self.stages[stage as usize].blocks.clone().map(|at| BlockId(at as u32));
         let of = |block: BlockId, work: usize| {
             self.lowered[&block].works[work].iter().map(move |kernel| (block, kernel))
@@ -115,8 +121,46 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The value whose buffer holds `id`; none for parameters and constants.
-    fn value(&mut self, id: NodeId) -> Option<Value> {
+    fn recomputes(&self, (work, stage): Event) -> bool {
+        work == Work::B && !self.stages[stage as usize].program.recomputed.is_empty()
+    }
+
+    /// Kernels of F that `event`, a B, begins with: those of which it, W or a later one of them
+    /// reads something.
+    fn again(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+        let (_, stage) = event;
+        let sent = self.sent(event).into_iter().filter_map(|id| self.value(id, event));
+        let mut needed: HashSet<Value> = sent.collect();
+        for work in [Work::B, Work::W] {
+            for (_, kernel) in self.own_kernels((work, stage)) {
+                needed.extend(self.reads(kernel, event));
+            }
+        }
+        let mut again = Vec::new();
+        for (block, kernel) in self.own_kernels((Work::F, stage)).into_iter().rev() {
+            if self.writes(kernel, event).iter().any(|value| needed.contains(value)) {
+                needed.extend(self.reads(kernel, event));
+                again.push((block, kernel));
+            }
+        }
+        again.reverse();
+        again
+    }
+
+    fn reads(&mut self, kernel: &Kernel, event: Event) -> Vec<Value> {
+        kernel.reads.iter().filter_map(|read| self.value(read.node, event)).collect()
+    }
+
+    fn writes(&self, kernel: &Kernel, event: Event) -> Vec<Value> {
+        let value = |target: Target| match target {
+            Target::Value(node) => Some(self.computed(node, event)),
+            Target::Sum(_) => None,
+        };
+        kernel.writes.iter().filter_map(|write| value(write.target)).collect()
+    }
+
+    /// The value whose buffer holds `id` as `event` knows it; none for parameters and constants.
+    fn value(&mut self, id: NodeId, event: Event) -> Option<Value> {
         let graph = &self.split.joint.graph;
         if matches!(graph[id].op, Op::Parameter(_)) || self.is_constant(id) {
             return None;
@@ -129,7 +173,19 @@ impl<'a> Values<'a> {
         let views = self.views.entry(block).or_insert_with(|| Views::new(self.split, block));
         let (owner, view) = views.of(id);
         assert!(view.is_dense(), "{id} leaves its block and is not dense");
-        if owner == id { Some(Value::Node(id)) } else { self.value(owner) }
+        if owner == id { Some(self.computed(id, event)) } else { self.value(owner, event) }
+    }
+
+    /// What a block computes under the name `id`: the backward work of a stage that computes F
+    /// again does not know what F computed.
+    fn computed(&self, id: NodeId, (work, stage): Event) -> Value {
+        let StageSetup { blocks, program, .. } = &self.stages[stage as usize];
+        let of_f =
+            |(block, work): (BlockId, Work)| work == Work::F && blocks.contains(&block.index());
+        let again = work != Work::F
+            && !program.recomputed.is_empty()
+            && self.split.places[id.index()].is_some_and(of_f);
+        if again { Value::Again(id) } else { Value::Node(id) }
     }
 
     fn is_constant(&self, id: NodeId) -> bool {
@@ -173,7 +229,7 @@ impl<'a> Values<'a> {
     fn bytes(&self, value: Value) -> u64 {
         match value {
             Value::Key => KEY_BYTES,
-            Value::Node(id) => {
+            Value::Node(id) | Value::Again(id) => {
                 self.elements.of(id).room(self.split.joint.graph[id].shape.elements())
             }
         }
@@ -259,7 +315,7 @@ impl<'a> Values<'a> {
         }
         for (block, kernel) in self.kernels(event) {
             script.status |= kernel.uses_status();
-            let bound = self.bind(kernel, block, arenas);
+            let bound = self.bind(kernel, block, event, arenas);
             script.kernels.push(bound);
         }
         offset = 0;
@@ -271,7 +327,7 @@ impl<'a> Values<'a> {
         let sent = self.sent(event);
         let loss = self.loss(event).map(|id| (id, Sink::Loss));
         for (id, what) in sent.iter().map(parcel).chain(loss).collect::<Vec<_>>() {
-            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            let value = self.value(id, event).expect("what leaves a stage is of a microbatch");
             // Of what is sent, which may be the beginning of what holds it.
             let (bytes, place) = (self.bytes(Value::Node(id)), self.places[&value]);
             script.downloads.push(Transfer { what, offset, bytes, place });
@@ -299,15 +355,16 @@ impl<'a> Values<'a> {
                     Op::Input(input) => Some((Source::Input(input), value)),
                     _ => None,
                 },
+                Value::Again(_) => None,
             }));
         }
         all
     }
 
-    fn bind(&mut self, kernel: &Kernel, block: BlockId, arenas: &Arenas) -> Bound {
+    fn bind(&mut self, kernel: &Kernel, block: BlockId, event: Event, arenas: &Arenas) -> Bound {
         let mut places = Vec::with_capacity(kernel.reads.len() + kernel.writes.len());
         for read in &kernel.reads {
-            let place = match self.value(read.node) {
+            let place = match self.value(read.node, event) {
                 Some(value) => self.places[&value],
                 None => Place::Arena(match self.split.joint.graph[read.node].op {
                     Op::Parameter(parameter) => arenas.parameters[&parameter],
@@ -318,7 +375,7 @@ impl<'a> Values<'a> {
         }
         for write in &kernel.writes {
             places.push(match sum_of(write.target, &self.lowered[&block]) {
-                Ok(node) => self.places[&Value::Node(node)],
+                Ok(node) => self.places[&self.computed(node, event)],
                 Err(sum) => Place::Arena(arenas.sums[&sum]),
             });
         }
