@@ -290,7 +290,11 @@ fn lay_out(
 ) -> Result<Arranged> {
     let Request { split, times, optimizer, activations, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer, recomputed);
-    let (placement, open) = (&plan.plan().placement, Limits::of(&plan));
+    let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
+    if *request.schedule == Schedule::Dynamic {
+        // Its W may come as late as there is room for.
+        open.late.clone_from(&open.runs);
+    }
     let layouts =
         engines::layouts(devices, &setups, placement, &open, split, optimizer, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);

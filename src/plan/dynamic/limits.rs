@@ -14,6 +14,9 @@ use crate::plan::placement::{Link, Placement};
 pub struct Limits {
     /// Most microbatches open on a run at once; the index is the [`StageId`] of any stage of it.
     pub runs: Vec<u32>,
+    /// Most microbatches between the first B and the last W of a run at once; the same index. A
+    /// base plan says it, but nothing keeps to it where the order is decided at run time.
+    pub late: Vec<u32>,
     /// Most microbatches open on the stages of a device at once, counted once for each of them;
     /// the index is the device.
     pub devices: Vec<u32>,
@@ -28,6 +31,7 @@ impl Limits {
         let plan = base.plan();
         let mut started = Started::new(&plan.placement);
         let mut runs = vec![1; plan.placement.stage_count()];
+        let mut late = runs.clone();
         let mut devices = Vec::with_capacity(plan.lanes.len());
         for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
             let stages: Vec<StageId> = plan.placement.stages_of(device).collect();
@@ -35,14 +39,16 @@ impl Limits {
             for action in lane {
                 started.count(*action);
                 let open = started.open_on_run(action.stage);
+                let open_late = started.late_on_run(action.stage);
                 for stage in started.run(action.stage) {
                     runs[stage] = open.max(runs[stage]);
+                    late[stage] = open_late.max(late[stage]);
                 }
                 most = most.max(stages.iter().map(|stage| started.open_on_stage(*stage)).sum());
             }
             devices.push(most);
         }
-        Self { runs, devices }
+        Self { runs, late, devices }
     }
 
     /// A capacity for every link between devices with which no send blocks, whatever the order

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{Bound, KEY_BYTES, Place, Script, Sink, Source, Target, Transfer, sum_of};
+use super::{Bound, KEY_BYTES, Place, Run, Script, Sink, Source, Target, Transfer, sum_of, turns};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -260,11 +260,17 @@ impl<'a> Values<'a> {
         self.touched.iter().filter_map(lifetime).collect()
     }
 
-    /// Gives every value its place: `working` are the buffers of [`Values::working`], in order.
-    /// Returns the bytes of the buffers of a slot.
-    pub(super) fn place(&mut self, working: &mut impl Iterator<Item = usize>) -> Vec<u64> {
-        let mut lifetimes = Vec::new();
-        let mut stashed = Vec::new();
+    /// Gives every value its place, and says what buffers the run has for `open` microbatches, of
+    /// which `late` are between B and W. `working` are the buffers of [`Values::working`], in order.
+    ///
+    /// What B leaves is in late slots where they take fewer bytes than room in all slots.
+    pub(super) fn place(
+        &mut self,
+        open: u32,
+        late: u32,
+        working: &mut impl Iterator<Item = usize>,
+    ) -> Run {
+        let (mut early, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (&value, touches) in &self.touched {
             if Self::only(touches).is_some() {
                 let home = working.next().expect("as many homes as working values");
@@ -274,13 +280,24 @@ impl<'a> Values<'a> {
             let times = touches.iter().map(|&touch| self.time(touch));
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
-            lifetimes.push(Lifetime { first, last, bytes: self.room(value) });
-            stashed.push(value);
+            let lifetime = Lifetime { first, last, bytes: self.room(value) };
+            let is_late = first >= (self.stages.len() as u32, 0);
+            (if is_late { &mut of_b } else { &mut early }).push((value, lifetime));
+            all.push((value, lifetime));
         }
-        let (homes, sizes) = pack(&lifetimes);
-        let slots = homes.into_iter().map(Place::Slot);
-        self.places.extend(stashed.into_iter().zip(slots));
-        sizes
+        let (slots, late_slots) = (open as usize, late_slots(open, late));
+        let (all, early, of_b) = (Packed::new(all), Packed::new(early), Packed::new(of_b));
+        let apart = slots as u64 * early.bytes() + late_slots as u64 * of_b.bytes();
+        let stages = self.stages.len();
+        if slots as u64 * all.bytes() <= apart {
+            self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+            let (buffers, late_buffers) = (all.sizes, Vec::new());
+            return Run { slots, buffers, late_slots: 1, late_buffers, stages };
+        }
+        self.places.extend(early.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Late(at))));
+        let (buffers, late_buffers) = (early.sizes, of_b.sizes);
+        Run { slots, buffers, late_slots, late_buffers, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -382,4 +399,33 @@ impl<'a> Values<'a> {
         let key = kernel.uses_key().then(|| self.places[&Value::Key]);
         Bound { kernel: kernel.clone(), places, key }
     }
+}
+
+/// Values that share a slot's buffers.
+struct Packed {
+    homes: Vec<(Value, usize)>,
+    sizes: Vec<u64>,
+}
+
+impl Packed {
+    fn new(values: Vec<(Value, Lifetime<Time>)>) -> Self {
+        let (values, lifetimes): (Vec<Value>, Vec<Lifetime<Time>>) = values.into_iter().unzip();
+        let (homes, sizes) = pack(&lifetimes);
+        Self { homes: values.into_iter().zip(homes).collect(), sizes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sizes.iter().sum()
+    }
+}
+
+/// Bindings are made for every pair of slots that a microbatch may have: beyond so many it is as
+/// well to have a few late slots more.
+const MOST_TURNS: usize = 64;
+
+/// At least `late` late slots, but not so many kinds of turns that their bindings are a burden.
+fn late_slots(open: u32, late: u32) -> usize {
+    let open = open as usize;
+    let few = |late: &usize| turns(open, *late) <= MOST_TURNS.max(open);
+    (late as usize..=open).find(few).unwrap_or(open)
 }
