@@ -239,9 +239,7 @@ impl Layout {
         let timing = if self.limits.timestamps { IN_FLIGHT as u64 * TIMESTAMPS } else { 0 };
         let fixed = self.arenas.bytes() + self.working.iter().sum::<u64>() + rings + timing;
         let of = |slots: usize, buffers: &[u64]| slots as u64 * buffers.iter().sum::<u64>();
-        let slots = |run: &Run| {
-            of(run.slots, &run.buffers) + of(run.late_slots, &run.late_buffers)
-        };
+        let slots = |run: &Run| of(run.slots, &run.buffers) + of(run.late_slots, &run.late_buffers);
         BufferBytes { fixed: fixed + 2 * SMALL, stash: self.runs.iter().map(slots).sum() }
     }
 
