@@ -272,7 +272,7 @@ fn auto_does_not_compute_again_what_b_follows_at_once() {
     let again = peaks(&job.build(Recompute::Stage, None).unwrap());
     assert!(again[0] < needed[0] && again[1] >= needed[1], "{again:?}, {needed:?}");
     let limit = needed[1] - 1;
-    let error = job.build(Recompute::Auto, limit).err().expect("the last stage needs more");
+    let error = job.build(Recompute::Auto, limit).expect_err("the last stage needs more");
     assert!(error.to_string().contains(&format!("device 1 needs {} bytes", needed[1])), "{error}");
 }
 

@@ -63,20 +63,20 @@ pub struct Searched {
 
 /// Finds the plan for `devices` and proves that it ends and fits.
 pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged> {
-    let arranged = match request.recompute {
-        Recompute::None => planned(request, devices, nowhere).and_then(|of| fitting(request, of)),
-        Recompute::Stage => {
-            planned(request, devices, everywhere).and_then(|of| fitting(request, of))
+    let recomputed = if request.recompute == Recompute::Stage { everywhere } else { nowhere };
+    let first = planned(request, devices, recomputed);
+    let fits = first.as_ref().map_err(Error::clone).and_then(|of| fitting(request, of));
+    let arranged = match (fits, request.recompute) {
+        (Ok(()), _) => first?,
+        (Err(_), Recompute::Auto) => where_needed(request, devices, first)?,
+        (Err(error), Recompute::None)
+            if error.kind == ErrorKind::Plan && where_needed(request, devices, first).is_ok() =>
+        {
+            let hint = format!("--recompute auto, {}", error.hint);
+            return Err(error.hint(hint));
         }
-        Recompute::Auto => where_needed(request, devices),
+        (Err(error), _) => return Err(error),
     };
-    let arranged = arranged.map_err(|error| {
-        let helps = request.recompute == Recompute::None
-            && error.kind == ErrorKind::Plan
-            && where_needed(request, devices).is_ok();
-        let hint = format!("--recompute auto, {}", error.hint);
-        if helps { error.hint(hint) } else { error }
-    })?;
     progress(&arranged.plan, &arranged.prediction.channels)?;
     Ok(arranged)
 }
@@ -102,16 +102,16 @@ fn planned(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Res
     lay_out(request, check(plan)?, cuts, devices, &recomputed)
 }
 
-fn fitting(request: &Request, arranged: Arranged) -> Result<Arranged> {
-    fit(&arranged.prediction.memory, request.limits).map(|()| arranged)
+fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
+    fit(&arranged.prediction.memory, request.limits)
 }
 
-/// The plan without recomputation if it fits, else with as little as makes it fit.
-fn where_needed(request: &Request, devices: &[Opened]) -> Result<Arranged> {
-    let plain = planned(request, devices, nowhere);
-    if plain.as_ref().is_ok_and(|of| fit(&of.prediction.memory, request.limits).is_ok()) {
-        return plain;
-    }
+/// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
+fn where_needed(
+    request: &Request,
+    devices: &[Opened],
+    plain: Result<Arranged>,
+) -> Result<Arranged> {
     // A search also finds plans that fit with recomputation only.
     let is_searched = *request.schedule == Schedule::Auto;
     let found = if is_searched { planned(request, devices, everywhere) } else { plain }?;
@@ -128,7 +128,7 @@ fn where_needed(request: &Request, devices: &[Opened]) -> Result<Arranged> {
         Ok(memory.iter().map(DeviceMemory::peak_bytes).collect())
     })?;
     let arranged = Arranged { searched: found.searched.clone(), ..lay_out(&recomputed)? };
-    fitting(request, arranged)
+    fitting(request, &arranged).map(|()| arranged)
 }
 
 /// The stages of every device that have something to compute again.

@@ -11,7 +11,7 @@ use super::measure::Tiles;
 use super::shader::shader;
 use super::staging::Ring;
 use super::update::Updates;
-use super::{Dispatch, RunState, WgpuEngine};
+use super::{Dispatch, RunState, Turns, WgpuEngine};
 use crate::engine::burn::constants;
 use crate::engine::{EngineSetup, IN_FLIGHT};
 use crate::error::Result;
@@ -155,7 +155,7 @@ fn dispatches(
     layout: &Layout,
     buffers: &Buffers,
     run: usize,
-) -> Result<HashMap<(StageId, Work), Vec<Vec<Dispatch>>>> {
+) -> Result<HashMap<(StageId, Work), Turns>> {
     let mut all = HashMap::new();
     for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.run == run) {
         let mut in_turn = |turn: usize| {

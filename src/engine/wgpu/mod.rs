@@ -69,10 +69,20 @@ pub struct WgpuEngine {
 /// What a run's dispatches are, and which microbatches are on their way through it.
 #[derive(Debug)]
 struct RunState {
-    /// Dispatches of every work, by turn: see [`layout::Run::turns`].
-    dispatches: HashMap<(StageId, Work), Vec<Vec<Dispatch>>>,
-    /// How many W are left of every microbatch on its way.
-    held: HashMap<MicrobatchId, usize>,
+    dispatches: HashMap<(StageId, Work), Turns>,
+    held: HashMap<MicrobatchId, Held>,
+}
+
+/// The dispatches of one work in every turn: see [`layout::Run::turns`].
+type Turns = Vec<Vec<Dispatch>>;
+
+/// A microbatch on its way through a run.
+#[derive(Debug)]
+struct Held {
+    /// How many W are left.
+    left: usize,
+    /// Whether it has a late slot.
+    late: bool,
 }
 
 /// One kernel on its buffers.
@@ -101,12 +111,15 @@ impl WgpuEngine {
             .collect()
     }
 
-    /// The first action of a microbatch takes its slot.
+    /// The first action of a microbatch takes its slot, and the first B its late slot.
     fn take(&mut self, action: Action, run: usize) {
-        let Run { slots, stages, .. } = self.layout.runs[run];
+        let Run { slots, late_slots, ref late_buffers, stages, .. } = self.layout.runs[run];
         let held = &mut self.runs[run].held;
-        held.entry(action.microbatch).or_insert(stages);
-        assert!(held.len() <= slots, "a slot for every microbatch that the plan holds");
+        let of = held.entry(action.microbatch).or_insert(Held { left: stages, late: false });
+        of.late |= action.work != Work::F && !late_buffers.is_empty();
+        let late = held.values().filter(|of| of.late).count();
+        let room = held.len() <= slots && late <= late_slots;
+        assert!(room, "a slot for every microbatch that the plan holds");
     }
 
     /// The run's last W gives the slot back.
@@ -115,9 +128,9 @@ impl WgpuEngine {
             return;
         }
         let held = &mut self.runs[run].held;
-        let left = held.get_mut(&action.microbatch).expect("it was taken by F");
-        *left -= 1;
-        if *left == 0 {
+        let of = held.get_mut(&action.microbatch).expect("it was taken by F");
+        of.left -= 1;
+        if of.left == 0 {
             held.remove(&action.microbatch);
         }
     }

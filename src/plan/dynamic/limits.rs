@@ -63,3 +63,52 @@ impl Limits {
         placement.links().map(channel).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{
+        DUALPIPE_V, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, Work, ZB_H1, ZB_V, check, generate,
+    };
+
+    fn of(family: &Family, microbatches: u32) -> (CheckedPlan, Limits) {
+        let base = check(generate(family, 3, None, microbatches).unwrap()).unwrap();
+        let limits = Limits::of(&base);
+        (base, limits)
+    }
+
+    #[test]
+    fn a_fused_backward_leaves_nothing_for_a_later_w() {
+        for family in [&GPIPE, &ONE_F_ONE_B] {
+            assert_eq!(of(family, 8).1.late, [1; 3], "{family}");
+        }
+    }
+
+    #[test]
+    fn no_more_microbatches_are_late_than_the_limits_say() {
+        for family in [&ONE_F_ONE_B, &ZB_H1, &ZB_V, &DUALPIPE_V] {
+            let (base, limits) = of(family, 7);
+            let placement = &base.plan().placement;
+            let mut started = Started::new(placement);
+            for action in base.plan().lanes.iter().flatten() {
+                let run = started.run(action.stage);
+                // Before the action has ended: W keeps what it reads until then.
+                let late = |started: &Started| {
+                    let top = started.of(StageId(run.end as u32 - 1)).backward;
+                    let ended = run.clone().map(|stage| started.of(StageId(stage as u32)).weight);
+                    top - ended.min().expect("a run has a stage")
+                };
+                let before = late(&started);
+                started.count(*action);
+                let during = if action.work == Work::W { before } else { late(&started) };
+                assert!(during <= limits.late[action.stage.index()], "{family}: {action}");
+                assert!(limits.late[action.stage.index()] <= limits.runs[action.stage.index()]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_evaluation_has_no_backward_work_that_could_be_late() {
+        assert_eq!(of(&FORWARD_ONLY, 4).1.late, [1; 3]);
+    }
+}

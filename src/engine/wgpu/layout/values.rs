@@ -429,3 +429,27 @@ fn late_slots(open: u32, late: u32) -> usize {
     let few = |late: &usize| turns(open, *late) <= MOST_TURNS.max(open);
     (late as usize..=open).find(few).unwrap_or(open)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_slots_are_enough_and_their_turns_are_few() {
+        for open in 1..100 {
+            for late in 1..=open {
+                let slots = late_slots(open, late);
+                assert!((late as usize..=open as usize).contains(&slots), "{late} of {open}");
+                assert!(turns(open as usize, slots) <= MOST_TURNS.max(open as usize));
+            }
+        }
+        assert_eq!((late_slots(8, 1), late_slots(4, 3), late_slots(63, 62)), (1, 3, 63));
+    }
+
+    #[test]
+    fn after_its_turns_a_microbatch_has_the_slots_of_the_first() {
+        for (slots, late_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
+            assert_eq!(turns(slots, late_slots), expected);
+        }
+    }
+}
