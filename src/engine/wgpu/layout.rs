@@ -6,8 +6,8 @@
 //! From the first B it also holds a late slot, if the run has such: the buffers of what B leaves,
 //! of which there are fewer where W follows soon. What one action alone needs is in working buffers
 //! that all actions of the device share. So a stage hands its output to the next one of its run
-//! without a copy. Microbatches take the slots in turn: they come and leave in ascending order under
-//! every schedule.
+//! without a copy. Microbatches take the slots in turn, as they come and leave in ascending order
+//! under every schedule.
 
 mod arena;
 mod runs;

@@ -261,7 +261,7 @@ impl<'a> Values<'a> {
     }
 
     /// Gives every value its place, and says what buffers the run has for `open` microbatches, of
-    /// which `late` are between B and W. `working` are the buffers of [`Values::working`], in order.
+    /// which `late` are between B and W. `working` are the homes of [`Values::working`], in order.
     ///
     /// What B leaves is in late slots where they take fewer bytes than room in all slots.
     pub(super) fn place(
