@@ -3,13 +3,12 @@
 
 use std::ops::Range;
 
-use super::Optimizer;
 use super::engines::{self, Opened};
 use super::measure::BlockTimes;
 use super::recompute::{Candidate, Recompute, least};
 use super::stages;
 use crate::engine::wgpu::Layout;
-use crate::engine::{Precision, StageSetup};
+use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
     BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
@@ -28,7 +27,7 @@ pub(super) struct Request<'a> {
     /// Stages of every device, where the schedule leaves a choice.
     pub chunks: Option<u32>,
     pub microbatches: u32,
-    pub optimizer: &'a Optimizer,
+    pub rule: &'a UpdateRule,
     pub activations: Precision,
     pub recompute: Recompute,
     /// Bytes that every device may hold; the index is the device.
@@ -137,8 +136,8 @@ fn candidates(
     placement: &Placement,
     cuts: &[Range<usize>],
 ) -> Vec<Vec<Candidate>> {
-    let Request { split, times, optimizer, .. } = *request;
-    let setups = stages::setups(split, cuts, placement, optimizer, &everywhere(cuts.len()));
+    let Request { split, times, rule, .. } = *request;
+    let setups = stages::setups(split, cuts, placement, rule, &everywhere(cuts.len()));
     let mut candidates = vec![Vec::new(); placement.device_count()];
     for setup in setups.iter().filter(|setup| !setup.program.recomputed.is_empty()) {
         let device = placement.device(setup.stage).index();
@@ -187,8 +186,8 @@ fn searched(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Re
     let mut limits = request.limits.to_vec();
     for attempt in 1.. {
         let found = search(&search_input(request, &limits, recomputed), &|placement, cuts| {
-            let Request { split, optimizer, .. } = *request;
-            let setups = stages::setups(split, cuts, placement, optimizer, &recomputed(cuts.len()));
+            let Request { split, rule, .. } = *request;
+            let setups = stages::setups(split, cuts, placement, rule, &recomputed(cuts.len()));
             Ok(stages::costs(split, &setups, placement, request.times))
         })?;
         let searched = Searched { gain: found.gain(), best_family: found.best_family };
@@ -215,8 +214,7 @@ fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> Se
     let Request { split, times, .. } = *request;
     let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
     let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
-    let setups =
-        stages::setups(split, &cuts, &placement, request.optimizer, &recomputed(cuts.len()));
+    let setups = stages::setups(split, &cuts, &placement, request.rule, &recomputed(cuts.len()));
     let on_first = stages::costs(split, &setups, &placement, times);
     let on = |times: &[[f64; 3]]| -> Vec<StageCost> {
         let blocks = setups.iter().zip(&on_first.stages).zip(times);
@@ -240,7 +238,7 @@ fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> Se
 
 /// Blocks of every stage: the cut whose slowest stage is fastest.
 fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
-    let least_bytes = stages::least_bytes(request.split, request.optimizer);
+    let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
     // What of F is not computed again depends on where a stage ends, and is little.
@@ -288,15 +286,14 @@ fn lay_out(
     devices: &[Opened],
     recomputed: &[StageId],
 ) -> Result<Arranged> {
-    let Request { split, times, optimizer, activations, .. } = *request;
-    let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer, recomputed);
+    let Request { split, times, rule, activations, .. } = *request;
+    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
     let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
         // Its W may come as late as there is room for.
         open.late.clone_from(&open.runs);
     }
-    let layouts =
-        engines::layouts(devices, &setups, placement, &open, split, optimizer, activations);
+    let layouts = engines::layouts(devices, &setups, placement, &open, split, rule, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
     let (plan, dispatch, prediction) = match request.schedule {
