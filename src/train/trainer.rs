@@ -14,6 +14,7 @@ use super::engines;
 use super::inputs::{self, shapes};
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
+use super::recompute::Recompute;
 use super::stages::{self, Stages};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
@@ -50,6 +51,7 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for what suits the schedule.
     balance: Option<Balance>,
     activations: Precision,
+    recompute: Recompute,
     batch: PhantomData<fn(B)>,
 }
 
@@ -112,6 +114,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
+            recompute: Recompute::None,
             batch: PhantomData,
         }
     }
@@ -361,6 +364,12 @@ where
         self
     }
 
+    /// Where F is computed again before B instead of keeping what it computed.
+    pub fn recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -456,6 +465,7 @@ where
             microbatches,
             rule: &rule,
             activations: self.activations,
+            recompute: self.recompute,
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
