@@ -123,6 +123,12 @@ pub struct TrainArgs {
     /// How activations are stored: f16 halves their memory, on GPUs that have it
     #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
     pub activations: Precision,
+    /// Write a page about the run, which any browser opens: curves, timetables, memory
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.

@@ -85,13 +85,13 @@ impl fmt::Display for Devices {
 }
 
 /// The processor's name, where the system tells, or else its architecture.
-fn processor() -> String {
+pub fn processor() -> String {
     let named = system_value("/proc/cpuinfo", "model name");
     named.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
 }
 
 /// The machine's memory in bytes, where the system tells.
-fn memory() -> Option<u64> {
+pub fn memory() -> Option<u64> {
     let total = system_value("/proc/meminfo", "MemTotal")?;
     let kibibytes: u64 = total.strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)

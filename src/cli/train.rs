@@ -10,9 +10,10 @@ use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, Searched, StepReport, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
-use super::drawing::percent;
+use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
 use super::plan::{Moves, read};
+use super::report::{self, Finished};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
 /// Held-out windows that a loss is the mean of.
@@ -29,6 +30,7 @@ pub struct Job {
 
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
 pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<TrainReport> {
+    report::check(args)?;
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
@@ -46,13 +48,15 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
+    let lines = [model_line(args, parameters), text_line(&corpus)];
     start(&Job {
-        model: model_line(args, parameters),
-        text: text_line(&corpus),
+        model: lines[0].clone(),
+        text: lines[1].clone(),
         plan: format!(
-            "{schedule} with {microbatches} microbatches of {}, {} steps{}",
+            "{schedule} with {} of {}, {}{}",
+            counted(microbatches as usize, "microbatch"),
             args.microbatch_size,
-            args.steps,
+            counted(args.steps as usize, "step"),
             trainer.searched().map(compared).unwrap_or_default()
         ),
         devices: devices.clone(),
@@ -68,7 +72,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
     let measured = steps.median();
-    Ok(TrainReport {
+    let mut report = TrainReport {
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
@@ -82,9 +86,21 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         held_out: HeldOut { before, after },
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
-        losses: steps.losses,
-        step_seconds: steps.seconds,
-    })
+        losses: steps.losses.clone(),
+        step_seconds: steps.seconds.clone(),
+        written: Vec::new(),
+    };
+    let [model, text] = &lines;
+    report.written = report::write(&Finished {
+        args,
+        trainer: &trainer,
+        steps: &steps,
+        report: &report,
+        model,
+        text,
+        tokens_per_step: tokens,
+    })?;
+    Ok(report)
 }
 
 fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
@@ -147,7 +163,7 @@ fn balance(by: BalanceBy) -> Balance {
 }
 
 /// What a search won.
-fn compared(searched: &Searched) -> String {
+pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
         (Some(family), Some(gain)) => {
             format!("; the best family, {}, would take {} longer", family.name, percent(gain))

@@ -11,7 +11,7 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup};
 use crate::error::{Error, Result};
 use crate::plan::{
-    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
+    BestFamily, BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits,
     PlaceOptions, Placement, Plan, Schedule, SearchInput, Simulation, StageCost, ZB_H1, ZB_V,
     check, communication, dynamic, fit, generate, place, progress, search, simulate,
     simulate_dynamic,
@@ -41,6 +41,8 @@ pub(super) struct Arranged {
     pub setups: Vec<StageSetup>,
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
+    /// What the prediction was made of.
+    pub costs: Costs,
     pub prediction: Simulation,
     /// What decides the order while a step runs.
     pub dispatch: Dispatch,
@@ -229,6 +231,7 @@ fn lay_out(
         cuts,
         setups,
         layouts,
+        costs,
         prediction,
         dispatch,
         communication,

@@ -14,6 +14,8 @@ use crate::train::measure::BlockTimes;
 /// How a model was cut. Prints one line per stage.
 #[derive(Debug, Clone)]
 pub struct Stages {
+    /// The blocks of every stage; the index is the [`StageId`].
+    pub cuts: Vec<Range<usize>>,
     lines: Vec<String>,
 }
 
@@ -199,5 +201,5 @@ pub(super) fn describe(
             sent
         )
     };
-    Stages { lines: setups.iter().zip(cuts).map(line).collect() }
+    Stages { lines: setups.iter().zip(cuts).map(line).collect(), cuts: cuts.to_vec() }
 }

@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 
-use super::arrange::{Arranged, Request, Searched, arrange};
+use super::arrange::{Request, Searched, arrange};
 use super::engines;
 use super::inputs::{self, shapes};
 use super::measure::{self, Balance};
@@ -21,7 +21,7 @@ use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
 use crate::engine::{DeviceKind, NamedDevice, Precision, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
+use crate::plan::{CheckedPlan, Communication, Costs, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
 use crate::split::Split;
 use crate::trace::Timeline;
@@ -56,6 +56,8 @@ pub struct Trainer<M, B> {
     model: M,
     runtime: Runtime,
     plan: CheckedPlan,
+    costs: Costs,
+    balance: Balance,
     prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
@@ -179,7 +181,18 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         &self.plan
     }
 
-    /// What the plan was predicted to take.
+    /// What the stages cost by the trainer's [`balance`](Self::balance): times are in seconds if
+    /// they were measured, and else floating point operations.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// What the stages were balanced by.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What the plan was predicted to take, by [`costs`](Self::costs).
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
     }
@@ -382,13 +395,10 @@ where
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.check_settings()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let named = match self.devices {
-            Some(named) if named.is_empty() => {
-                return Err(Error::config("no devices").hint("one device or more"));
-            }
-            Some(named) => named,
-            None => devices("auto")?,
-        };
+        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if named.is_empty() {
+            return Err(Error::config("no devices").hint("one device or more"));
+        }
         let shapes = shapes(example);
         if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
@@ -416,10 +426,10 @@ where
             activations: self.activations,
             limits: &limits,
         };
-        let Arranged { plan, cuts, setups, layouts, prediction, dispatch, communication, searched } =
-            arrange(&request, &opened)?;
+        let arranged = arrange(&request, &opened)?;
+        let (plan, setups) = (&arranged.plan, &arranged.setups);
         let placement = &plan.plan().placement;
-        let stages = stages::describe(&split, &setups, &cuts, placement, &names);
+        let stages = stages::describe(&split, setups, &arranged.cuts, placement, &names);
         let common = engines::Common {
             split: split.clone(),
             values,
@@ -427,17 +437,20 @@ where
             seed: self.seed,
             optimizer: self.optimizer,
         };
-        let devices = engines::prepare(opened, layouts, &setups, placement);
+        let devices = engines::prepare(opened, arranged.layouts, setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
+        let channels = &arranged.prediction.channels;
+        let runtime = Runtime::start(plan.clone(), arranged.dispatch, channels, engines)?;
         Ok(Trainer {
             model: self.model,
             runtime,
-            plan,
-            prediction,
-            communication,
-            searched,
+            plan: arranged.plan,
+            costs: arranged.costs,
+            balance,
+            prediction: arranged.prediction,
+            communication: arranged.communication,
+            searched: arranged.searched,
             split,
             stages,
             devices: names,
