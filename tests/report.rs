@@ -8,10 +8,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Twelve microbatches on four stages of two devices.
-const RUN: &str = "train --devices cpux2 --schedule zb-v --steps 5 --layers 4 --width 16 --heads 2 \
-                   --context 8 --microbatches 12 --microbatch-size 1";
-/// F, B and W.
+/// Twelve microbatches on two devices.
+const RUN: &str = "train --devices cpux2 --steps 5 --layers 4 --width 16 --heads 2 --context 8 \
+                   --microbatches 12 --microbatch-size 1";
+const TWO_CHUNKS: [&str; 2] = ["--schedule", "zb-v"];
+/// F, B and W on four stages.
 const ACTIONS: usize = 4 * 12 * 3;
 
 /// Runs in the page before and after its own scripts.
@@ -89,7 +90,7 @@ fn opened(name: &str, page: &str, width: u32) -> Value {
 
 #[test]
 fn a_browser_shows_all_of_it() {
-    let page = report("wide", &[]);
+    let page = report("wide", &TWO_CHUNKS);
     let found = opened("wide", &page, 1280);
     assert_eq!(found["problems"], Value::Array(Vec::new()));
     let bars = |which: &str, kind: &str| found["bars"][which][kind].as_u64().unwrap_or(0) as usize;

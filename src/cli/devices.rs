@@ -61,6 +61,14 @@ pub fn run() -> Result<Devices> {
     Ok(Devices { devices: (0..cores.get()).map(device).chain(gpus).collect() })
 }
 
+/// Every GPU in a line, in the order that `gpu:N` counts.
+pub fn gpu_lines() -> Vec<String> {
+    let line = |gpu: GpuInfo| {
+        format!("{} ({}, {}, {})", gpu.name, gpu.kind, gpu.backend, gpu.driver.trim())
+    };
+    gpus().into_iter().map(line).collect()
+}
+
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = ["id", "name", "backend", "driver", "kind", "memory", "tensor at most", "f16"];

@@ -18,6 +18,7 @@ use page::page;
 
 use super::args::TrainArgs;
 use super::evaluate::Batch;
+use super::train::Job;
 use super::train_report::{Steps, TrainReport};
 
 /// Steps in a trace, the last ones, beside the one that the figures are of. A trace of all would
@@ -28,13 +29,10 @@ const TRACED_STEPS: usize = 20;
 #[derive(Clone, Copy)]
 pub struct Finished<'a> {
     pub args: &'a TrainArgs,
+    pub job: &'a Job,
     pub trainer: &'a Trainer<Gpt, Batch>,
     pub steps: &'a Steps,
     pub report: &'a TrainReport,
-    /// One line each, about the model and about the text.
-    pub model: &'a str,
-    pub text: &'a str,
-    pub tokens_per_step: usize,
 }
 
 /// Finds out before the first step whether the files that `args` name can be written, so that no

@@ -21,8 +21,10 @@ const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
 pub struct Job {
-    model: String,
-    text: String,
+    /// The model in one line: its name, and after a colon its sizes.
+    pub model: String,
+    /// The text in one line.
+    pub text: String,
     plan: String,
     devices: Vec<String>,
     stages: String,
@@ -48,10 +50,9 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    let lines = [model_line(args, parameters), text_line(&corpus)];
-    start(&Job {
-        model: lines[0].clone(),
-        text: lines[1].clone(),
+    let job = Job {
+        model: model_line(args, parameters),
+        text: text_line(&corpus),
         plan: format!(
             "{schedule} with {} of {}, {}{}",
             counted(microbatches as usize, "microbatch"),
@@ -61,7 +62,8 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         ),
         devices: devices.clone(),
         stages: stages.clone(),
-    })?;
+    };
+    start(&job)?;
 
     let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
@@ -90,16 +92,9 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         step_seconds: steps.seconds.clone(),
         written: Vec::new(),
     };
-    let [model, text] = &lines;
-    report.written = report::write(&Finished {
-        args,
-        trainer: &trainer,
-        steps: &steps,
-        report: &report,
-        model,
-        text,
-        tokens_per_step: tokens,
-    })?;
+    let (trainer, steps) = (&trainer, &steps);
+    let finished = Finished { args, job: &job, trainer, steps, report: &report };
+    report.written = report::write(&finished)?;
     Ok(report)
 }
 

@@ -28,14 +28,19 @@ function svg(tag, attributes = {}, ...children) {
 
 const px = (x) => Math.round(x * 100) / 100;
 const sum = (values) => values.reduce((a, b) => a + b, 0);
-const most = (values) => values.reduce((a, b) => Math.max(a, b), 0);
+// Not by Math.max(...values): a run may have more steps than a call has arguments.
+const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
 
-/** Thousands are parted by a thin space. */
+/** Thousands are parted by a thin space that no line breaks at. */
 function grouped(value, decimals = 0) {
   const [whole, part] = value.toFixed(decimals).split(".");
-  const spaced = whole.replace(/\B(?=(\d{3})+$)/g, "\u2009");
+  const spaced = whole.replace(/\B(?=(\d{3})+$)/g, "\u202f");
   return part ? `${spaced}.${part}` : spaced;
 }
+
+/** The same for every long number in a text. */
+const spaced = (text) => text.replace(/\b\d{5,}\b/g, (digits) => grouped(Number(digits)));
 
 /** Three significant digits, or all that stand before the point. */
 function short(value) {

@@ -11,15 +11,14 @@ function path(points, x, y, width) {
   return "M" + means.map((p) => `${px(x(p[0]))} ${px(y(p[1]))}`).join("L");
 }
 
-/** Exponential mean whose memory grows with the number of points. */
+/** The mean of every point and its neighbours on both sides, of more where there are many points. */
 function smooth(points) {
-  const keep = Math.max(0, 1 - 30 / points.length);
-  let mean = 0;
-  let weight = 0;
-  return points.map(([x, y]) => {
-    mean = keep * mean + (1 - keep) * y;
-    weight = keep * weight + (1 - keep);
-    return [x, mean / weight];
+  const reach = Math.ceil(points.length / 60);
+  const sums = [0];
+  for (const [, y] of points) sums.push(sums.at(-1) + y);
+  return points.map(([x], k) => {
+    const side = Math.min(reach, k, points.length - 1 - k);
+    return [x, (sums[k + side + 1] - sums[k - side]) / (2 * side + 1)];
   });
 }
 
@@ -28,7 +27,7 @@ function frame(width, height, domain, format = tickText) {
   const [x0, x1, y0, y1] = domain;
   const rows = ticks(y0, y1, 5);
   const labels = rows.map((value) => format(value, rows));
-  const left = 14 + 6.4 * most(labels.map((label) => label.length));
+  const left = 12 + 6.2 * most(labels.map((label) => label.replace("\u202f", "").length));
   const [right, top, bottom] = [width - 8, 8, height - 22];
   const x = (value) => left + ((value - x0) / (x1 - x0 || 1)) * (right - left);
   const y = (value) => bottom - ((value - y0) / (y1 - y0 || 1)) * (bottom - top);
@@ -58,8 +57,8 @@ function curve(place, { points, held, from, what }) {
   caption.append(reading);
   const all = [...points, ...held];
   const [first, last] = [held.length ? held[0][0] : points[0][0], points.at(-1)[0]];
-  const high = Math.max(...all.map((p) => p[1]));
-  const low = from ?? Math.min(...all.map((p) => p[1]));
+  const high = most(all.map((p) => p[1]));
+  const low = from ?? least(all.map((p) => p[1]));
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   const domain = [first, Math.max(last, first + 1), from ?? low - room, high + room];
   const rest = () => { reading.textContent = what(null); };
@@ -78,7 +77,8 @@ function curve(place, { points, held, from, what }) {
         svg("circle", { class: "dot", cx: px(x(p[0])), cy: px(y(p[1])), r: 2.5 })));
     }
     if (held.length) {
-      picture.append(svg("path", { class: "held", d: path(held, x, y, width) }));
+      // Two points, before and after, are no curve.
+      if (held.length > 2) picture.append(svg("path", { class: "held", d: path(held, x, y, width) }));
       picture.append(...held.map((p) =>
         svg("circle", { class: "point", cx: px(x(p[0])), cy: px(y(p[1])), r: 4 })));
     }
@@ -99,26 +99,26 @@ function curve(place, { points, held, from, what }) {
 
 /** What a device holds over a step: what it holds throughout, and the stash on top. */
 function memoryCurve(place, device, highest) {
-  const { fixed, curve: steps, predicted, measured } = device.memory;
+  const { standing, parcels, curve: steps, predicted, measured } = device.memory;
   const end = data.planned.end;
   const { factor, name } = scaled(highest, BYTES);
-  place.querySelector("figcaption").append(el("small", {}, `${name}, over the planned step`));
+  place.querySelector("figcaption").append(
+    el("small", {}, `peak ${bytes(predicted - parcels)} predicted, ${bytes(measured)} measured`));
+  const format = (value, all) => tickText(value, all) + (value === all.at(-1) ? `\u2009${name}` : "");
   drawn(place, (width) => {
-    const plot = frame(width, 150, [0, end, 0, 1.08 * highest / factor]);
+    const plot = frame(width, 150, [0, end, 0, 1.08 * highest / factor], format);
     const { picture, left, right, bottom } = plot;
     const [x, y] = [plot.x, (value) => plot.y(value / factor)];
-    let line = `M${left} ${px(y(fixed))}`;
-    for (const [time, value] of steps) line += `H${px(x(time))}V${px(y(fixed + value))}`;
+    let line = `M${left} ${px(y(standing))}`;
+    for (const [time, value] of steps) line += `H${px(x(time))}V${px(y(standing + value))}`;
     line += `H${px(right)}`;
     picture.append(
-      svg("rect", { class: "base", x: left, y: px(y(fixed)), width: px(right - left), height: px(bottom - y(fixed)) }),
-      svg("path", { class: "area", d: `${line}V${px(y(fixed))}Z` }),
+      svg("rect", { class: "base", x: left, y: px(y(standing)), width: px(right - left),
+        height: px(bottom - y(standing)) }),
+      svg("path", { class: "area", d: `${line}V${px(y(standing))}Z` }),
       svg("path", { class: "outline", d: line }),
       svg("path", { class: "limit", d: `M${left} ${px(y(measured))}H${right}`,
-        "stroke-dasharray": "5 3" },
-        svg("title", {}, `measured peak ${bytes(measured)}, predicted ${bytes(predicted)}`)),
-      svg("text", { class: "strong end", x: right, y: px(y(measured)) - 5 },
-        `measured peak ${bytes(measured)}`));
+        "stroke-dasharray": "5 3" }));
     return picture;
   });
 }

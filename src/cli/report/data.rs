@@ -91,8 +91,7 @@ struct Both {
 
 #[derive(Serialize)]
 struct MemoryData {
-    /// What is held throughout, parcels included.
-    fixed: u64,
+    /// What is held throughout, and room for parcels.
     standing: u64,
     parcels: u64,
     stash: u64,
@@ -144,7 +143,7 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
         run: report,
         schedule: &plan.plan().schedule,
         microbatches: plan.plan().microbatches,
-        tokens_per_step: of.tokens_per_step,
+        tokens_per_step: tokens_per_step(of),
         held_out: vec![(0, report.held_out.before), (last, report.held_out.after)],
         figures_of: steps.figures_of(),
         recent: steps.recent(),
@@ -170,7 +169,7 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
 
 fn subject(of: &Finished) -> String {
     let plan = of.trainer.plan().plan();
-    let sizes = of.model.split_once(": ").map_or("", |(_, sizes)| sizes);
+    let sizes = of.job.model.split_once(": ").map_or("", |(_, sizes)| sizes);
     format!(
         "{sizes}. Trained for {} by {} over {} and {}.",
         counted(of.report.losses.len(), "step"),
@@ -180,6 +179,11 @@ fn subject(of: &Finished) -> String {
     )
 }
 
+fn tokens_per_step(of: &Finished) -> usize {
+    let microbatches = of.trainer.plan().plan().microbatches as usize;
+    microbatches * of.args.microbatch_size * of.args.context
+}
+
 fn settings(of: &Finished) -> Vec<(&'static str, String)> {
     let Finished { args, trainer, report, .. } = *of;
     let plan = trainer.plan().plan();
@@ -187,11 +191,11 @@ fn settings(of: &Finished) -> Vec<(&'static str, String)> {
         "{} of {}, {} tokens",
         counted(plan.microbatches as usize, "microbatch"),
         args.microbatch_size,
-        of.tokens_per_step
+        tokens_per_step(of)
     );
     vec![
-        ("Model", of.model.to_owned()),
-        ("Text", of.text.to_owned()),
+        ("Model", of.job.model.clone()),
+        ("Text", of.job.text.clone()),
         ("Schedule", plan.schedule.clone()),
         ("Devices", report.devices.join(", ")),
         ("Batch", batch),
@@ -275,7 +279,6 @@ fn memory(of: &Finished, prediction: &Simulation, device: DeviceId) -> MemoryDat
     let bytes = stash_bytes(&actions, device, of.trainer.costs());
     let held = lane.iter().zip(bytes);
     MemoryData {
-        fixed: predicted.fixed_bytes + predicted.channel_bytes,
         standing: predicted.fixed_bytes,
         parcels: predicted.channel_bytes,
         stash: predicted.peak_stash_bytes,

@@ -3,9 +3,7 @@
 use std::fs;
 use std::thread;
 
-use zerobubble::engine::wgpu::gpus;
-
-use crate::cli::devices::{memory, processor};
+use crate::cli::devices::{gpu_lines, memory, processor};
 use crate::cli::drawing::{bytes, counted};
 
 /// Names and values: the system, the processor, and every device of `devices` that is a GPU.
@@ -29,12 +27,8 @@ fn adapters(devices: &[String]) -> Vec<(String, String)> {
     if used.is_empty() {
         return Vec::new();
     }
-    let gpus = gpus();
-    let row = |index: usize| {
-        let gpu = gpus.get(index)?;
-        let value = format!("{} ({}, {}, {})", gpu.name, gpu.kind, gpu.backend, gpu.driver);
-        Some((format!("gpu:{index}"), value))
-    };
+    let gpus = gpu_lines();
+    let row = |index: usize| Some((format!("gpu:{index}"), gpus.get(index)?.clone()));
     used.into_iter().filter_map(row).collect()
 }
 

@@ -13,7 +13,7 @@ function keyFigures() {
       `${seconds(data.measured.seconds)} in the median step`],
     ["Step bubble", percent(run.bubble.step), "", `${percent(run.bubble.predicted_step)} predicted`],
     ["Peak memory", ...bytes(highest.memory.measured).split("\u00a0"),
-      `of device ${data.devices.indexOf(highest)}, ${bytes(highest.memory.predicted)} predicted`],
+      `of device ${highest.device}, ${bytes(highest.memory.predicted - highest.memory.parcels)} predicted`],
   ];
   at("key").append(...rows.map(([name, figure, unit, beside]) => el("div", {},
     el("dt", {}, name),
@@ -71,10 +71,11 @@ function step() {
 }
 
 function memory() {
-  lead("memory-lead", "Grey is what a device holds throughout: parameters, their gradients, the "
-    + "optimizer’s state, and room for parcels on their way. Blue is what microbatches leave there "
-    + "between their actions, and what an action needs while it runs, as predicted from the plan. "
-    + "The dashed line is the most that was measured.");
+  lead("memory-lead", "Grey is what a device holds throughout: parameters, their gradients and the "
+    + "optimizer’s state. Blue is what microbatches leave there between their actions, and what an "
+    + "action needs while it runs, as predicted from the plan; time runs from its start to its end. "
+    + "The dashed line is the most that was measured. A device needs room for parcels on their way "
+    + "besides.");
   const highest = most(data.devices.flatMap((d) => [d.memory.predicted, d.memory.measured]));
   for (const device of data.devices) {
     const place = el("figure", {}, el("figcaption", {}, `Device ${device.device}`));
@@ -84,14 +85,20 @@ function memory() {
   const columns = [
     { name: "Device", kind: "name", of: (d) => [`${d.device} `, el("small", {}, d.id)] },
     { name: "Throughout", number: true, of: (d) => bytes(d.memory.standing) },
-    { name: "Parcels", number: true, of: (d) => bytes(d.memory.parcels) },
+    { name: "For parcels", number: true, of: (d) => bytes(d.memory.parcels) },
     { name: "Stash, at most", number: true, of: (d) => bytes(d.memory.stash) },
     { name: "Microbatches", number: true, of: (d) => short(d.memory.microbatches) },
     { name: "Peak at", kind: "name", of: (d) => d.memory.peak_at },
-    { name: "Predicted peak", number: true, of: (d) => bytes(d.memory.predicted) },
-    { name: "measured", number: true, of: (d) => bytes(d.memory.measured) },
+    { name: "Measured peak", number: true, of: (d) => bytes(d.memory.measured) },
+    { name: "Needed in all", number: true, of: (d) => bytes(d.memory.predicted) },
   ];
   at("memory-table").append(table(columns, data.devices));
+}
+
+/** The first module of the first block and the last of the last. */
+function fromTo([first, last]) {
+  const [from, to] = [first.split(" .. ")[0], last.split(" .. ").at(-1)];
+  return from === to ? from : `${from} … ${to}`;
 }
 
 function cut() {
@@ -116,7 +123,7 @@ function cut() {
   const columns = [
     { name: "Stage", of: (s) => `${s.stage}` },
     { name: "On", kind: "name", of: (s) => run.devices[s.device] },
-    { name: "From, to", of: (s) => s.modules[0] === s.modules[1] ? s.modules[0] : [s.modules[0], " … ", s.modules[1]] },
+    { name: "From, to", of: (s) => fromTo(s.modules) },
     ...["F", "B", "W"].map((name, k) => ({ name, number: true, of: (s) => cost(s.cost[k]) })),
     { name: "Share", number: true, of: (s) => percent(sum(s.cost) / sum(totals)) },
     { name: "Sends on", number: true, of: (s) => (s.sends ? bytes(s.sends) : "") },
@@ -152,7 +159,7 @@ function communication() {
 }
 
 function facts(id, rows) {
-  at(id).append(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  at(id).append(...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, spaced(value))]));
 }
 
 function setup() {
@@ -169,7 +176,8 @@ function setup() {
 }
 
 at("finished").textContent = new Date(1000 * data.finished).toISOString().slice(0, 16).replace("T", " ") + " UTC";
-at("subject").textContent = data.subject;
+at("subject").textContent = spaced(data.subject);
+at("title").textContent = spaced(at("title").textContent);
 keyFigures();
 learning();
 step();

@@ -1,7 +1,7 @@
 //! A finished run -> one HTML file that needs nothing but itself.
 
 use zerobubble::error::{Error, Result};
-use zerobubble::trace::{Beside, svg};
+use zerobubble::trace::{Beside, Span, Timeline, svg};
 use zerobubble::train::Balance;
 
 use super::Finished;
@@ -21,28 +21,41 @@ const SCRIPTS: [&str; 4] = [
 /// The data is one JSON object in it, and its scripts draw from that. Where scripts are off, the
 /// two timetables are there as pictures.
 pub fn page(of: &Finished, now: u64) -> Result<String> {
-    let Finished { trainer, steps, model, .. } = *of;
+    let Finished { trainer, steps, .. } = *of;
     let json = serde_json::to_string(&data(of, now))
         .map_err(|error| Error::run(format!("the report's data is not JSON: {error}")))?;
     let stash: Vec<f64> = trainer.prediction().memory.iter().map(|of| of.peak_stash).collect();
-    let unit = match trainer.balance() {
-        Balance::Flops => "FLOP",
-        Balance::Measured => "s",
+    let (unit, size) = match trainer.balance() {
+        Balance::Flops => ("MFLOP", 1e-6),
+        Balance::Measured => ("ms", 1e3),
     };
     let schedule = &trainer.plan().plan().schedule;
     let planned = Beside { schedule, unit, peak_stash: &stash };
-    let measured = Beside { schedule, unit: "s", peak_stash: &[] };
-    let title = model.split(": ").next().unwrap_or(model);
+    let measured = Beside { schedule, unit: "ms", peak_stash: &[] };
+    let title = of.job.model.split(": ").next().unwrap_or_default();
     Ok(fill(TEMPLATE, |name| match name {
         "title" => escaped(title),
         "style" => STYLE.to_owned(),
         "script" => SCRIPTS.concat(),
-        "planned" => svg(&trainer.prediction().timeline, &planned),
-        "measured" => svg(&steps.median().timeline, &measured),
+        "planned" => svg(&scaled(&trainer.prediction().timeline, size), &planned),
+        "measured" => svg(&scaled(&steps.median().timeline, 1e3), &measured),
         // Entities are not read in a script element, and only `<` can end it.
         "data" => json.replace('<', "\\u003c"),
         other => unreachable!("the template has no {other}"),
     }))
+}
+
+/// The same in another unit of time.
+fn scaled(timeline: &Timeline, factor: f64) -> Timeline {
+    let span = |span: &Span| Span {
+        start: factor * span.start,
+        end: factor * span.end,
+        label: span.label,
+    };
+    let lanes = |lanes: &[Vec<Span>]| -> Vec<Vec<Span>> {
+        lanes.iter().map(|lane| lane.iter().map(span).collect()).collect()
+    };
+    Timeline { lanes: lanes(&timeline.lanes), transfers: lanes(&timeline.transfers) }
 }
 
 /// `template` with a text for every `{{name}}`. What a text contains is not filled in turn.

@@ -19,8 +19,8 @@ function timeline(name, { lanes, transfers, start, makespan }, scale, units) {
   const line = {
     name, spans, beside, units, scale, makespan, to,
     time: (of) => quantity(of - start, units),
-    first: Math.min(0, ...all.map((s) => to(s.start))),
-    last: Math.max(...all.map((s) => to(s.end)), 1e-9),
+    first: Math.min(0, least(all.map((s) => to(s.start)))),
+    last: Math.max(1e-9, most(all.map((s) => to(s.end)))),
     byLabel: new Map(spans.flat().filter((s) => s.stage).map((s) => [s.label, s])),
   };
   all.forEach((s) => { s.line = line; });
@@ -38,7 +38,7 @@ function timetables() {
     timed ? data.measured.makespan : data.planned.makespan, COST);
   const measured = timeline("measured", data.measured, data.measured.makespan, SECONDS);
   const both = [planned, measured];
-  const whole = [Math.min(...both.map((t) => t.first)), Math.max(...both.map((t) => t.last))];
+  const whole = [least(both.map((t) => t.first)), most(both.map((t) => t.last))];
   let view = [...whole];
   let selected = null;
   const charts = both.map((line) => lanes(line, () => view, select));
@@ -52,7 +52,7 @@ function timetables() {
   function read(found) {
     const place = at("reading");
     if (!found) {
-      place.replaceChildren(el("span"), el("p", {},
+      place.replaceChildren(el("p", { class: "hint" },
         "Point at a bar, or use the arrow keys in a timetable: what it is and when it ran stands here."));
       return;
     }
@@ -201,7 +201,8 @@ function lanes(line, view, select) {
     const fit = (texts, size) => texts.find((text) => 0.64 * size * text.length <= room);
     const work = fit(several ? [s.stage + s.kind, s.kind] : [s.kind], 9);
     const middle = px((from + to) / 2);
-    if (work) group.append(svg("text", { class: "work", x: middle, y: top + 13, style: `fill:${ink}` }, work));
+    if (work) group.append(svg("text", { class: "work", x: middle,
+      y: top + (s.microbatch ? 13 : 21), style: `fill:${ink}` }, work));
     const size = [12, 10, 8.5].find((size) => fit([s.microbatch ?? ""], size) !== undefined);
     if (s.microbatch && size) group.append(svg("text", { x: middle, y: top + 27,
       style: `fill:${ink};font-size:${size}px` }, s.microbatch));

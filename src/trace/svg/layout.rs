@@ -59,7 +59,8 @@ impl Layout {
         let wanted = ACTION_WIDTH.max(text_width("0", 1.0) * names + MARGINS);
         let time_width = (wanted * duration / short).clamp(TIME_WIDTH.0, TIME_WIDTH.1);
         let action = time_width * short / duration;
-        let size = |letters: usize| (action - MARGINS) / text_width("0", 1.0) / letters as f64;
+        // Less a little, as bars end where pixels are rounded to.
+        let size = |letters: usize| (action - MARGINS - 0.1) / text_width("0", letters as f64);
         let microbatch_size = size(microbatch_letters).clamp(8.0, 13.0);
         let (tick, decimals) = round_at_least(TICK_WIDTH / time_width * duration);
         let names = timeline.lanes.iter().enumerate().map(|(device, lane)| {
