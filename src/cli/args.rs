@@ -67,7 +67,7 @@ pub struct TrainArgs {
         help = schedule_help()
     )]
     pub schedule: Schedule,
-    /// A file with the plan to follow, as `plan --format text` or `csv` prints it
+    /// A file with the plan to follow, as plan --format plan or csv prints it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "chunks"])]
     pub plan: Option<PathBuf>,
     /// Stages of each device, with a schedule that leaves a choice
@@ -151,7 +151,7 @@ pub struct PlanArgs {
         help = schedule_help()
     )]
     pub schedule: Schedule,
-    /// A file with a plan to judge, as --format text or csv prints it, in place of a schedule
+    /// A file with a plan to judge, as --format plan or csv prints it, in place of a schedule
     #[arg(
         long,
         value_name = "FILE",
@@ -202,9 +202,19 @@ pub enum Format {
     Svg,
 }
 
+/// What `bench` measures in place of training.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Benched {
+    /// Plans: auto on drawn cases, and schedules on devices that only wait.
+    Plan,
+}
+
 /// Options of `bench`.
 #[derive(Args)]
 pub struct BenchArgs {
+    /// Measure plans, without any model, instead of training
+    #[arg(value_enum, conflicts_with_all = ["steps", "devices"])]
+    pub what: Option<Benched>,
     /// Rounds; in each of them every contender runs one step, in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count::<u32>(10_000))]
     pub steps: u32,

@@ -85,6 +85,8 @@ pub struct Outcome {
     pub loss: Option<f32>,
     /// How long the device itself says that it took.
     pub seconds: Option<f64>,
+    /// When the device itself says that it ended: its thread may learn of it later.
+    pub ended: Option<Instant>,
     /// When parcels were moved between the host and the device.
     pub transfers: Vec<(Instant, Instant)>,
 }

@@ -57,7 +57,8 @@ impl Engine for WaitingEngine {
             return Ok(None);
         }
         self.under_way.pop_front();
-        Ok(Some(Outcome { seconds: Some(time.as_secs_f64()), ..Outcome::default() }))
+        let seconds = Some(time.as_secs_f64());
+        Ok(Some(Outcome { seconds, ended: Some(end), ..Outcome::default() }))
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {

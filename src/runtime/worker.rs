@@ -176,12 +176,12 @@ impl Worker {
     }
 
     fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Answer> {
-        let end = self.now();
+        let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
+        let end = outcome.ended.map_or_else(|| self.now(), since);
         // A device that was given an action early began it when it had ended the one before.
         let start = started.max(self.free);
         let start = outcome.seconds.map_or(start, |seconds| start.max(end - seconds));
         self.free = end;
-        let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
         let transfers =
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;
