@@ -1,6 +1,7 @@
 //! How wide a timetable is drawn, and how shares and amounts are written.
 
 use console::Term;
+use zerobubble::plan::Work;
 use zerobubble::trace::{Label, Timeline};
 
 /// Characters of time where nobody says how wide a line may be: with device names and shares they
@@ -40,11 +41,31 @@ fn width_within(timeline: &Timeline, room: usize) -> usize {
     };
     let times = actions().map(|(_, time)| time).filter(|time| *time > 0.0);
     let shortest = times.fold(f64::INFINITY, f64::min);
-    // More characters than its longest name no action needs.
-    let letters = actions().map(|(action, _)| action.to_string().len()).max().unwrap_or(0).max(4);
-    let widths = (1..=letters).rev().map(|columns| (end / shortest * columns as f64).round());
+    let widths =
+        (1..=characters(timeline)).rev().map(|columns| (end / shortest * columns as f64).round());
     let fits = |width: &usize| (1..=room).contains(width);
     widths.map(|width| width as usize).find(fits).unwrap_or(room)
+}
+
+/// The most characters that an action can use: its name, and one between it and the next.
+fn characters(timeline: &Timeline) -> usize {
+    let mut most = 4;
+    for lane in &timeline.lanes {
+        let actions = || {
+            lane.iter().filter_map(|span| match span.label {
+                // A fused backward is as long as two actions.
+                Label::Action(action) if action.work != Work::BW => Some(action),
+                _ => None,
+            })
+        };
+        let several =
+            actions().any(|action| Some(action.stage) != actions().next().map(|a| a.stage));
+        for action in actions() {
+            let stage = if several { 0 } else { action.stage.to_string().len() };
+            most = most.max(action.to_string().len() - stage + 1);
+        }
+    }
+    most
 }
 
 /// `1 device`, `2 devices`; `1 microbatch`, `2 microbatches`.
@@ -108,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_long_names() {
-        let timeline = timeline("10BW10", &[1.0; 20]);
+        let mut timeline = timeline("10F10", &[1.0; 20]);
+        timeline.lanes[0][0].label = Label::Action("0F10".parse().unwrap());
         let widths = [59, 60, 119, 120, 500].map(|room| width_within(&timeline, room));
         assert_eq!(widths, [40, 60, 100, 120, 120]);
     }

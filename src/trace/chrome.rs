@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Label, Span, Timeline, bubble};
-use crate::plan::{Action, CheckedPlan, Costs, DeviceId, stash_bytes};
+use crate::plan::{Action, CheckedPlan, Costs, DeviceId, StashBytes, stash_bytes};
 
 /// What a trace is made of.
 #[derive(Debug, Clone, Copy)]
@@ -238,7 +238,7 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<Event> {
         Event::new("C", process(device), 0, name, step.start + seconds, args)
     };
     let pair = |(span, bytes): (&&Span, _)| {
-        let crate::plan::StashBytes { during, after } = bytes;
+        let StashBytes { during, after } = bytes;
         [event(span.start, during), event(span.end, after)]
     };
     spans.iter().zip(bytes).flat_map(pair).collect()
@@ -246,32 +246,26 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<Event> {
 
 /// From where every parcel was made to where it was taken.
 fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Event> {
-    let mut made: HashMap<Action, (usize, Span)> = HashMap::new();
-    for (device, lane) in step.timeline.lanes.iter().enumerate() {
-        for span in lane {
-            if let Label::Action(action) = span.label {
-                made.insert(action, (device, *span));
-            }
-        }
-    }
-    let mut arrows = Vec::new();
-    for (device, span) in step.timeline.lanes.iter().enumerate().flat_map(of_device) {
-        let Label::Action(action) = span.label else { continue };
-        let Some((from, producer)) = plan
-            .receives(action)
-            .and_then(|_| plan.inputs(action).parcel)
-            .and_then(|producer| made.get(&producer))
-        else {
-            continue;
+    let of_device = |(device, lane): (usize, &Vec<Span>)| {
+        let action = |span: &Span| match span.label {
+            Label::Action(action) => Some((device, *span, action)),
+            Label::Transfer | Label::Update => None,
         };
+        lane.iter().filter_map(action).collect::<Vec<_>>()
+    };
+    let actions: Vec<(usize, Span, Action)> =
+        step.timeline.lanes.iter().enumerate().flat_map(of_device).collect();
+    let made: HashMap<Action, (usize, Span)> =
+        actions.iter().map(|&(device, span, action)| (action, (device, span))).collect();
+    let mut arrows = Vec::new();
+    for (device, span, action) in actions {
+        let Some(link) = plan.receives(action) else { continue };
+        let producer = plan.inputs(action).parcel.and_then(|producer| made.get(&producer));
+        let Some((from, producer)) = producer else { continue };
         *flows += 1;
         // A span's end is not in it any more, and an arrow starts in a span.
         let leaves = (producer.end - 1e-9).max(producer.start);
-        let name = if plan.receives(action).is_some_and(|link| link.is_forward()) {
-            "activation"
-        } else {
-            "gradient"
-        };
+        let name = if link.is_forward() { "activation" } else { "gradient" };
         for (ph, device, seconds) in [("s", *from, leaves), ("f", device, span.start)] {
             let (at, args) = (step.start + seconds, json!({ "step": step.number }));
             let event = Event::new(ph, process(device), ACTIONS, name, at, args);
@@ -280,10 +274,4 @@ fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Event
         }
     }
     arrows
-}
-
-fn of_device<'a>(
-    (device, lane): (usize, &'a Vec<Span>),
-) -> impl Iterator<Item = (usize, &'a Span)> {
-    lane.iter().map(move |span| (device, span))
 }

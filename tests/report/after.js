@@ -42,7 +42,8 @@
   }
   found.command = text("command");
   found.settings = text("settings");
-  found.width = { page: document.documentElement.scrollWidth, window: innerWidth };
+  const root = document.documentElement;
+  found.width = { page: root.scrollWidth, room: root.clientWidth, window: innerWidth };
   const output = document.createElement("output");
   output.id = "found";
   output.textContent = JSON.stringify(found);
