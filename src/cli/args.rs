@@ -100,6 +100,13 @@ pub struct TrainArgs {
     /// Learning rate of AdamW
     #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
+    /// Clip all gradients by their global norm: multiply them by R / norm where it is above R
+    #[arg(long, value_name = "R", value_parser = norm)]
+    pub clip_norm: Option<f64>,
+    /// Update a device's weights before the norm of all gradients is known, and again where they
+    /// are clipped; takes memory for a copy of the weights and the optimizer's state
+    #[arg(long, requires = "clip_norm")]
+    pub post_validation: bool,
     /// Refuse a plan with which a device would hold more than this
     #[arg(long, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     pub memory_limit_per_device: Option<u64>,
@@ -326,6 +333,10 @@ fn time(text: &str) -> std::result::Result<f64, String> {
 
 fn stash_limit(text: &str) -> std::result::Result<f64, String> {
     number(text, |limit| limit > 0.0, "a number of microbatches above 0")
+}
+
+fn norm(text: &str) -> std::result::Result<f64, String> {
+    number(text, |norm| norm > 0.0, "a norm above 0")
 }
 
 fn learning_rate(text: &str) -> std::result::Result<f64, String> {

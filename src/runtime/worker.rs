@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::link::Links;
 use crate::compile::Accumulator;
-use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs};
+use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs, Update};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
@@ -21,9 +21,13 @@ pub(super) enum Order {
     /// Compute an action.
     Run(Action),
     /// Give the gradients of parameters that other devices update.
-    TakeShared,
+    Lend,
+    /// Take such gradients from other devices, and give the norms of all if they are asked for.
+    Gather { shared: SharedGradients, norms: bool },
     /// Update the device's parameters.
-    Update { learning_rate: f64, shared: SharedGradients },
+    Update(Update),
+    /// Undo the last update, and do this one.
+    Redo(Update),
     /// Take parameters that other devices updated.
     Set(Parameters),
     /// Give the device's parameters.
@@ -40,7 +44,8 @@ pub(super) struct Report {
 pub(super) enum Answer {
     Done,
     Ran { action: Action, start: f64, end: f64, loss: Option<f32>, transfers: Vec<(f64, f64)> },
-    Shared(SharedGradients),
+    Lent(SharedGradients),
+    Gathered { norms: Vec<(ParameterId, f64)>, start: f64, end: f64 },
     Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
     Parameters(Parameters),
 }
@@ -142,16 +147,28 @@ impl Worker {
                 self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
             }
             Order::Run(_) => unreachable!("actions are computed, and may take longer"),
-            Order::TakeShared => self.engine.take_shared_gradients().map(Answer::Shared),
-            Order::Update { learning_rate, shared } => {
+            Order::Lend => self.engine.take_shared_gradients().map(Answer::Lent),
+            Order::Gather { shared, norms } => {
                 let start = self.now();
-                let parameters = self.engine.update(learning_rate, &shared)?;
-                let peak_bytes = self.engine.peak_bytes();
-                Ok(Answer::Updated { parameters, start, end: self.now(), peak_bytes })
+                self.engine.gather(&shared)?;
+                let norms = if norms { self.engine.squared_norms()? } else { Vec::new() };
+                Ok(Answer::Gathered { norms, start, end: self.now() })
             }
+            Order::Update(update) => self.update(&update, false),
+            Order::Redo(update) => self.update(&update, true),
             Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
         }
+    }
+
+    fn update(&mut self, update: &Update, again: bool) -> Result<Answer> {
+        let start = self.now();
+        if again {
+            self.engine.undo()?;
+        }
+        let parameters = self.engine.update(update)?;
+        let peak_bytes = self.engine.peak_bytes();
+        Ok(Answer::Updated { parameters, start, end: self.now(), peak_bytes })
     }
 
     /// Starts an action, and ends it if the device computes at once.

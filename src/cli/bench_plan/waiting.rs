@@ -94,7 +94,7 @@ fn hand_over() -> Result<f64> {
     let costs = costs(&plan);
     let channels = simulate(&plan, &costs)?.channels;
     let engines = engines(&plan, move |_, action, _| duration(costs.time(action)));
-    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines)?;
+    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, None)?;
     let mut waits = Vec::new();
     for _ in 0..=STEPS {
         let lanes = runtime.step(0, Arc::default(), 0.0)?.timeline.lanes;
@@ -132,7 +132,7 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
     let prediction = simulate(plan, &costs)?;
     let engines = engines(plan, move |_, action, _| duration(costs.time(action)));
     let channels = &prediction.channels;
-    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, channels, engines)?;
+    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, None)?;
     let measured = steps(&mut runtime, 1..=STEPS)?;
     Ok(Row {
         plan: plan.plan().schedule.clone(),
@@ -157,10 +157,10 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
             duration(costs.time(action)) * slowness(seed, devices, device, since)
         })
     };
-    let fixed = || Runtime::start(base.clone(), Dispatch::Planned, &channels, slowed(&base));
+    let fixed = || Runtime::start(base.clone(), Dispatch::Planned, &channels, slowed(&base), None);
     let dispatch = Dispatch::Dynamic(Box::new(base.clone()));
     let engines = slowed(&planned);
-    let free = Runtime::start(planned, dispatch, &room, engines)?;
+    let free = Runtime::start(planned, dispatch, &room, engines, None)?;
     let mut contenders = [fixed()?, fixed()?, free];
     let mut seconds: [Vec<f64>; 3] = Default::default();
     // They take turns, so that what disturbs the machine disturbs all.
@@ -178,7 +178,7 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
 fn slowness(seed: u64, devices: u32, device: DeviceId, since: Duration) -> u32 {
     let span = (since.as_nanos() / SPAN.as_nanos()) as u64;
     let victim = draw(seed, u64::MAX) % u64::from(devices);
-    let is_slow = u64::from(device.0) == victim && draw(seed, span) % 4 == 0;
+    let is_slow = u64::from(device.0) == victim && draw(seed, span).is_multiple_of(4);
     if is_slow { SLOWER } else { 1 }
 }
 

@@ -193,13 +193,15 @@ fn settings(of: &Finished) -> Vec<(&'static str, String)> {
         args.microbatch_size,
         tokens_per_step(of)
     );
+    let clipping = args.clip_norm.map(|norm| format!(", gradients clipped to a norm of {norm}"));
+    let clipping = clipping.unwrap_or_default();
     vec![
         ("Model", of.job.model.clone()),
         ("Text", of.job.text.clone()),
         ("Schedule", plan.schedule.clone()),
         ("Devices", report.devices.join(", ")),
         ("Batch", batch),
-        ("Optimizer", format!("AdamW, learning rate {}", args.learning_rate)),
+        ("Optimizer", format!("AdamW, learning rate {}{clipping}", args.learning_rate)),
         ("Activations", args.activations.to_string()),
         ("Seed", args.seed.to_string()),
         ("Version", format!("zerobubble {}", env!("CARGO_PKG_VERSION"))),

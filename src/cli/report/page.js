@@ -32,6 +32,11 @@ function learning() {
   curve(at("loss"), { points: losses, held,
     what: (p) => p ? `step ${grouped(p[0])}: ${p[1].toFixed(4)}, mean ${mean.get(p[0]).toFixed(4)}`
       : `held out ${held.at(-1)[1].toFixed(4)}` });
+  if (run.gradient_norms?.length) {
+    at("norm").hidden = false;
+    curve(at("norm"), { points: run.gradient_norms.map((norm, k) => [k + 1, norm]), held: [], from: 0,
+      what: (p) => p ? `step ${grouped(p[0])}: ${short(p[1])}` : "" });
+  }
   const speeds = run.step_seconds.map((time, k) => [k + 1, data.tokens_per_step / time]);
   curve(at("speed"), { points: speeds, held: [], from: 0,
     what: (p) => p ? `step ${grouped(p[0])}: ${grouped(p[1])} in ${seconds(run.step_seconds[p[0] - 1])}`
