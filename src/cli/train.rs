@@ -10,10 +10,11 @@ use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
 use super::args::{BalanceBy, NanPolicy, TrainArgs};
-use super::drawing::percent;
+use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
 use super::learning_rate::Rates;
 use super::plan::{Moves, read};
+use super::report::{self, Finished};
 use super::train_report::{
     Evaluation, HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers,
 };
@@ -23,8 +24,10 @@ const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
 pub struct Job {
-    model: String,
-    text: String,
+    /// The model in one line: its name, and after a colon its sizes.
+    pub model: String,
+    /// The text in one line.
+    pub text: String,
     plan: String,
     rates: String,
     devices: Vec<String>,
@@ -33,14 +36,14 @@ pub struct Job {
 
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
 pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<TrainReport> {
+    report::check(args)?;
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
     };
     let sampler = corpus.sampler(args.context, args.seed)?;
-    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
     let device = Device::flex();
-    let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
+    let held_out = held_out(args, &corpus, &device)?;
     let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
@@ -48,35 +51,38 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
+    let recomputed = trainer.stages().recomputed().iter().map(|stage| stage.0).collect();
     let plan = trainer.plan().plan();
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    start(&Job {
+    let job = Job {
         model: model_line(args, parameters),
         text: text_line(&corpus),
         plan: format!(
-            "{schedule} with {microbatches} microbatches of {}, {} steps{}",
+            "{schedule} with {} of {}, {}{}",
+            counted(microbatches as usize, "microbatch"),
             args.microbatch_size,
-            args.steps,
+            counted(args.steps as usize, "step"),
             trainer.searched().map(compared).unwrap_or_default()
         ),
         rates: rates.to_string(),
         devices: devices.clone(),
         stages: stages.clone(),
-    })?;
+    };
+    start(&job)?;
 
-    let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer)?;
+    let steps = take_steps(args, rows, sampler, &held_out, &mut trainer)?;
     let model = trainer.model()?;
 
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
     let measured = steps.median();
-    Ok(TrainReport {
+    let mut report = TrainReport {
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
+        recomputed,
         parameters,
         tokens_per_second: steps.per_second(tokens),
         bubble: bubbles(prediction, measured),
@@ -87,12 +93,17 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         held_out: HeldOut::of(&steps.evaluations),
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
-        evaluations: steps.evaluations,
-        skipped: steps.skipped,
-        losses: steps.losses,
-        gradient_norms: steps.gradient_norms,
-        step_seconds: steps.seconds,
-    })
+        evaluations: steps.evaluations.clone(),
+        skipped: steps.skipped.clone(),
+        losses: steps.losses.clone(),
+        gradient_norms: steps.gradient_norms.clone(),
+        step_seconds: steps.seconds.clone(),
+        written: Vec::new(),
+    };
+    let (trainer, steps) = (&trainer, &steps);
+    let finished = Finished { args, job: &job, trainer, steps, report: &report };
+    report.written = report::write(&finished)?;
+    Ok(report)
 }
 
 fn trainer(
@@ -120,15 +131,20 @@ fn trainer(
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
         .activations(args.activations)
+        .recompute(args.recompute)
         .build(example)
+}
+
+fn held_out(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Batch> {
+    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
+    Ok(evaluate::batch(corpus.held_out_windows(args.context, windows)?, device))
 }
 
 /// Trains, and evaluates before, after, and as often as `args` say in between.
 fn take_steps(
     args: &TrainArgs,
-    tokens: usize,
+    rows: usize,
     mut sampler: Sampler,
-    next: impl Fn(&mut Sampler) -> Batch,
     held_out: &Batch,
     trainer: &mut Trainer<Gpt, Batch>,
 ) -> Result<Steps> {
@@ -136,9 +152,11 @@ fn take_steps(
     let before = trainer.evaluate(held_out.clone())?;
     steps.evaluations.push(Evaluation { step: 0, loss: before });
     let count = u64::from(args.steps);
-    let mut progress = Progress::start(count, tokens as u64, &trainer.devices());
+    let tokens = (rows * args.context) as u64;
+    let mut progress = Progress::start(count, tokens, &trainer.devices());
+    let device = Device::flex();
     for step in 1..=count {
-        let report = trainer.step(next(&mut sampler))?;
+        let report = trainer.step(evaluate::batch(sampler.next_batch(rows), &device))?;
         progress.step(step, &report);
         if let Some(fault) = &report.skipped {
             progress.say(&format!("skipped: {fault}"));
@@ -186,7 +204,7 @@ fn on_nan(policy: NanPolicy) -> OnNan {
 }
 
 /// What a search won.
-fn compared(searched: &Searched) -> String {
+pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
         (Some(family), Some(gain)) => {
             format!("; the best family, {}, would take {} longer", family.name, percent(gain))

@@ -16,15 +16,16 @@ use super::inputs::{self, shapes};
 use super::learning_rate::LearningRates;
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
+use super::recompute::Recompute;
 use super::stages::{self, Stages};
 use super::step_report::StepReport;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
-use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
+use crate::engine::{DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
+use crate::plan::{CheckedPlan, Communication, Costs, Schedule, Simulation, ZB_H1};
 use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
 
@@ -53,6 +54,7 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for what suits the schedule.
     balance: Option<Balance>,
     activations: Precision,
+    recompute: Recompute,
     batch: PhantomData<fn(B)>,
 }
 
@@ -62,6 +64,8 @@ pub struct Trainer<M, B> {
     model: M,
     pub(super) runtime: Runtime,
     pub(super) plan: CheckedPlan,
+    costs: Costs,
+    balance: Balance,
     pub(super) prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
@@ -99,6 +103,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
+            recompute: Recompute::None,
             batch: PhantomData,
         }
     }
@@ -180,7 +185,18 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         &self.plan
     }
 
-    /// What the plan was predicted to take.
+    /// What the stages cost by the trainer's [`balance`](Self::balance): times are in seconds if
+    /// they were measured, and else floating point operations.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// What the stages were balanced by.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What the plan was predicted to take, by [`costs`](Self::costs).
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
     }
@@ -365,6 +381,12 @@ where
         self
     }
 
+    /// Where F is computed again before B instead of keeping what it computed.
+    pub fn recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -377,23 +399,6 @@ where
             Err(Error::model(format!("it could not be prepared: {message}"))
                 .hint("report this model: a model is refused with a reason, not with a panic"))
         })
-    }
-
-    fn rule(&self) -> Result<UpdateRule> {
-        let clipping = match self.clip_norm {
-            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
-                return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
-                    .hint("a norm above 0, such as 1"));
-            }
-            None if self.post_validation => {
-                return Err(Error::config("post-validation without clipping: nothing to validate")
-                    .hint("clip_norm, or no post-validation"));
-            }
-            norm => norm,
-        };
-        let post_validation = self.post_validation;
-        let clipping = clipping.map(|max_norm| Clipping { max_norm, post_validation });
-        Ok(UpdateRule { optimizer: self.optimizer, clipping })
     }
 
     fn balance_or_default(&self) -> Balance {
@@ -418,15 +423,12 @@ where
 
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.learning_rate.check(&self.model)?;
-        let rule = self.rule()?;
+        let rule = UpdateRule::new(self.optimizer, self.clip_norm, self.post_validation)?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let named = match self.devices {
-            Some(named) if named.is_empty() => {
-                return Err(Error::config("no devices").hint("one device or more"));
-            }
-            Some(named) => named,
-            None => devices("auto")?,
-        };
+        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if named.is_empty() {
+            return Err(Error::config("no devices").hint("one device or more"));
+        }
         let shapes = shapes(example);
         if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
@@ -452,10 +454,11 @@ where
             microbatches,
             rule: &rule,
             activations: self.activations,
+            recompute: self.recompute,
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
-        let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
+        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
         let common =
@@ -470,6 +473,8 @@ where
             model: self.model,
             runtime,
             plan,
+            costs,
+            balance,
             prediction,
             communication: arranged.communication,
             searched: arranged.searched,
