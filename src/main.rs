@@ -5,9 +5,11 @@ mod cli {
     pub mod bench;
     pub mod bench_gpu;
     pub mod bench_plan;
+    pub mod config;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
+    pub mod learning_rate;
     pub mod plan;
     pub mod report;
     pub mod train;

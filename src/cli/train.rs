@@ -5,18 +5,22 @@ use std::fmt;
 use burn::tensor::Device;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::plan::Plan;
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
-use zerobubble::train::{AdamW, Balance, Searched, StepReport, Trainer};
+use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
-use super::args::{BalanceBy, TrainArgs};
+use super::args::{BalanceBy, NanPolicy, TrainArgs};
 use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
+use super::learning_rate::Rates;
 use super::plan::{Moves, read};
 use super::report::{self, Finished};
-use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
+use super::train_report::{
+    Evaluation, HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers,
+};
 
-/// Held-out windows that a loss is the mean of.
+/// Held-out windows that a loss is the mean of, or a few more to fill the last microbatch.
 const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
@@ -26,6 +30,7 @@ pub struct Job {
     /// The text in one line.
     pub text: String,
     plan: String,
+    rates: String,
     devices: Vec<String>,
     stages: String,
 }
@@ -38,11 +43,13 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         None => Corpus::of_this_crate()?,
     };
     let sampler = corpus.sampler(args.context, args.seed)?;
-    let held_out = corpus.held_out_windows(args.context, HELD_OUT_WINDOWS)?;
+    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
     let device = Device::flex();
+    let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
+    let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
-    let mut trainer = trainer(args, model, &example)?;
+    let mut trainer = trainer(args, model, &example, &rates)?;
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
@@ -54,23 +61,16 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let job = Job {
         model: model_line(args, parameters),
         text: text_line(&corpus),
-        plan: format!(
-            "{schedule} with {} of {}, {}{}",
-            counted(microbatches as usize, "microbatch"),
-            args.microbatch_size,
-            counted(args.steps as usize, "step"),
-            trainer.searched().map(compared).unwrap_or_default()
-        ),
+        plan: plan_line(args, &trainer),
+        rates: rates.to_string(),
         devices: devices.clone(),
         stages: stages.clone(),
     };
     start(&job)?;
 
-    let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args.steps, tokens, sampler, next, |batch| trainer.step(batch))?;
+    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer)?;
     let model = trainer.model()?;
-    let after = evaluate::loss(&model, &held_out, &device)?;
 
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
@@ -87,9 +87,11 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         transfers: transfers(measured),
         communication: Moves::of(trainer.communication()),
         weights_hash,
-        held_out: HeldOut { before, after },
+        held_out: HeldOut::of(&steps.evaluations),
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
+        evaluations: steps.evaluations.clone(),
+        skipped: steps.skipped.clone(),
         losses: steps.losses.clone(),
         gradient_norms: steps.gradient_norms.clone(),
         step_seconds: steps.seconds.clone(),
@@ -101,7 +103,12 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     Ok(report)
 }
 
-fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
+fn trainer(
+    args: &TrainArgs,
+    model: Gpt,
+    example: &Batch,
+    rates: &Rates,
+) -> Result<Trainer<Gpt, Batch>> {
     let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
     let schedule = match &args.plan {
         Some(path) => read(path)?.into(),
@@ -115,7 +122,8 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .optimizer(AdamW::default())
         .clip_norm(args.clip_norm)
         .post_validation(args.post_validation)
-        .learning_rate(args.learning_rate)
+        .learning_rate(rates.scheduler()?)
+        .on_nan(on_nan(args.on_nan))
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
@@ -124,19 +132,35 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .build(example)
 }
 
+/// Trains, and evaluates before, after, and as often as `args` say in between.
 fn take_steps(
-    count: u32,
+    args: &TrainArgs,
     tokens: usize,
     mut sampler: Sampler,
     next: impl Fn(&mut Sampler) -> Batch,
-    mut step: impl FnMut(Batch) -> Result<StepReport>,
+    held_out: &Batch,
+    trainer: &mut Trainer<Gpt, Batch>,
 ) -> Result<Steps> {
-    let progress = Progress::start(u64::from(count), tokens as u64);
     let mut steps = Steps::default();
-    for number in 1..=count {
-        let report = step(next(&mut sampler))?;
-        progress.step(u64::from(number), report.loss);
+    let before = trainer.evaluate(held_out.clone())?;
+    steps.evaluations.push(Evaluation { step: 0, loss: before });
+    let count = u64::from(args.steps);
+    let mut progress = Progress::start(count, tokens as u64, &trainer.devices());
+    for step in 1..=count {
+        let report = trainer.step(next(&mut sampler))?;
+        progress.step(step, &report);
+        if let Some(fault) = &report.skipped {
+            progress.say(&format!("skipped: {fault}"));
+        }
         steps.add(report);
+        let due = args.evaluate_every.is_some_and(|every| step.is_multiple_of(every.into()));
+        if due || step == count {
+            let loss = trainer.evaluate(held_out.clone())?;
+            steps.evaluations.push(Evaluation { step, loss });
+        }
+        if due {
+            progress.evaluated(step, steps.evaluations[steps.evaluations.len() - 1].loss);
+        }
     }
     Ok(steps)
 }
@@ -163,6 +187,13 @@ fn balance(by: BalanceBy) -> Balance {
     }
 }
 
+fn on_nan(policy: NanPolicy) -> OnNan {
+    match policy {
+        NanPolicy::Stop => OnNan::Stop,
+        NanPolicy::Skip => OnNan::Skip,
+    }
+}
+
 /// What a search won.
 pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
@@ -181,6 +212,17 @@ fn model_line(args: &TrainArgs, parameters: u64) -> String {
     )
 }
 
+fn plan_line(args: &TrainArgs, trainer: &Trainer<Gpt, Batch>) -> String {
+    let Plan { schedule, microbatches, .. } = trainer.plan().plan();
+    format!(
+        "{schedule} with {} of {}, {}{}",
+        counted(*microbatches as usize, "microbatch"),
+        args.microbatch_size,
+        counted(args.steps as usize, "step"),
+        trainer.searched().map(compared).unwrap_or_default()
+    )
+}
+
 fn text_line(corpus: &Corpus) -> String {
     format!(
         "{}, {} characters, {} different ones",
@@ -195,6 +237,7 @@ impl fmt::Display for Job {
         writeln!(f, "model     {}", self.model)?;
         writeln!(f, "text      {}", self.text)?;
         writeln!(f, "schedule  {}", self.plan)?;
+        writeln!(f, "rate      {}", self.rates)?;
         writeln!(f, "devices   {}\n", self.devices.join(", "))?;
         writeln!(f, "{}\n", self.stages.trim_end())
     }

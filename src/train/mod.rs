@@ -1,9 +1,12 @@
 //! Training: the [`Trainer`], optimizers, text, progress.
 
 mod arrange;
+mod builder;
 mod engines;
+mod evaluate;
 mod gradients;
 mod inputs;
+mod learning_rate;
 mod measure;
 mod prepare;
 pub mod progress;
@@ -13,11 +16,13 @@ mod step_report;
 pub mod text;
 mod trainer;
 
-pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
+pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
+pub use crate::runtime::OnNan;
 pub use arrange::Searched;
+pub use builder::TrainerBuilder;
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use recompute::Recompute;
 pub use stages::Stages;
 pub use step_report::StepReport;
-pub use trainer::{Trainer, TrainerBuilder};
+pub use trainer::Trainer;
