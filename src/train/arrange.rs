@@ -1,8 +1,13 @@
 //! A split model, its devices and a schedule's name -> a plan that was proved, and what every
 //! device will hold.
 
+mod searched;
+
 use std::ops::Range;
 
+pub use searched::Searched;
+
+use self::searched::searched;
 use super::engines::{self, Opened};
 use super::measure::BlockTimes;
 use super::recompute::{Candidate, Recompute, least};
@@ -11,10 +16,9 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
-    PlaceOptions, Placement, Plan, Schedule, SearchInput, Simulation, StageCost, StageId, ZB_H1,
-    ZB_V, check, communication, dynamic, fit, generate, place, progress, search, simulate,
-    simulate_dynamic,
+    BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits, PlaceOptions, Placement,
+    Plan, Schedule, Simulation, StageId, ZB_H1, ZB_V, check, communication, dynamic, fit, generate,
+    place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
 use crate::split::Split;
@@ -49,15 +53,6 @@ pub(super) struct Arranged {
     pub communication: Communication,
     /// What the search of `auto` found.
     pub searched: Option<Searched>,
-}
-
-/// What a search for a plan found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Searched {
-    /// The fastest named family on the same devices, if one fits.
-    pub best_family: Option<BestFamily>,
-    /// How much longer a step of that family takes, as a fraction of the plan's. Not negative.
-    pub gain: Option<f64>,
 }
 
 /// Finds the plan for `devices` and proves that it ends and fits.
@@ -172,68 +167,6 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
             .hint(format!("{lanes} devices, such as --devices cpux{lanes}")));
     }
     Ok(plan)
-}
-
-/// The plan of `auto`.
-///
-/// The search knows the stages' bytes, but not the buffers that a GPU makes for them. Where these
-/// do not fit, it starts again with as many bytes less.
-fn searched(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Result<Arranged> {
-    if let Some(chunks) = request.chunks {
-        return Err(Error::config(format!("{chunks} chunks per device, but auto chooses them"))
-            .hint("auto without chunks, or a family"));
-    }
-    let mut limits = request.limits.to_vec();
-    for attempt in 1.. {
-        let found = search(&search_input(request, &limits, recomputed), &|placement, cuts| {
-            let Request { split, rule, .. } = *request;
-            let setups = stages::setups(split, cuts, placement, rule, &recomputed(cuts.len()));
-            Ok(stages::costs(split, &setups, placement, request.times))
-        })?;
-        let searched = Searched { gain: found.gain(), best_family: found.best_family };
-        let stages = recomputed(found.cuts.len());
-        let mut arranged = lay_out(request, found.plan, found.cuts, devices, &stages)?;
-        let memory = &arranged.prediction.memory;
-        let over = |(memory, limit): (&DeviceMemory, &u64)| memory.peak_bytes() > *limit;
-        if attempt == MOST_SEARCHES || !memory.iter().zip(request.limits).any(over) {
-            arranged.searched = Some(searched);
-            return Ok(arranged);
-        }
-        for (device, memory) in memory.iter().enumerate() {
-            let excess = memory.peak_bytes().saturating_sub(request.limits[device]);
-            limits[device] = limits[device].saturating_sub(excess);
-        }
-    }
-    unreachable!("the last attempt returns")
-}
-
-/// How often a search starts again with less memory.
-const MOST_SEARCHES: u32 = 6;
-
-fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> SearchInput {
-    let Request { split, times, .. } = *request;
-    let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
-    let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
-    let setups = stages::setups(split, &cuts, &placement, request.rule, &recomputed(cuts.len()));
-    let on_first = stages::costs(split, &setups, &placement, times);
-    let on = |times: &[[f64; 3]]| -> Vec<StageCost> {
-        let blocks = setups.iter().zip(&on_first.stages).zip(times);
-        let block = |((setup, cost), time): ((&StageSetup, &StageCost), &[f64; 3])| {
-            let [forward, backward_input, backward_weight] = *time;
-            let again = stages::again(split, setup, std::slice::from_ref(time));
-            let backward_input = backward_input + again;
-            StageCost { forward, backward_input, backward_weight, ..*cost }
-        };
-        blocks.map(block).collect()
-    };
-    let limited = limits.iter().any(|&limit| limit != u64::MAX);
-    SearchInput {
-        blocks: times.devices.iter().map(|times| on(times)).collect(),
-        crossings: on_first.boundaries,
-        marks: split.marks.clone(),
-        microbatches: request.microbatches,
-        memory_limits: if limited { limits.to_vec() } else { Vec::new() },
-    }
 }
 
 /// Blocks of every stage: the cut whose slowest stage is fastest.

@@ -185,7 +185,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(format!("{:032x}", hasher.digest128()))
     }
 
-    /// The plan that every step follows.
+    /// The plan that every step follows; for [`Schedule::Dynamic`] the one that it comes to where
+    /// nothing is late.
     pub fn plan(&self) -> &CheckedPlan {
         &self.plan
     }
@@ -270,7 +271,7 @@ where
         Ok(self)
     }
 
-    /// The devices as Burn knows them, one stage each, in order.
+    /// The devices as Burn knows them, in the order of their first stages.
     pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
         let named = |(index, device)| NamedDevice {
             name: format!("burn:{index}"),
@@ -280,8 +281,8 @@ where
         self
     }
 
-    /// The devices as wgpu knows them, one stage each, in order; each should have the limits of its
-    /// adapter.
+    /// The devices as wgpu knows them, in the order of their first stages; each should have the
+    /// limits of its adapter.
     pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
         let named = |(index, (device, queue))| NamedDevice {
             name: format!("wgpu:{index}"),
