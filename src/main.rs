@@ -9,6 +9,7 @@ mod cli {
     pub mod drawing;
     pub mod evaluate;
     pub mod plan;
+    pub mod report;
     pub mod train;
     pub mod train_report;
 }

@@ -134,6 +134,12 @@ pub struct TrainArgs {
     /// those whose device would be above --memory-limit-per-device
     #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
     pub recompute: Recompute,
+    /// Write a page about the run, which any browser opens: curves, timetables, memory
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.

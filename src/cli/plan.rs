@@ -16,7 +16,7 @@ use zerobubble::plan::{
 use zerobubble::trace::{Beside, draw, svg};
 
 use super::args::{Format, PlanArgs};
-use super::drawing::{bytes, percent, short, width};
+use super::drawing::{bytes, counted, percent, short, width};
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
@@ -309,7 +309,9 @@ impl fmt::Display for Timetable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { schedule, lanes, microbatches, .. } = self.plan.plan();
         let timeline = &self.simulation.timeline;
-        writeln!(f, "{schedule}, {} devices, {microbatches} microbatches\n", lanes.len())?;
+        let devices = counted(lanes.len(), "device");
+        let microbatches = counted(*microbatches as usize, "microbatch");
+        writeln!(f, "{schedule}, {devices}, {microbatches}\n")?;
         writeln!(f, "{}", draw(timeline, width(timeline)))?;
         writeln!(
             f,

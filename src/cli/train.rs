@@ -10,9 +10,10 @@ use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, Searched, StepReport, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
-use super::drawing::percent;
+use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
 use super::plan::{Moves, read};
+use super::report::{self, Finished};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
 /// Held-out windows that a loss is the mean of.
@@ -20,8 +21,10 @@ const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
 pub struct Job {
-    model: String,
-    text: String,
+    /// The model in one line: its name, and after a colon its sizes.
+    pub model: String,
+    /// The text in one line.
+    pub text: String,
     plan: String,
     devices: Vec<String>,
     stages: String,
@@ -29,6 +32,7 @@ pub struct Job {
 
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
 pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<TrainReport> {
+    report::check(args)?;
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
@@ -47,18 +51,20 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    start(&Job {
+    let job = Job {
         model: model_line(args, parameters),
         text: text_line(&corpus),
         plan: format!(
-            "{schedule} with {microbatches} microbatches of {}, {} steps{}",
+            "{schedule} with {} of {}, {}{}",
+            counted(microbatches as usize, "microbatch"),
             args.microbatch_size,
-            args.steps,
+            counted(args.steps as usize, "step"),
             trainer.searched().map(compared).unwrap_or_default()
         ),
         devices: devices.clone(),
         stages: stages.clone(),
-    })?;
+    };
+    start(&job)?;
 
     let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
@@ -69,7 +75,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
     let measured = steps.median();
-    Ok(TrainReport {
+    let mut report = TrainReport {
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
@@ -84,10 +90,15 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         held_out: HeldOut { before, after },
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
-        losses: steps.losses,
-        gradient_norms: steps.gradient_norms,
-        step_seconds: steps.seconds,
-    })
+        losses: steps.losses.clone(),
+        gradient_norms: steps.gradient_norms.clone(),
+        step_seconds: steps.seconds.clone(),
+        written: Vec::new(),
+    };
+    let (trainer, steps) = (&trainer, &steps);
+    let finished = Finished { args, job: &job, trainer, steps, report: &report };
+    report.written = report::write(&finished)?;
+    Ok(report)
 }
 
 fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
@@ -153,7 +164,7 @@ fn balance(by: BalanceBy) -> Balance {
 }
 
 /// What a search won.
-fn compared(searched: &Searched) -> String {
+pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
         (Some(family), Some(gain)) => {
             format!("; the best family, {}, would take {} longer", family.name, percent(gain))

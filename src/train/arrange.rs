@@ -16,9 +16,9 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits, PlaceOptions, Placement,
-    Plan, Schedule, Simulation, StageId, ZB_H1, ZB_V, check, communication, dynamic, fit, generate,
-    place, progress, simulate, simulate_dynamic,
+    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PlaceOptions,
+    Placement, Plan, Schedule, Simulation, StageId, ZB_H1, ZB_V, check, communication, dynamic,
+    fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
 use crate::split::Split;
@@ -46,6 +46,8 @@ pub(super) struct Arranged {
     pub setups: Vec<StageSetup>,
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
+    /// What the prediction was made of.
+    pub costs: Costs,
     pub prediction: Simulation,
     /// What decides the order while a step runs.
     pub dispatch: Dispatch,
@@ -247,6 +249,7 @@ fn lay_out(
         cuts,
         setups,
         layouts,
+        costs,
         prediction,
         dispatch,
         communication,

@@ -9,6 +9,7 @@ mod prepare;
 pub mod progress;
 mod recompute;
 mod stages;
+mod step_report;
 pub mod text;
 mod trainer;
 
@@ -18,4 +19,5 @@ pub use gradients::gradients;
 pub use measure::Balance;
 pub use recompute::Recompute;
 pub use stages::Stages;
-pub use trainer::{StepReport, Trainer, TrainerBuilder};
+pub use step_report::StepReport;
+pub use trainer::{Trainer, TrainerBuilder};

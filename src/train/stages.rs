@@ -13,6 +13,8 @@ use crate::train::measure::BlockTimes;
 /// How a model was cut. Prints one line per stage.
 #[derive(Debug, Clone)]
 pub struct Stages {
+    /// The blocks of every stage; the index is the [`StageId`].
+    pub cuts: Vec<Range<usize>>,
     lines: Vec<String>,
     recomputed: Vec<StageId>,
 }
@@ -230,6 +232,7 @@ pub(super) fn describe(
     };
     let recomputed = setups.iter().filter(|setup| !setup.program.recomputed.is_empty());
     Stages {
+        cuts: cuts.to_vec(),
         lines: setups.iter().zip(cuts).map(line).collect(),
         recomputed: recomputed.map(|setup| setup.stage).collect(),
     }

@@ -16,16 +16,16 @@ use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
 use super::recompute::Recompute;
 use super::stages::{self, Stages};
+use super::step_report::StepReport;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
 use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
+use crate::plan::{CheckedPlan, Communication, Costs, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
 use crate::split::Split;
-use crate::trace::Timeline;
 
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
@@ -61,6 +61,8 @@ pub struct Trainer<M, B> {
     model: M,
     runtime: Runtime,
     plan: CheckedPlan,
+    costs: Costs,
+    balance: Balance,
     prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
@@ -71,23 +73,6 @@ pub struct Trainer<M, B> {
     learning_rate: f64,
     steps: u64,
     batch: PhantomData<fn(B)>,
-}
-
-/// What one step did.
-#[derive(Debug, Clone)]
-pub struct StepReport {
-    /// Mean loss over the batch.
-    pub loss: f64,
-    /// Loss of every microbatch.
-    pub losses: Vec<f32>,
-    /// Norm of all gradients together, before clipping; none without clipping.
-    pub gradient_norm: Option<f64>,
-    /// Wall time of the step.
-    pub seconds: f64,
-    /// What every device did when, in seconds from the step's start.
-    pub timeline: Timeline,
-    /// Most bytes that every device has held at once so far.
-    pub peak_bytes: Vec<u64>,
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
@@ -191,7 +176,18 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         &self.plan
     }
 
-    /// What the plan was predicted to take.
+    /// What the stages cost by the trainer's [`balance`](Self::balance): times are in seconds if
+    /// they were measured, and else floating point operations.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// What the stages were balanced by.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What the plan was predicted to take, by [`costs`](Self::costs).
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
     }
@@ -433,13 +429,10 @@ where
         self.check_settings()?;
         let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let named = match self.devices {
-            Some(named) if named.is_empty() => {
-                return Err(Error::config("no devices").hint("one device or more"));
-            }
-            Some(named) => named,
-            None => devices("auto")?,
-        };
+        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if named.is_empty() {
+            return Err(Error::config("no devices").hint("one device or more"));
+        }
         let shapes = shapes(example);
         if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
@@ -469,7 +462,7 @@ where
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
-        let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
+        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
         let common =
@@ -483,6 +476,8 @@ where
             model: self.model,
             runtime,
             plan,
+            costs,
+            balance,
             prediction,
             communication: arranged.communication,
             searched: arranged.searched,
