@@ -41,5 +41,5 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use train::{
-    AdamW, Balance, Momentum, Optimizer, Precision, Sgd, StepReport, Trainer, gradients,
+    AdamW, Balance, Momentum, Optimizer, Precision, Recompute, Sgd, StepReport, Trainer, gradients,
 };

@@ -46,6 +46,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
+    let recomputed = trainer.stages().recomputed().iter().map(|stage| stage.0).collect();
     let plan = trainer.plan().plan();
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
@@ -78,6 +79,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
+        recomputed,
         parameters,
         tokens_per_second: steps.per_second(tokens),
         bubble: bubbles(prediction, measured),
@@ -118,6 +120,7 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
         .activations(args.activations)
+        .recompute(args.recompute)
         .build(example)
 }
 

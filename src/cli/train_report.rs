@@ -23,6 +23,8 @@ pub struct TrainReport {
     pub schedule: String,
     /// One line for each stage.
     pub stages: Vec<String>,
+    /// The stages whose B computes F again.
+    pub recomputed: Vec<u32>,
     /// How many numbers were trained.
     pub parameters: u64,
     /// One for each step.

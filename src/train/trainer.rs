@@ -14,7 +14,9 @@ use super::engines;
 use super::inputs::{self, shapes};
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
+use super::recompute::Recompute;
 use super::stages::{self, Stages};
+use super::step_report::StepReport;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
@@ -24,7 +26,6 @@ use crate::error::{Error, ErrorKind, Result, panic_message};
 use crate::plan::{CheckedPlan, Communication, Costs, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
 use crate::split::Split;
-use crate::trace::Timeline;
 
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
@@ -50,6 +51,7 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for what suits the schedule.
     balance: Option<Balance>,
     activations: Precision,
+    recompute: Recompute,
     batch: PhantomData<fn(B)>,
 }
 
@@ -71,23 +73,6 @@ pub struct Trainer<M, B> {
     learning_rate: f64,
     steps: u64,
     batch: PhantomData<fn(B)>,
-}
-
-/// What one step did.
-#[derive(Debug, Clone)]
-pub struct StepReport {
-    /// Mean loss over the batch.
-    pub loss: f64,
-    /// Loss of every microbatch.
-    pub losses: Vec<f32>,
-    /// Norm of all gradients together, before clipping; none without clipping.
-    pub gradient_norm: Option<f64>,
-    /// Wall time of the step.
-    pub seconds: f64,
-    /// What every device did when, in seconds from the step's start.
-    pub timeline: Timeline,
-    /// Most bytes that every device has held at once so far.
-    pub peak_bytes: Vec<u64>,
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
@@ -114,6 +99,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
+            recompute: Recompute::None,
             batch: PhantomData,
         }
     }
@@ -184,7 +170,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(format!("{:032x}", hasher.digest128()))
     }
 
-    /// The plan that every step follows.
+    /// The plan that every step follows; for [`Schedule::Dynamic`] the one that it comes to where
+    /// nothing is late.
     pub fn plan(&self) -> &CheckedPlan {
         &self.plan
     }
@@ -280,7 +267,7 @@ where
         Ok(self)
     }
 
-    /// The devices as Burn knows them, one stage each, in order.
+    /// The devices as Burn knows them, in the order of their first stages.
     pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
         let named = |(index, device)| NamedDevice {
             name: format!("burn:{index}"),
@@ -290,8 +277,8 @@ where
         self
     }
 
-    /// The devices as wgpu knows them, one stage each, in order; each should have the limits of its
-    /// adapter.
+    /// The devices as wgpu knows them, in the order of their first stages; each should have the
+    /// limits of its adapter.
     pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
         let named = |(index, (device, queue))| NamedDevice {
             name: format!("wgpu:{index}"),
@@ -370,6 +357,12 @@ where
     /// that have it; one that the caller opened has it with `wgpu::Features::SHADER_F16`.
     pub fn activations(mut self, precision: Precision) -> Self {
         self.activations = precision;
+        self
+    }
+
+    /// Where F is computed again before B instead of keeping what it computed.
+    pub fn recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
         self
     }
 
@@ -465,6 +458,7 @@ where
             microbatches,
             rule: &rule,
             activations: self.activations,
+            recompute: self.recompute,
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
