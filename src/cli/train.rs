@@ -5,6 +5,7 @@ use std::fmt;
 use burn::tensor::Device;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::plan::Plan;
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
@@ -42,8 +43,9 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         None => Corpus::of_this_crate()?,
     };
     let sampler = corpus.sampler(args.context, args.seed)?;
+    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
     let device = Device::flex();
-    let held_out = held_out(args, &corpus, &device)?;
+    let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
     let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
@@ -59,20 +61,15 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let job = Job {
         model: model_line(args, parameters),
         text: text_line(&corpus),
-        plan: format!(
-            "{schedule} with {} of {}, {}{}",
-            counted(microbatches as usize, "microbatch"),
-            args.microbatch_size,
-            counted(args.steps as usize, "step"),
-            trainer.searched().map(compared).unwrap_or_default()
-        ),
+        plan: plan_line(args, &trainer),
         rates: rates.to_string(),
         devices: devices.clone(),
         stages: stages.clone(),
     };
     start(&job)?;
 
-    let steps = take_steps(args, rows, sampler, &held_out, &mut trainer)?;
+    let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
+    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer)?;
     let model = trainer.model()?;
 
     let weights_hash = trainer.weights_hash()?;
@@ -135,16 +132,12 @@ fn trainer(
         .build(example)
 }
 
-fn held_out(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Batch> {
-    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
-    Ok(evaluate::batch(corpus.held_out_windows(args.context, windows)?, device))
-}
-
 /// Trains, and evaluates before, after, and as often as `args` say in between.
 fn take_steps(
     args: &TrainArgs,
-    rows: usize,
+    tokens: usize,
     mut sampler: Sampler,
+    next: impl Fn(&mut Sampler) -> Batch,
     held_out: &Batch,
     trainer: &mut Trainer<Gpt, Batch>,
 ) -> Result<Steps> {
@@ -152,11 +145,9 @@ fn take_steps(
     let before = trainer.evaluate(held_out.clone())?;
     steps.evaluations.push(Evaluation { step: 0, loss: before });
     let count = u64::from(args.steps);
-    let tokens = (rows * args.context) as u64;
-    let mut progress = Progress::start(count, tokens, &trainer.devices());
-    let device = Device::flex();
+    let mut progress = Progress::start(count, tokens as u64, &trainer.devices());
     for step in 1..=count {
-        let report = trainer.step(evaluate::batch(sampler.next_batch(rows), &device))?;
+        let report = trainer.step(next(&mut sampler))?;
         progress.step(step, &report);
         if let Some(fault) = &report.skipped {
             progress.say(&format!("skipped: {fault}"));
@@ -218,6 +209,17 @@ fn model_line(args: &TrainArgs, parameters: u64) -> String {
     format!(
         "GPT of {parameters} parameters: {layers} layers, width {width}, {heads} heads, context \
          {context}"
+    )
+}
+
+fn plan_line(args: &TrainArgs, trainer: &Trainer<Gpt, Batch>) -> String {
+    let Plan { schedule, microbatches, .. } = trainer.plan().plan();
+    format!(
+        "{schedule} with {} of {}, {}{}",
+        counted(*microbatches as usize, "microbatch"),
+        args.microbatch_size,
+        counted(args.steps as usize, "step"),
+        trainer.searched().map(compared).unwrap_or_default()
     )
 }
 

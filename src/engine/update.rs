@@ -2,7 +2,6 @@
 
 use super::Optimizer;
 use crate::compile::Accumulator;
-use crate::error::{Error, Result};
 
 /// How gradients become new parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,32 +45,6 @@ pub struct SharedSums {
 }
 
 impl UpdateRule {
-    /// With clipping to a norm, if there is one, and perhaps with post-validation of that.
-    ///
-    /// # Errors
-    ///
-    /// When the norm is none, or post-validation has nothing to validate.
-    pub fn new(
-        optimizer: Optimizer,
-        clip_norm: Option<f64>,
-        post_validation: bool,
-    ) -> Result<Self> {
-        match clip_norm {
-            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
-                Err(Error::config(format!("gradients clipped to a norm of {norm}"))
-                    .hint("a norm above 0, such as 1"))
-            }
-            None if post_validation => {
-                Err(Error::config("post-validation without clipping: nothing to validate")
-                    .hint("clip_norm, or no post-validation"))
-            }
-            norm => {
-                let clipping = norm.map(|max_norm| Clipping { max_norm, post_validation });
-                Ok(Self { optimizer, clipping })
-            }
-        }
-    }
-
     /// Tensors of a parameter's size that are kept beside it and its gradient: the optimizer's, and
     /// what an update is undone from.
     pub fn kept_tensors(&self) -> u64 {

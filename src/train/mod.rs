@@ -1,6 +1,7 @@
 //! Training: the [`Trainer`], optimizers, text, progress.
 
 mod arrange;
+mod builder;
 mod engines;
 mod evaluate;
 mod gradients;
@@ -18,9 +19,10 @@ mod trainer;
 pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
 pub use crate::runtime::OnNan;
 pub use arrange::Searched;
+pub use builder::TrainerBuilder;
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use recompute::Recompute;
 pub use stages::Stages;
 pub use step_report::StepReport;
-pub use trainer::{Trainer, TrainerBuilder};
+pub use trainer::Trainer;
