@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::Gpt;
 use zerobubble::plan::{FAMILIES, FORWARD_ONLY, Family, Plan, Schedule, ZB_H1};
-use zerobubble::train::{Precision, Trainer};
+use zerobubble::train::{Precision, Recompute, Trainer};
 
 use super::{ROWS, Tokens, batch, builder, gpt, steps};
 
@@ -97,6 +97,24 @@ fn an_evaluation_is_the_modules_inference_and_changes_nothing_on_gpus() {
     with_evaluations(both, 1e-4);
     let halves = builder(&model, "gpu:0x2").activations(Precision::F16);
     with_evaluations(halves.build(&batch(0, 0..ROWS)).unwrap(), 1e-2);
+}
+
+#[test]
+fn stages_that_compute_f_again_are_evaluated_as_all_others() {
+    let model = gpt(0.3);
+    for (devices, tolerance) in [("cpux2", 1e-5), ("gpu:0x2", 1e-4)] {
+        for family in [&ZB_H1, &zerobubble::plan::ZB_V] {
+            let build = || {
+                let builder = builder(&model, devices).schedule(family);
+                builder.recompute(Recompute::Stage).build(&batch(0, 0..ROWS)).unwrap()
+            };
+            let mut without = build();
+            steps(&mut without, 0..2);
+            let peak = without.step(batch(2, 0..3 * ROWS)).unwrap().peak_bytes;
+            let found = with_evaluations(build(), tolerance);
+            assert_eq!(found, (without.weights_hash().unwrap(), peak), "{devices}, {family}");
+        }
+    }
 }
 
 #[test]

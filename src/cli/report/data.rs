@@ -30,7 +30,7 @@ pub struct Data<'a> {
     microbatches: u32,
     tokens_per_step: usize,
     /// Steps done, and the loss then.
-    held_out: Vec<(usize, f64)>,
+    held_out: Vec<(u64, f64)>,
     /// The step that is drawn, and of how many it has the median time.
     figures_of: u64,
     recent: usize,
@@ -132,7 +132,6 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
     let (plan, prediction) = (trainer.plan(), trainer.prediction());
     let step = steps.median();
     let measured = bubble(&step.timeline);
-    let last = report.losses.len();
     Data {
         subject: subject(of),
         finished: now,
@@ -144,7 +143,7 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
         schedule: &plan.plan().schedule,
         microbatches: plan.plan().microbatches,
         tokens_per_step: tokens_per_step(of),
-        held_out: vec![(0, report.held_out.before), (last, report.held_out.after)],
+        held_out: report.evaluations.iter().map(|of| (of.step, of.loss)).collect(),
         figures_of: steps.figures_of(),
         recent: steps.recent(),
         balance: match trainer.balance() {

@@ -27,14 +27,15 @@ function learning() {
     `${counted(run.losses.length, "step")} of ${counted(data.tokens_per_step, "token")}. The curve is the loss `
     + "of each step’s batch", run.losses.length > 60 ? ", pale, and its running mean" : "",
     "; the points are the loss on text that was not trained on.");
-  const losses = run.losses.map((loss, k) => [k + 1, loss]);
+  const losses = run.losses.map((loss, k) => [k + 1, loss]).filter(([, loss]) => loss !== null);
   const mean = new Map(smooth(losses).map(([step, loss]) => [step, loss]));
   curve(at("loss"), { points: losses, held,
     what: (p) => p ? `step ${grouped(p[0])}: ${p[1].toFixed(4)}, mean ${mean.get(p[0]).toFixed(4)}`
       : `held out ${held.at(-1)[1].toFixed(4)}` });
   if (run.gradient_norms?.length) {
     at("norm").hidden = false;
-    curve(at("norm"), { points: run.gradient_norms.map((norm, k) => [k + 1, norm]), held: [], from: 0,
+    const norms = run.gradient_norms.map((norm, k) => [k + 1, norm]).filter(([, norm]) => norm !== null);
+    curve(at("norm"), { points: norms, held: [], from: 0,
       what: (p) => p ? `step ${grouped(p[0])}: ${short(p[1])}` : "" });
   }
   const speeds = run.step_seconds.map((time, k) => [k + 1, data.tokens_per_step / time]);
