@@ -4,9 +4,11 @@ mod cli {
     pub mod args;
     pub mod bench;
     pub mod bench_gpu;
+    pub mod checkpoint;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
+    pub mod interrupt;
     pub mod plan;
     pub mod train;
     pub mod train_report;
@@ -24,6 +26,8 @@ use cli::train::Job;
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
+/// What a shell gives for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // Mesa's layer that picks the desktop's GPU looks for a display, and complains on stderr where
@@ -87,13 +91,18 @@ fn exit(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Settings that cannot be used together are wrong usage just as unknown ones are.
         Err(error) if error.kind == ErrorKind::Config => fail(&error.to_string(), WRONG_USAGE),
+        Err(error) if error.kind == ErrorKind::Interrupted => end(&error.to_string(), INTERRUPTED),
         Err(error) => fail(&error.to_string(), FAILED),
     }
 }
 
-/// One line on stderr, whatever a path or a message contains.
 fn fail(problem: &str, code: u8) -> ExitCode {
-    let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
-    writeln!(io::stderr(), "error: {line}").ok();
+    end(&format!("error: {problem}"), code)
+}
+
+/// One line on stderr, whatever a path or a message contains.
+fn end(reason: &str, code: u8) -> ExitCode {
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    writeln!(io::stderr(), "{line}").ok();
     ExitCode::from(code)
 }

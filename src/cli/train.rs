@@ -3,15 +3,18 @@
 use std::fmt;
 
 use burn::tensor::Device;
+use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
-use zerobubble::train::{AdamW, Balance, Searched, StepReport, Trainer};
+use zerobubble::train::{AdamW, Balance, Searched, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
+use super::checkpoint::{Finished, Saving};
 use super::drawing::percent;
 use super::evaluate::{self, Batch};
+use super::interrupt::Interrupt;
 use super::plan::{Moves, read};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
@@ -27,18 +30,33 @@ pub struct Job {
     stages: String,
 }
 
+/// What came of a run.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    Trained(Box<TrainReport>),
+    /// There was nothing left to do.
+    Finished(Finished),
+}
+
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
-pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<TrainReport> {
+pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Outcome> {
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
     };
-    let sampler = corpus.sampler(args.context, args.seed)?;
+    let mut sampler = corpus.sampler(args.context, args.seed)?;
     let held_out = corpus.held_out_windows(args.context, HELD_OUT_WINDOWS)?;
     let device = Device::flex();
     let model = model(args, &corpus, &device)?;
+    let mut saving = Saving::open(args, &corpus)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
     let mut trainer = trainer(args, model, &example)?;
+    saving.resume(&mut trainer, &mut sampler)?;
+    let steps_before = trainer.steps();
+    if steps_before >= u64::from(args.steps) {
+        return Ok(Outcome::Finished(Finished::of(&mut trainer)?));
+    }
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
@@ -61,18 +79,19 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
 
     let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args.steps, tokens, sampler, next, |batch| trainer.step(batch))?;
+    let steps = take_steps(args.steps.into(), tokens, sampler, next, &mut trainer, &saving)?;
     let model = trainer.model()?;
     let after = evaluate::loss(&model, &held_out, &device)?;
 
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
     let measured = steps.median();
-    Ok(TrainReport {
+    Ok(Outcome::Trained(Box::new(TrainReport {
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
         parameters,
+        steps_before,
         tokens_per_second: steps.per_second(tokens),
         bubble: bubbles(prediction, measured),
         peak_bytes: peaks(prediction, &steps),
@@ -84,7 +103,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
         losses: steps.losses,
         step_seconds: steps.seconds,
-    })
+    })))
 }
 
 fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
@@ -108,18 +127,25 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
 }
 
 fn take_steps(
-    count: u32,
+    count: u64,
     tokens: usize,
     mut sampler: Sampler,
     next: impl Fn(&mut Sampler) -> Batch,
-    mut step: impl FnMut(Batch) -> Result<StepReport>,
+    trainer: &mut Trainer<Gpt, Batch>,
+    saving: &Saving,
 ) -> Result<Steps> {
-    let progress = Progress::start(u64::from(count), tokens as u64);
+    let interrupt = Interrupt::listen()?;
+    let progress = Progress::start(count, tokens as u64).after(trainer.steps());
     let mut steps = Steps::default();
-    for number in 1..=count {
-        let report = step(next(&mut sampler))?;
-        progress.step(u64::from(number), report.loss);
+    for number in trainer.steps() + 1..=count {
+        let report = trainer.step(next(&mut sampler))?;
+        progress.step(number, report.loss);
         steps.add(report);
+        let interrupted = interrupt.asked() && number < count;
+        saving.after_step(trainer, &sampler, interrupted || number == count)?;
+        if interrupted {
+            return Err(saving.interrupted(number, count));
+        }
     }
     Ok(steps)
 }
@@ -171,6 +197,15 @@ fn text_line(corpus: &Corpus) -> String {
         corpus.characters(),
         corpus.vocabulary.size()
     )
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Trained(report) => report.fmt(f),
+            Outcome::Finished(finished) => finished.fmt(f),
+        }
+    }
 }
 
 impl fmt::Display for Job {

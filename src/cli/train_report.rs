@@ -25,6 +25,8 @@ pub struct TrainReport {
     pub stages: Vec<String>,
     /// How many numbers were trained.
     pub parameters: u64,
+    /// Steps that were done before this run, in the one that it continues.
+    pub steps_before: u64,
     /// One for each step.
     pub losses: Vec<f64>,
     /// Over all steps.

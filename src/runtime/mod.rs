@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
-use crate::engine::{Engine, IN_FLIGHT, StepInputs};
+use crate::engine::{Engine, IN_FLIGHT, ParameterState, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
@@ -59,13 +59,20 @@ pub struct StepOutcome {
 enum Request {
     Step { step: u64, inputs: StepInputs, learning_rate: f64 },
     Parameters,
+    State,
+    Restore(States),
 }
 
 /// What the scheduler answers.
 enum Reply {
     Step(Result<StepOutcome>),
     Parameters(Result<Vec<(ParameterId, DispatchTensor)>>),
+    State(Result<States>),
+    Restored(Result<()>),
 }
+
+/// Parameters with the optimizer's state of each.
+type States = Vec<(ParameterId, ParameterState)>;
 
 impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
@@ -115,7 +122,7 @@ impl Runtime {
     ) -> Result<StepOutcome> {
         match self.ask(Request::Step { step, inputs, learning_rate })? {
             Reply::Step(outcome) => outcome,
-            Reply::Parameters(_) => unreachable!("a step is answered by a step"),
+            _ => unreachable!("a step is answered by a step"),
         }
     }
 
@@ -127,7 +134,31 @@ impl Runtime {
     pub fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         match self.ask(Request::Parameters)? {
             Reply::Parameters(parameters) => parameters,
-            Reply::Step(_) => unreachable!("a question for parameters is answered by them"),
+            _ => unreachable!("a question for parameters is answered by them"),
+        }
+    }
+
+    /// All trained parameters with what the optimizer remembers of them, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        match self.ask(Request::State)? {
+            Reply::State(state) => state,
+            _ => unreachable!("a question for the state is answered by it"),
+        }
+    }
+
+    /// Continues from a state of all parameters.
+    ///
+    /// # Errors
+    ///
+    /// When a device fails, or failed before.
+    pub fn restore(&mut self, state: Vec<(ParameterId, ParameterState)>) -> Result<()> {
+        match self.ask(Request::Restore(state))? {
+            Reply::Restored(done) => done,
+            _ => unreachable!("a state that is to be taken is answered by that"),
         }
     }
 

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::dispatch::{Dispatch, Dispatcher};
 use super::worker::{Answer, Order, Parameters, Report, SharedGradients};
-use super::{Reply, Request, StepOutcome, WINDOW};
+use super::{Reply, Request, States, StepOutcome, WINDOW};
 use crate::engine::StepInputs;
 use crate::error::{Error, Result};
 use crate::plan::{CheckedPlan, Choice};
@@ -54,6 +54,16 @@ impl Scheduler {
                     let parameters = self.parameters();
                     let failed = parameters.is_err();
                     (Reply::Parameters(parameters), failed)
+                }
+                Request::State => {
+                    let state = self.state();
+                    let failed = state.is_err();
+                    (Reply::State(state), failed)
+                }
+                Request::Restore(state) => {
+                    let restored = self.all(|_| Order::Restore(state.clone())).map(drop);
+                    let failed = restored.is_err();
+                    (Reply::Restored(restored), failed)
                 }
             };
             if failed {
@@ -166,6 +176,15 @@ impl Scheduler {
             parameters.extend(values);
         }
         Ok(parameters)
+    }
+
+    fn state(&mut self) -> Result<States> {
+        let mut states = States::new();
+        for (_, answer) in self.all(|_| Order::State)? {
+            let Answer::State(of) = answer else { unreachable!("asked for the state") };
+            states.extend(of);
+        }
+        Ok(states)
     }
 
     /// Gives every device an order and waits for all answers.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use burn_dispatch::DispatchTensor;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
+use super::States;
 use super::link::Links;
 use crate::compile::Accumulator;
 use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs};
@@ -28,6 +29,10 @@ pub(super) enum Order {
     Set(Parameters),
     /// Give the device's parameters.
     Parameters,
+    /// Give the device's parameters and the optimizer's state of them.
+    State,
+    /// Continue from a state of all parameters.
+    Restore(States),
 }
 
 /// A device's answer to an order.
@@ -43,6 +48,7 @@ pub(super) enum Answer {
     Shared(SharedGradients),
     Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
     Parameters(Parameters),
+    State(States),
 }
 
 pub(super) type SharedGradients = Vec<(Accumulator, DispatchTensor)>;
@@ -151,6 +157,8 @@ impl Worker {
             }
             Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
+            Order::State => self.engine.state().map(Answer::State),
+            Order::Restore(state) => self.engine.restore(&state).map(|()| Answer::Done),
         }
     }
 

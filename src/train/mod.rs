@@ -1,6 +1,7 @@
-//! Training: the [`Trainer`], optimizers, text, progress.
+//! Training: the [`Trainer`], optimizers, checkpoints, text, progress.
 
 mod arrange;
+mod checkpoint;
 mod engines;
 mod gradients;
 mod inputs;
@@ -13,6 +14,7 @@ mod trainer;
 
 pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
 pub use arrange::Searched;
+pub use checkpoint::{Checkpoint, Checkpoints, Newest};
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use stages::Stages;

@@ -13,6 +13,8 @@ const LINES: u64 = 15;
 pub struct Progress {
     steps: u64,
     tokens_per_step: u64,
+    /// Steps that were done before the clock started.
+    before: u64,
     started: Instant,
     /// None where stderr is no terminal.
     bar: Option<ProgressBar>,
@@ -27,19 +29,26 @@ impl Progress {
             ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr())
                 .with_style(style)
         });
-        Self { steps, tokens_per_step, started: Instant::now(), bar }
+        Self { steps, tokens_per_step, before: 0, started: Instant::now(), bar }
+    }
+
+    /// The first steps were done in an earlier run.
+    pub fn after(mut self, steps: u64) -> Self {
+        self.before = steps;
+        self
     }
 
     /// Step `step`, counted from 1, is done.
     pub fn step(&self, step: u64, loss: f64) {
         let elapsed = self.started.elapsed();
-        let speed = (step * self.tokens_per_step) as f64 / elapsed.as_secs_f64();
+        let here = step - self.before;
+        let speed = (here * self.tokens_per_step) as f64 / elapsed.as_secs_f64();
         let figures = format!("loss {loss:.4}  {speed:.0} tokens/s");
         if let Some(bar) = &self.bar {
             bar.set_position(step);
             bar.set_message(figures);
         } else if is_told(step, self.steps) {
-            let left = clock(eta(elapsed, step, self.steps));
+            let left = clock(eta(elapsed, here, self.steps - self.before));
             // Progress is a courtesy: a closed stderr must not end the run.
             let line = format!("step {step}/{}  {figures}  ETA {left}", self.steps);
             writeln!(io::stderr(), "{line}").ok();

@@ -53,18 +53,20 @@ pub struct TrainerBuilder<M, B, L> {
 /// A model in training on a pipeline of devices.
 #[derive(Debug)]
 pub struct Trainer<M, B> {
-    model: M,
-    runtime: Runtime,
-    plan: CheckedPlan,
+    pub(super) model: M,
+    pub(super) runtime: Runtime,
+    pub(super) plan: CheckedPlan,
     prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
-    split: Arc<Split>,
+    pub(super) split: Arc<Split>,
     stages: Stages,
     devices: Vec<String>,
-    example: Vec<Vec<usize>>,
+    pub(super) example: Vec<Vec<usize>>,
+    pub(super) optimizer: Optimizer,
     learning_rate: f64,
-    steps: u64,
+    pub(super) seed: u64,
+    pub(super) steps: u64,
     batch: PhantomData<fn(B)>,
 }
 
@@ -442,7 +444,9 @@ where
             stages,
             devices: names,
             example: shapes,
+            optimizer: self.optimizer,
             learning_rate: self.learning_rate,
+            seed: self.seed,
             steps: 0,
             batch: PhantomData,
         })

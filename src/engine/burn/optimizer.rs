@@ -24,6 +24,15 @@ impl State {
         Self { updates: 0, moments }
     }
 
+    /// As it was after so many updates.
+    pub(super) fn restored(updates: u64, moments: Vec<DispatchTensor>) -> Self {
+        Self { updates: updates as usize, moments }
+    }
+
+    pub(super) fn updates(&self) -> u64 {
+        self.updates as u64
+    }
+
     pub(super) fn tensors(&self) -> impl Iterator<Item = &DispatchTensor> {
         self.moments.iter()
     }
