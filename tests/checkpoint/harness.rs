@@ -7,20 +7,13 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// A model that is trained in a moment.
-const TINY: [&str; 13] = [
-    "train",
-    "--layers",
-    "2",
-    "--width",
-    "16",
-    "--heads",
-    "2",
-    "--context",
-    "8",
-    "--microbatches",
-    "2",
-    "--microbatch-size",
-    "1",
+const TINY: [[&str; 2]; 6] = [
+    ["--layers", "2"],
+    ["--width", "16"],
+    ["--heads", "2"],
+    ["--context", "8"],
+    ["--microbatches", "2"],
+    ["--microbatch-size", "1"],
 ];
 
 /// A folder of one test with a text to train on, removed when the test is over.
@@ -56,10 +49,12 @@ impl Folder {
         names
     }
 
-    /// The command that trains on its text, without checkpoints.
+    /// The command that trains on its text, without checkpoints. What `arguments` do not say is as
+    /// in [`TINY`].
     pub fn train(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));
-        command.args(TINY).arg("--text").arg(self.path("text.txt")).args(arguments);
+        let tiny = TINY.iter().filter(|[option, _]| !arguments.contains(option)).flatten();
+        command.arg("train").args(tiny).arg("--text").arg(self.path("text.txt")).args(arguments);
         command.arg("--json").stdin(Stdio::null());
         command
     }

@@ -82,7 +82,8 @@ fn a_second_ctrl_c_does_not_wait_for_the_step() {
     let at_once = || {
         // Steps that take some tenths of a second; the second signal is there before they end,
         // unless this process has to wait so long for the processor.
-        let arguments = ["--devices", "cpu", "--steps", "1000000", "--context", "64"];
+        let size = ["--width", "64", "--context", "128", "--microbatches", "64"];
+        let arguments = [&["--devices", "cpu", "--steps", "1000000"][..], &size].concat();
         let mut run = Run::start(&mut folder.train(&arguments));
         run.wait_for("step 1/");
         run.signal("-INT");

@@ -86,6 +86,6 @@ fn a_run_that_is_killed_20_times_ends_with_the_same_bits() {
 }
 
 #[test]
-fn a_run_on_a_gpu_that_is_killed_ends_with_the_same_bits() {
-    killed("gpu:0", 10, 2);
+fn a_run_on_a_gpu_that_is_killed_20_times_ends_with_the_same_bits() {
+    killed("gpu:0", 20, 2);
 }

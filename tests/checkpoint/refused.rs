@@ -21,8 +21,18 @@ fn another_run_is_told_apart_by_the_first_option_that_differs() {
         check_failure(&folder.saving(&all).output().unwrap(), 1, parts);
         assert_eq!(folder.names(), ["step-00000001", "step-00000002"]);
     };
-    // What is given twice on a command line is refused as such, so these differ by their defaults.
-    refused(&["--seed", "3"], &["step-00000002", "saved with --seed 0, not 3"]);
+    let rows = [
+        ("--seed", "3", "saved with --seed 0, not 3"),
+        ("--layers", "3", "saved with --layers 2, not 3"),
+        ("--width", "8", "saved with --width 16, not 8"),
+        ("--heads", "4", "saved with --heads 2, not 4"),
+        ("--context", "9", "saved with --context 8, not 9"),
+        ("--microbatch-size", "2", "saved with --microbatch-size 1, not 2"),
+        ("--microbatches", "3", "saved with microbatches 2, the trainer has 3"),
+    ];
+    for (option, value, problem) in rows {
+        refused(&[option, value], &["step-00000002", problem]);
+    }
     let text_path = folder.path("text.txt");
     let text = fs::read_to_string(&text_path).unwrap();
     fs::write(&text_path, text.clone() + "more").unwrap();

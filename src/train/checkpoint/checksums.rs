@@ -73,7 +73,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_parses_back_and_knows_the_contents(
-            contents: [Vec<u8>; 4], at: prop::sample::Index, bit in 0..8
+            contents: [Vec<u8>; 4], at: prop::sample::Index, bit in 0u8..8
         ) {
             let sums = sums(&contents);
             let text = sums.text();
@@ -85,7 +85,7 @@ mod tests {
             }
             // A flipped bit of the text is no longer a text of checksums, or none of the contents'.
             let mut torn = text.clone().into_bytes();
-            torn[at.index(text.len())] ^= 1 << bit;
+            torn[at.index(text.len())] ^= 1u8 << bit;
             let check = |sums: Checksums| {
                 FILES.iter().zip(&contents).try_for_each(|(name, of)| sums.check(name, of))
             };

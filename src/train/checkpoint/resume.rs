@@ -49,9 +49,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(path)
     }
 
-    /// Continues from a checkpoint, with the bits that the trainer which saved it would have gone on
-    /// with. Devices, schedule, placement and learning rate may be others; devices of another kind
-    /// round differently.
+    /// Continues from a checkpoint with the bits with which the trainer that saved it would have
+    /// gone on. Devices, schedule, placement and learning rate may be others; devices of another
+    /// kind round differently.
     ///
     /// # Errors
     ///

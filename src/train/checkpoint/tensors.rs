@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use burn::tensor::TensorData;
 use safetensors::{Dtype, SafeTensors, View};
@@ -27,10 +28,15 @@ impl Tensors {
     /// When there is one of that name.
     pub(super) fn add(&mut self, name: String, data: &TensorData) -> Result<()> {
         let values = Values { shape: data.shape().to_vec(), values: data.iter::<f32>().collect() };
-        match self.0.insert(name.clone(), values) {
-            None => Ok(()),
-            Some(_) => Err(Error::model(format!("the module has two parameters named {name}"))
-                .hint("other names in the module")),
+        match self.0.entry(name) {
+            Entry::Vacant(free) => {
+                free.insert(values);
+                Ok(())
+            }
+            Entry::Occupied(taken) => {
+                let problem = format!("the module has two parameters named {}", taken.key());
+                Err(Error::model(problem).hint("other names in the module"))
+            }
         }
     }
 
