@@ -186,6 +186,21 @@ fn folded(split: &Split, constants: &[NodeId]) -> Vec<NodeId> {
     graph.ids().filter(|id| needed[id.index()]).collect()
 }
 
+/// All sums of gradients of the model, ascending.
+pub fn accumulators(split: &Split) -> Vec<Accumulator> {
+    let contributions = split.joint.contributions.iter();
+    let mut all: Vec<Accumulator> = contributions
+        .map(|contribution| {
+            let block =
+                split.block(contribution.user).expect("a user of a parameter is in a block");
+            Accumulator { parameter: contribution.parameter, block }
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// The gradients that the stage's blocks add to accumulators, in the order in which they are
 /// computed.
 fn contributions(

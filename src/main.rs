@@ -4,6 +4,7 @@ mod cli {
     pub mod args;
     pub mod bench;
     pub mod bench_gpu;
+    pub mod bench_plan;
     pub mod checkpoint;
     pub mod devices;
     pub mod drawing;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 
-use cli::args::{Cli, Command, Format, UsageError};
+use cli::args::{Benched, Cli, Command, Format, UsageError};
 use cli::train::Job;
 
 const FAILED: u8 = 1;
@@ -58,9 +59,10 @@ fn run(cli: &Cli) -> Result<()> {
                 print(&timetable.text(format))
             }
         }
-        Command::Bench(args) => match &args.devices {
-            None => show(&cli::bench::run(args)?, cli.json),
-            Some(device) => show(&cli::bench_gpu::run(args, device)?, cli.json),
+        Command::Bench(args) => match (&args.what, &args.devices) {
+            (Some(Benched::Plan), _) => show(&cli::bench_plan::run()?, cli.json),
+            (None, None) => show(&cli::bench::run(args)?, cli.json),
+            (None, Some(device)) => show(&cli::bench_gpu::run(args, device)?, cli.json),
         },
     }
 }

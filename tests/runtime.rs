@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use zerobubble::compile::Accumulator;
-use zerobubble::engine::{Engine, Outcome, Parcel, StepInputs};
+use zerobubble::engine::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
@@ -29,16 +29,28 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
         Ok(Some(Outcome { parcel: (self.0)(action, arrived)?, ..Outcome::default() }))
     }
 
+    fn shared_sums(&self) -> SharedSums {
+        SharedSums::default()
+    }
+
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
         Ok(Vec::new())
     }
 
-    fn update(
-        &mut self,
-        _learning_rate: f64,
-        _shared: &[(Accumulator, Value)],
-    ) -> Result<Vec<(ParameterId, Value)>> {
+    fn gather(&mut self, _shared: &[(Accumulator, Value)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(Vec::new())
+    }
+
+    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, Value)>> {
+        Ok(Vec::new())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn set_parameters(&mut self, _values: &[(ParameterId, Value)]) -> Result<()> {
@@ -47,6 +59,14 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
         Ok(Vec::new())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {
@@ -69,7 +89,7 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines).unwrap()
+    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, None).unwrap()
 }
 
 /// The same, where the order is decided while a step runs and `base` is its base.
@@ -82,7 +102,8 @@ where
     let placement = &base.plan().placement;
     let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
     let channels = Limits::of(base).channels(placement);
-    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines).unwrap()
+    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines, None)
+        .unwrap()
 }
 
 fn step(runtime: &mut Runtime) -> Result<()> {

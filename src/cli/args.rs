@@ -67,7 +67,7 @@ pub struct TrainArgs {
         help = schedule_help()
     )]
     pub schedule: Schedule,
-    /// A file with the plan to follow, as `plan --format text` or `csv` prints it
+    /// A file with the plan to follow, as plan --format plan or csv prints it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "chunks"])]
     pub plan: Option<PathBuf>,
     /// Stages of each device, with a schedule that leaves a choice
@@ -100,6 +100,13 @@ pub struct TrainArgs {
     /// Learning rate of AdamW
     #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
+    /// Clip all gradients by their global norm: multiply them by R / norm where it is above R
+    #[arg(long, value_name = "R", value_parser = norm)]
+    pub clip_norm: Option<f64>,
+    /// Update a device's weights before the norm of all gradients is known, and again where they
+    /// are clipped; takes memory for a copy of the weights and the optimizer's state
+    #[arg(long, requires = "clip_norm")]
+    pub post_validation: bool,
     /// Refuse a plan with which a device would hold more than this
     #[arg(long, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     pub memory_limit_per_device: Option<u64>,
@@ -171,7 +178,7 @@ pub struct PlanArgs {
         help = schedule_help()
     )]
     pub schedule: Schedule,
-    /// A file with a plan to judge, as --format text or csv prints it, in place of a schedule
+    /// A file with a plan to judge, as --format plan or csv prints it, in place of a schedule
     #[arg(
         long,
         value_name = "FILE",
@@ -222,9 +229,19 @@ pub enum Format {
     Svg,
 }
 
+/// What `bench` measures in place of training.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Benched {
+    /// Plans: auto on drawn cases, and schedules on devices that only wait.
+    Plan,
+}
+
 /// Options of `bench`.
 #[derive(Args)]
 pub struct BenchArgs {
+    /// Measure plans, without any model, instead of training
+    #[arg(value_enum, conflicts_with_all = ["steps", "devices"])]
+    pub what: Option<Benched>,
     /// Rounds; in each of them every contender runs one step, in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count::<u32>(10_000))]
     pub steps: u32,
@@ -336,6 +353,10 @@ fn time(text: &str) -> std::result::Result<f64, String> {
 
 fn stash_limit(text: &str) -> std::result::Result<f64, String> {
     number(text, |limit| limit > 0.0, "a number of microbatches above 0")
+}
+
+fn norm(text: &str) -> std::result::Result<f64, String> {
+    number(text, |norm| norm > 0.0, "a norm above 0")
 }
 
 fn learning_rate(text: &str) -> std::result::Result<f64, String> {

@@ -9,8 +9,9 @@ use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
-    DeviceMemory, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes, StageCost, check,
-    communication, generate, progress, search, simulate, sum_of_blocks, to_csv,
+    DeviceMemory, Limits, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
+    StageCost, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search, simulate,
+    simulate_dynamic, sum_of_blocks, to_csv,
 };
 use zerobubble::trace::{Beside, draw, svg};
 
@@ -108,7 +109,8 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
             check_size(args, args.chunks.unwrap_or(1))?;
             generate(family, args.stages, args.chunks, args.microbatches)?
         }
-        (None, schedule) => return Err(Error::config(format!("{schedule} is not there yet"))),
+        (None, Schedule::Dynamic) => return decided(args),
+        (None, Schedule::Fixed(_)) => unreachable!("a plan is in a file"),
     };
     let costs = costs(args, &plan)?;
     let plan = check(plan)?;
@@ -150,6 +152,22 @@ fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
     }
     costs.boundaries.fill(boundary(args));
     Ok(costs)
+}
+
+/// What the devices come to by themselves, if every action takes the time that it costs: from
+/// zb-h1, or from zb-v with two chunks per device.
+fn decided(args: &PlanArgs) -> Result<Proved> {
+    let chunks = args.chunks.unwrap_or(1);
+    check_size(args, chunks)?;
+    let base = if chunks == 2 { &ZB_V } else { &ZB_H1 };
+    let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
+    let costs = costs(args, base.plan())?;
+    let plan = dynamic(&base, &costs)?;
+    let simulation = simulate_dynamic(&plan, &Limits::of(&base), &costs)?;
+    if let Some(limit) = args.memory_limit {
+        check_stash(&simulation.memory, limit)?;
+    }
+    Ok(Proved { plan, costs, simulation, note: None })
 }
 
 /// The plan of `auto` for a model of equal blocks, as many as every device can have

@@ -102,6 +102,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
         losses: steps.losses,
+        gradient_norms: steps.gradient_norms,
         step_seconds: steps.seconds,
     })))
 }
@@ -118,6 +119,8 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .chunks_per_device(args.chunks)
         .microbatches(args.microbatches)
         .optimizer(AdamW::default())
+        .clip_norm(args.clip_norm)
+        .post_validation(args.post_validation)
         .learning_rate(args.learning_rate)
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)

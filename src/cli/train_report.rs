@@ -29,6 +29,8 @@ pub struct TrainReport {
     pub steps_before: u64,
     /// One for each step.
     pub losses: Vec<f64>,
+    /// Of all gradients together, before clipping; one for each step, none without clipping.
+    pub gradient_norms: Vec<f64>,
     /// Over all steps.
     pub tokens_per_second: f64,
     /// One for each step.
@@ -97,6 +99,8 @@ pub struct Timetables {
 pub struct Steps {
     /// One for each step.
     pub losses: Vec<f64>,
+    /// One for each step, with clipping.
+    pub gradient_norms: Vec<f64>,
     /// One for each step.
     pub seconds: Vec<f64>,
     /// The most that each device ever held.
@@ -109,6 +113,7 @@ impl Steps {
     /// Takes the report of the next step.
     pub fn add(&mut self, report: StepReport) {
         self.losses.push(report.loss);
+        self.gradient_norms.extend(report.gradient_norm);
         self.seconds.push(report.seconds);
         self.peak_bytes.resize(report.peak_bytes.len(), 0);
         for (peak, bytes) in self.peak_bytes.iter_mut().zip(&report.peak_bytes) {

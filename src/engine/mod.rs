@@ -6,6 +6,7 @@ pub(crate) mod kernels;
 mod null;
 mod optimizer;
 mod precision;
+mod update;
 mod waiting;
 pub mod wgpu;
 
@@ -19,6 +20,7 @@ pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
+pub use update::{Clipping, SharedSums, Update, UpdateRule};
 pub use waiting::WaitingEngine;
 
 use crate::compile::{Accumulator, Program};
@@ -35,7 +37,8 @@ pub const IN_FLIGHT: usize = 2;
 /// Values that pass between engines are Burn tensors on any device; an engine that does not
 /// compute on Burn's devices hands over tensors of Burn's host device, Flex.
 pub trait Engine: Send {
-    /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId).
+    /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
+    /// all gradients.
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
 
     /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
@@ -49,16 +52,26 @@ pub trait Engine: Send {
         Ok(None)
     }
 
+    /// Sums of gradients that it lends to other devices and awaits from them.
+    fn shared_sums(&self) -> SharedSums;
+
     /// Gradients of parameters that another device updates, at the end of a step.
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>>;
 
-    /// Updates the parameters that this device owns, with the gradients that other devices summed
-    /// for them, clears all gradients, and gives those parameters that other devices use too.
-    fn update(
-        &mut self,
-        learning_rate: f64,
-        shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+    /// Adds the sums that other devices lend to the gradients of the parameters that it owns, which
+    /// are then those of the step.
+    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()>;
+
+    /// The square of the norm of the gradient of every parameter that it owns. Each is a sum in one
+    /// order, wherever the parameter is.
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>>;
+
+    /// Updates the parameters that it owns with their gradients, and gives those that other devices
+    /// use too.
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+
+    /// Takes back a provisional update, to the bit.
+    fn undo(&mut self) -> Result<()>;
 
     /// Takes new values of parameters that another device updates.
     fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()>;
@@ -102,6 +115,8 @@ pub struct Outcome {
     pub loss: Option<f32>,
     /// How long the device itself says that it took.
     pub seconds: Option<f64>,
+    /// When the device itself says that it ended: its thread may learn of it later.
+    pub ended: Option<Instant>,
     /// When parcels were moved between the host and the device.
     pub transfers: Vec<(Instant, Instant)>,
 }
@@ -136,7 +151,7 @@ pub struct EngineSetup {
     /// Seed of dropout.
     pub seed: u64,
     /// How parameters are updated.
-    pub optimizer: Optimizer,
+    pub rule: UpdateRule,
 }
 
 /// One stage of a device.

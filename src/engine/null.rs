@@ -2,7 +2,7 @@
 
 use burn_dispatch::DispatchTensor;
 
-use super::{Engine, Outcome, ParameterState, Parcel, StepInputs};
+use super::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -21,16 +21,28 @@ impl Engine for NullEngine {
         Ok(Some(Outcome::default()))
     }
 
+    fn shared_sums(&self) -> SharedSums {
+        SharedSums::default()
+    }
+
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
         Ok(Vec::new())
     }
 
-    fn update(
-        &mut self,
-        _learning_rate: f64,
-        _shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn gather(&mut self, _shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(Vec::new())
+    }
+
+    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn set_parameters(&mut self, _values: &[(ParameterId, DispatchTensor)]) -> Result<()> {

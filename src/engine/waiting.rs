@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchTensor;
 
-use super::{Engine, Outcome, ParameterState, Parcel, StepInputs};
+use super::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -57,19 +57,32 @@ impl Engine for WaitingEngine {
             return Ok(None);
         }
         self.under_way.pop_front();
-        Ok(Some(Outcome { seconds: Some(time.as_secs_f64()), ..Outcome::default() }))
+        let seconds = Some(time.as_secs_f64());
+        Ok(Some(Outcome { seconds, ended: Some(end), ..Outcome::default() }))
+    }
+
+    fn shared_sums(&self) -> SharedSums {
+        SharedSums::default()
     }
 
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
         Ok(Vec::new())
     }
 
-    fn update(
-        &mut self,
-        _learning_rate: f64,
-        _shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn gather(&mut self, _shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(Vec::new())
+    }
+
+    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
     }
 
     fn set_parameters(&mut self, _values: &[(ParameterId, DispatchTensor)]) -> Result<()> {

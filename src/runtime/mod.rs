@@ -14,6 +14,7 @@
 //! every thread stops, and the error is what the caller gets.
 
 mod dispatch;
+mod finish;
 mod link;
 mod overhead;
 mod scheduler;
@@ -27,7 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
-use crate::engine::{Engine, IN_FLIGHT, ParameterState, StepInputs};
+use crate::engine::{Clipping, Engine, IN_FLIGHT, ParameterState, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
@@ -49,6 +50,8 @@ pub struct Runtime {
 pub struct StepOutcome {
     /// Loss of every microbatch.
     pub losses: Vec<f32>,
+    /// Norm of all gradients together, before clipping; none without clipping.
+    pub gradient_norm: Option<f64>,
     /// What every device did when, in seconds from the step's start.
     pub timeline: Timeline,
     /// Most bytes that every device has held at once so far.
@@ -78,6 +81,7 @@ impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
     /// is its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement
     /// without fused backwards, and the capacities are those of [`Limits`](crate::plan::Limits).
+    /// The engines were made for this `clipping`.
     ///
     /// # Errors
     ///
@@ -87,10 +91,14 @@ impl Runtime {
         dispatch: Dispatch,
         channels: &[Channel],
         engines: Vec<Box<dyn Engine>>,
+        clipping: Option<Clipping>,
     ) -> Result<Self> {
         let devices = engines.len();
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
+        let lanes = plan.plan().lanes.iter().map(Vec::len);
+        let sums = engines.iter().map(|engine| engine.shared_sums());
+        let finish = finish::Finish::new(lanes.zip(sums).collect(), clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();
         let mut threads = Vec::new();
@@ -104,7 +112,7 @@ impl Runtime {
         }
         let (requests, inbox) = bounded(1);
         let (reply, replies) = bounded(1);
-        let scheduler = scheduler::Scheduler::new(&plan, dispatch, orders, reports);
+        let scheduler = scheduler::Scheduler::new(&plan, dispatch, finish, orders, reports);
         threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
         Ok(Self { requests: Some(requests), replies, threads })
     }

@@ -19,7 +19,7 @@ pub fn overhead(devices: u32, microbatches: u32, steps: u32) -> Result<Duration>
     let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
     let channels = bounds(&plan);
     let engines = (0..devices).map(|_| Box::new(NullEngine) as Box<dyn Engine>).collect();
-    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines)?;
+    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, None)?;
     let inputs = Arc::new(Vec::new());
     runtime.step(0, inputs.clone(), 0.0)?;
     let start = Instant::now();

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::dispatch::{Dispatch, Dispatcher};
-use super::worker::{Answer, Order, Parameters, Report, SharedGradients};
+use super::finish::Finish;
+use super::worker::{Answer, Order, Parameters, Report};
 use super::{Reply, Request, States, StepOutcome, WINDOW};
 use crate::engine::StepInputs;
 use crate::error::{Error, Result};
@@ -15,8 +16,7 @@ use crate::trace::{Label, Span, Timeline};
 /// What decides, and the channels to and from the devices.
 pub(super) struct Scheduler {
     dispatcher: Dispatcher,
-    /// Of a step.
-    actions: usize,
+    finish: Finish,
     microbatches: usize,
     orders: Vec<Sender<Order>>,
     reports: Receiver<Report>,
@@ -28,12 +28,13 @@ impl Scheduler {
     pub(super) fn new(
         plan: &CheckedPlan,
         dispatch: Dispatch,
+        finish: Finish,
         orders: Vec<Sender<Order>>,
         reports: Receiver<Report>,
     ) -> Self {
         Self {
             dispatcher: Dispatcher::new(plan, dispatch),
-            actions: plan.plan().lanes.iter().map(Vec::len).sum(),
+            finish,
             microbatches: plan.plan().microbatches as usize,
             under_way: vec![0; orders.len()],
             orders,
@@ -80,26 +81,30 @@ impl Scheduler {
         self.all(|_| Order::Begin { step, inputs: inputs.clone(), start })?;
         let mut outcome = StepOutcome {
             losses: vec![0.0; self.microbatches],
+            gradient_norm: None,
             timeline: Timeline {
                 lanes: vec![Vec::new(); self.orders.len()],
                 transfers: vec![Vec::new(); self.orders.len()],
             },
             peak_bytes: vec![0; self.orders.len()],
         };
+        self.dispatcher.begin();
+        self.finish.begin(learning_rate);
         self.play(start, &mut outcome)?;
-        self.update(learning_rate, &mut outcome)?;
+        outcome.gradient_norm = self.finish.gradient_norm();
         Ok(outcome)
     }
 
-    /// Dispatches all actions and waits for them.
+    /// Dispatches all actions and the updates after them, and waits for them.
     fn play(&mut self, start: Instant, outcome: &mut StepOutcome) -> Result<()> {
-        self.dispatcher.begin();
-        let mut open = self.actions;
-        while open > 0 {
+        loop {
             let mut wait = None;
             for device in 0..self.orders.len() {
                 let until = self.dispatch(device, start)?;
                 wait = [wait, until].into_iter().flatten().min();
+            }
+            if self.finish.is_over() {
+                return Ok(());
             }
             // One blocking wait, then whatever else has come in the meantime.
             let mut report = match wait {
@@ -107,22 +112,13 @@ impl Scheduler {
                 Some(until) => self.report_before(until)?,
             };
             while let Some((device, answer)) = report {
-                let Answer::Ran { action, start, end, loss, transfers } = answer else {
-                    unreachable!("only actions are under way")
-                };
-                self.dispatcher.end(device, action, start, end);
-                open -= 1;
-                let span = Span { label: Label::Action(action), start, end };
-                outcome.timeline.lanes[device].push(span);
-                outcome.timeline.transfers[device].extend(
-                    transfers.into_iter().map(|(start, end)| Span {
-                        label: Label::Transfer,
-                        start,
-                        end,
-                    }),
-                );
-                if let Some(loss) = loss {
-                    outcome.losses[action.microbatch.index()] = loss;
+                record(outcome, device, &answer);
+                match answer {
+                    Answer::Ran { action, start, end, .. } => {
+                        self.dispatcher.end(device, action, start, end);
+                        self.finish.ended(device);
+                    }
+                    answer => self.finish.answered(device, answer)?,
                 }
                 report = match self.reports.try_recv() {
                     Ok(report) => Some(self.receive(report)?),
@@ -130,7 +126,6 @@ impl Scheduler {
                 };
             }
         }
-        Ok(())
     }
 
     /// Sends what a device may do now. If it has to be asked again although nothing happens, says
@@ -143,30 +138,12 @@ impl Scheduler {
                 Choice::Idle => break,
             }
         }
+        while self.under_way[device] < WINDOW
+            && let Some(order) = self.finish.next(device)
+        {
+            self.order(device, order)?;
+        }
         Ok(None)
-    }
-
-    /// Gradients of shared parameters to their owners, the update, new values back.
-    fn update(&mut self, learning_rate: f64, outcome: &mut StepOutcome) -> Result<()> {
-        let mut shared: SharedGradients = Vec::new();
-        for (_, answer) in self.all(|_| Order::TakeShared)? {
-            let Answer::Shared(gradients) = answer else { unreachable!("asked for gradients") };
-            shared.extend(gradients);
-        }
-        let mut parameters: Parameters = Vec::new();
-        let order = |_| Order::Update { learning_rate, shared: shared.clone() };
-        for (device, answer) in self.all(order)? {
-            let Answer::Updated { parameters: updated, start, end, peak_bytes } = answer else {
-                unreachable!("asked for an update")
-            };
-            outcome.timeline.lanes[device].push(Span { label: Label::Update, start, end });
-            outcome.peak_bytes[device] = peak_bytes;
-            parameters.extend(updated);
-        }
-        if !parameters.is_empty() {
-            self.all(|_| Order::Set(parameters.clone()))?;
-        }
-        Ok(())
     }
 
     fn parameters(&mut self) -> Result<Parameters> {
@@ -227,6 +204,32 @@ impl Scheduler {
             let Ok(report) = self.reports.recv() else { return };
             self.under_way[report.device] -= 1;
         }
+    }
+}
+
+/// Notes in the step's outcome what a device says.
+fn record(outcome: &mut StepOutcome, device: usize, answer: &Answer) {
+    let mut note = |label, start, end| {
+        outcome.timeline.lanes[device].push(Span { label, start, end });
+    };
+    match answer {
+        Answer::Ran { action, start, end, loss, transfers } => {
+            note(Label::Action(*action), *start, *end);
+            let transfer = |&(start, end): &(f64, f64)| Span { label: Label::Transfer, start, end };
+            outcome.timeline.transfers[device].extend(transfers.iter().map(transfer));
+            if let Some(loss) = loss {
+                outcome.losses[action.microbatch.index()] = *loss;
+            }
+        }
+        // Without norms it is the update's first part and is over in no time.
+        Answer::Gathered { norms, start, end } if !norms.is_empty() => {
+            note(Label::Update, *start, *end);
+        }
+        Answer::Updated { start, end, peak_bytes, .. } => {
+            note(Label::Update, *start, *end);
+            outcome.peak_bytes[device] = *peak_bytes;
+        }
+        _ => {}
     }
 }
 

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use super::States;
 use super::link::Links;
 use crate::compile::Accumulator;
-use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs};
+use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs, Update};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
@@ -22,9 +22,13 @@ pub(super) enum Order {
     /// Compute an action.
     Run(Action),
     /// Give the gradients of parameters that other devices update.
-    TakeShared,
+    Lend,
+    /// Take such gradients from other devices, and give the norms of all if they are asked for.
+    Gather { shared: SharedGradients, norms: bool },
     /// Update the device's parameters.
-    Update { learning_rate: f64, shared: SharedGradients },
+    Update(Update),
+    /// Undo the last update, and do this one.
+    Redo(Update),
     /// Take parameters that other devices updated.
     Set(Parameters),
     /// Give the device's parameters.
@@ -45,7 +49,8 @@ pub(super) struct Report {
 pub(super) enum Answer {
     Done,
     Ran { action: Action, start: f64, end: f64, loss: Option<f32>, transfers: Vec<(f64, f64)> },
-    Shared(SharedGradients),
+    Lent(SharedGradients),
+    Gathered { norms: Vec<(ParameterId, f64)>, start: f64, end: f64 },
     Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
     Parameters(Parameters),
     State(States),
@@ -148,18 +153,30 @@ impl Worker {
                 self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
             }
             Order::Run(_) => unreachable!("actions are computed, and may take longer"),
-            Order::TakeShared => self.engine.take_shared_gradients().map(Answer::Shared),
-            Order::Update { learning_rate, shared } => {
+            Order::Lend => self.engine.take_shared_gradients().map(Answer::Lent),
+            Order::Gather { shared, norms } => {
                 let start = self.now();
-                let parameters = self.engine.update(learning_rate, &shared)?;
-                let peak_bytes = self.engine.peak_bytes();
-                Ok(Answer::Updated { parameters, start, end: self.now(), peak_bytes })
+                self.engine.gather(&shared)?;
+                let norms = if norms { self.engine.squared_norms()? } else { Vec::new() };
+                Ok(Answer::Gathered { norms, start, end: self.now() })
             }
+            Order::Update(update) => self.update(&update, false),
+            Order::Redo(update) => self.update(&update, true),
             Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
             Order::State => self.engine.state().map(Answer::State),
             Order::Restore(state) => self.engine.restore(&state).map(|()| Answer::Done),
         }
+    }
+
+    fn update(&mut self, update: &Update, again: bool) -> Result<Answer> {
+        let start = self.now();
+        if again {
+            self.engine.undo()?;
+        }
+        let parameters = self.engine.update(update)?;
+        let peak_bytes = self.engine.peak_bytes();
+        Ok(Answer::Updated { parameters, start, end: self.now(), peak_bytes })
     }
 
     /// Starts an action, and ends it if the device computes at once.
@@ -184,12 +201,12 @@ impl Worker {
     }
 
     fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Answer> {
-        let end = self.now();
+        let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
+        let end = outcome.ended.map_or_else(|| self.now(), since);
         // A device that was given an action early began it when it had ended the one before.
         let start = started.max(self.free);
         let start = outcome.seconds.map_or(start, |seconds| start.max(end - seconds));
         self.free = end;
-        let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
         let transfers =
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;

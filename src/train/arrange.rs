@@ -3,12 +3,11 @@
 
 use std::ops::Range;
 
-use super::Optimizer;
 use super::engines::{self, Opened};
 use super::measure::BlockTimes;
 use super::stages;
 use crate::engine::wgpu::Layout;
-use crate::engine::{Precision, StageSetup};
+use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, Result};
 use crate::plan::{
     BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
@@ -27,7 +26,7 @@ pub(super) struct Request<'a> {
     /// Stages of every device, where the schedule leaves a choice.
     pub chunks: Option<u32>,
     pub microbatches: u32,
-    pub optimizer: &'a Optimizer,
+    pub rule: &'a UpdateRule,
     pub activations: Precision,
     /// Bytes that every device may hold; the index is the device.
     pub limits: &'a [u64],
@@ -112,7 +111,7 @@ fn searched(request: &Request, devices: &[Opened]) -> Result<Arranged> {
     let mut limits = request.limits.to_vec();
     for attempt in 1.. {
         let found = search(&search_input(request, &limits), &|placement, cuts| {
-            let setups = stages::setups(request.split, cuts, placement, request.optimizer);
+            let setups = stages::setups(request.split, cuts, placement, request.rule);
             Ok(stages::costs(request.split, &setups, placement, request.times))
         })?;
         let searched = Searched { gain: found.gain(), best_family: found.best_family };
@@ -138,7 +137,7 @@ fn search_input(request: &Request, limits: &[u64]) -> SearchInput {
     let Request { split, times, .. } = *request;
     let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
     let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
-    let setups = stages::setups(split, &cuts, &placement, request.optimizer);
+    let setups = stages::setups(split, &cuts, &placement, request.rule);
     let on_first = stages::costs(split, &setups, &placement, times);
     let block = |(cost, &[forward, backward_input, backward_weight]): (&StageCost, &[f64; 3])| {
         StageCost { forward, backward_input, backward_weight, ..*cost }
@@ -159,7 +158,7 @@ fn search_input(request: &Request, limits: &[u64]) -> SearchInput {
 
 /// Blocks of every stage: the cut whose slowest stage is fastest.
 fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
-    let least = stages::least_bytes(request.split, request.optimizer);
+    let least = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
     let costs = reference.iter().zip(&least);
@@ -204,11 +203,10 @@ fn lay_out(
     cuts: Vec<Range<usize>>,
     devices: &[Opened],
 ) -> Result<Arranged> {
-    let Request { split, times, optimizer, activations, .. } = *request;
-    let setups = stages::setups(split, &cuts, &plan.plan().placement, optimizer);
+    let Request { split, times, rule, activations, .. } = *request;
+    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule);
     let (placement, open) = (&plan.plan().placement, Limits::of(&plan));
-    let layouts =
-        engines::layouts(devices, &setups, placement, &open, split, optimizer, activations);
+    let layouts = engines::layouts(devices, &setups, placement, &open, split, rule, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
     let (plan, dispatch, prediction) = match request.schedule {

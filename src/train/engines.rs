@@ -7,7 +7,7 @@ use burn_dispatch::DispatchTensor;
 
 use crate::engine::wgpu::{Context, Layout, WgpuEngine, lay_out};
 use crate::engine::{
-    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Optimizer, Precision, StageSetup,
+    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Precision, StageSetup, UpdateRule,
 };
 use crate::error::{Error, Result};
 use crate::plan::{DeviceId, Limits, Placement};
@@ -32,7 +32,7 @@ pub(super) struct Common {
     pub values: Arc<Vec<DispatchTensor>>,
     pub microbatches: u32,
     pub seed: u64,
-    pub optimizer: Optimizer,
+    pub rule: UpdateRule,
 }
 
 /// Opens the devices, each of which has to store activations like this.
@@ -67,7 +67,7 @@ pub(super) fn layouts(
     placement: &Placement,
     limits: &Limits,
     split: &Split,
-    optimizer: &Optimizer,
+    rule: &UpdateRule,
     activations: Precision,
 ) -> Vec<Option<Layout>> {
     let layout = |(device, opened): (u32, &Opened)| match opened {
@@ -75,7 +75,7 @@ pub(super) fn layouts(
         Opened::Wgpu(context) => {
             let stages = stages_of(DeviceId(device), setups, placement);
             let slots = &limits.runs;
-            Some(lay_out(split, &stages, slots, optimizer, activations, context.limits()))
+            Some(lay_out(split, &stages, slots, rule, activations, context.limits()))
         }
     };
     (0..).zip(devices).map(layout).collect()
@@ -111,7 +111,7 @@ impl Prepared {
             values: common.values.clone(),
             microbatches: common.microbatches,
             seed: common.seed,
-            optimizer: common.optimizer,
+            rule: common.rule,
         };
         Ok(match (self.opened, self.layout) {
             (Opened::Wgpu(context), Some(layout)) => {

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
-use super::prepare::{Arrived, Studied, single_blocks};
-use super::{Optimizer, Sgd};
+use super::prepare::{Arrived, Studied, plain_sgd, single_blocks};
 use crate::compile::Program;
 use crate::engine::wgpu::{Context, Gpu, WgpuEngine, lay_out};
 use crate::engine::{
@@ -147,7 +146,7 @@ impl Bench<'_> {
             &studied.split,
             &setup.stages,
             &vec![1; block + 1],
-            &setup.optimizer,
+            &setup.rule,
             self.activations,
             context.limits(),
         );
@@ -162,7 +161,7 @@ fn setup(studied: &Studied, stages: Vec<StageSetup>, seed: u64) -> EngineSetup {
         values: studied.values.clone(),
         microbatches: 1,
         seed,
-        optimizer: Optimizer::Sgd(Sgd::default()),
+        rule: plain_sgd(),
     }
 }
 

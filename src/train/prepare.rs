@@ -15,7 +15,8 @@ use crate::batch::Batch;
 use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
 use crate::differentiate::differentiate;
 use crate::engine::{
-    BurnEngine, Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, host_tensor,
+    BurnEngine, Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, UpdateRule,
+    host_tensor,
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
@@ -63,7 +64,12 @@ pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
     let blocks = split.blocks.len();
     let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
     let placement = Placement { stages: vec![DeviceId(0); blocks] };
-    setups(split, &cuts, &placement, &Optimizer::Sgd(Sgd::default()))
+    setups(split, &cuts, &placement, &plain_sgd())
+}
+
+/// The rule of devices that update nothing.
+pub(super) fn plain_sgd() -> UpdateRule {
+    Optimizer::from(Sgd::default()).into()
 }
 
 /// What the neighbours of a block send to it.
@@ -93,7 +99,7 @@ impl Rehearsal {
             values: values.clone(),
             microbatches: 1,
             seed,
-            optimizer: Optimizer::Sgd(Sgd::default()),
+            rule: plain_sgd(),
         };
         let mut engine = BurnEngine::new(Device::flex(), setup);
         engine.begin_step(0, inputs)?;

@@ -4,11 +4,10 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::compile::{Program, compile};
-use crate::engine::StageSetup;
+use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
 use crate::plan::{BoundaryCost, Costs, DeviceId, Placement, StageCost, StageId};
 use crate::split::{Block, Split};
-use crate::train::Optimizer;
 use crate::train::measure::BlockTimes;
 
 /// How a model was cut. Prints one line per stage.
@@ -29,7 +28,7 @@ pub(super) fn setups(
     split: &Split,
     cuts: &[Range<usize>],
     placement: &Placement,
-    optimizer: &Optimizer,
+    rule: &UpdateRule,
 ) -> Vec<StageSetup> {
     let programs: Vec<Program> = cuts.iter().map(|blocks| compile(split, blocks.clone())).collect();
     let users = |parameter: ParameterId| {
@@ -60,7 +59,7 @@ pub(super) fn setups(
                 .filter(|&other| device(other) == device(stage))
                 .map(|other| &programs[other])
                 .collect();
-            let fixed = fixed_bytes(split, &programs[stage], &before, &owned, optimizer);
+            let fixed = fixed_bytes(split, &programs[stage], &before, &owned, rule);
             let mut program = programs[stage].clone();
             program.bytes.fixed = fixed;
             StageSetup {
@@ -74,14 +73,14 @@ pub(super) fn setups(
         .collect()
 }
 
-/// Parameters, their gradients, the optimizer's state and constants. A device holds one copy of
+/// Parameters, their gradients, what is kept beside them and constants. A device holds one copy of
 /// what several of its stages use: it counts with the first of them.
 fn fixed_bytes(
     split: &Split,
     program: &Program,
     before: &[&Program],
     owned: &[ParameterId],
-    optimizer: &Optimizer,
+    rule: &UpdateRule,
 ) -> u64 {
     let graph = &split.joint.graph;
     let bytes = |parameter: ParameterId| graph[graph.parameters[parameter.index()].node].bytes();
@@ -90,7 +89,7 @@ fn fixed_bytes(
     let parameters: u64 =
         program.parameters.iter().filter(|id| !held(id)).map(|&parameter| bytes(parameter)).sum();
     let gradients: u64 = program.accumulators.iter().map(|sum| bytes(sum.parameter)).sum();
-    let state: u64 = owned.iter().map(|&parameter| optimizer.moments() * bytes(parameter)).sum();
+    let state: u64 = owned.iter().map(|&parameter| rule.kept_tensors() * bytes(parameter)).sum();
     let constants: u64 =
         program.constants.iter().filter(|id| !folded(id)).map(|&id| graph[id].bytes()).sum();
     parameters + gradients + state + constants
@@ -98,14 +97,14 @@ fn fixed_bytes(
 
 /// Bytes that every block needs at least, wherever it is: a parameter and its state count at the
 /// first block that uses it, gradients at every block. Whether a plan fits is known exactly later.
-pub(super) fn least_bytes(split: &Split, optimizer: &Optimizer) -> Vec<u64> {
+pub(super) fn least_bytes(split: &Split, rule: &UpdateRule) -> Vec<u64> {
     let graph = &split.joint.graph;
     let mut seen = vec![false; graph.parameters.len()];
     let block = |block: &Block| -> u64 {
         let bytes = |parameter: &ParameterId| {
             let own = graph[graph.parameters[parameter.index()].node].bytes();
             let trained = graph.parameters[parameter.index()].trained;
-            let state = if trained { optimizer.moments() } else { 0 };
+            let state = if trained { rule.kept_tensors() } else { 0 };
             let first = !std::mem::replace(&mut seen[parameter.index()], true);
             own * (u64::from(trained) + if first { 1 + state } else { 0 })
         };

@@ -19,7 +19,7 @@ use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
-use crate::engine::{DeviceKind, NamedDevice, Precision, devices};
+use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
 use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
@@ -41,6 +41,9 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for the plan's own, or [`MICROBATCHES`].
     microbatches: Option<u32>,
     optimizer: Optimizer,
+    /// Above this, the norm of all gradients is clipped to it.
+    clip_norm: Option<f64>,
+    post_validation: bool,
     learning_rate: f64,
     seed: u64,
     memory_limit: Option<u64>,
@@ -64,6 +67,7 @@ pub struct Trainer<M, B> {
     devices: Vec<String>,
     pub(super) example: Vec<Vec<usize>>,
     pub(super) optimizer: Optimizer,
+    pub(super) clip_norm: Option<f64>,
     learning_rate: f64,
     pub(super) seed: u64,
     pub(super) steps: u64,
@@ -77,6 +81,8 @@ pub struct StepReport {
     pub loss: f64,
     /// Loss of every microbatch.
     pub losses: Vec<f32>,
+    /// Norm of all gradients together, before clipping; none without clipping.
+    pub gradient_norm: Option<f64>,
     /// Wall time of the step.
     pub seconds: f64,
     /// What every device did when, in seconds from the step's start.
@@ -102,6 +108,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             chunks: None,
             microbatches: None,
             optimizer: AdamW::default().into(),
+            clip_norm: None,
+            post_validation: false,
             learning_rate: 1e-3,
             seed: 0,
             memory_limit: None,
@@ -130,6 +138,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(StepReport {
             loss: sum / f64::from(count),
             losses: outcome.losses,
+            gradient_norm: outcome.gradient_norm,
             seconds: start.elapsed().as_secs_f64(),
             timeline: outcome.timeline,
             peak_bytes: outcome.peak_bytes,
@@ -307,6 +316,21 @@ where
         self
     }
 
+    /// Clips all gradients by their global norm: where it is above `max_norm`, they are multiplied
+    /// by `max_norm / norm`.
+    pub fn clip_norm(mut self, max_norm: impl Into<Option<f64>>) -> Self {
+        self.clip_norm = max_norm.into();
+        self
+    }
+
+    /// Lets every device update as soon as it has its own gradients, and undo that where the norm
+    /// of all turns out to be clipped. It changes no bit, takes memory for a copy of the parameters
+    /// and the optimizer's state, and needs [`clip_norm`](Self::clip_norm).
+    pub fn post_validation(mut self, post_validation: bool) -> Self {
+        self.post_validation = post_validation;
+        self
+    }
+
     /// The learning rate.
     pub fn learning_rate(mut self, learning_rate: f64) -> Self {
         self.learning_rate = learning_rate;
@@ -361,6 +385,23 @@ where
         Ok(())
     }
 
+    fn rule(&self) -> Result<UpdateRule> {
+        let clipping = match self.clip_norm {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+                return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
+                    .hint("a norm above 0, such as 1"));
+            }
+            None if self.post_validation => {
+                return Err(Error::config("post-validation without clipping: nothing to validate")
+                    .hint("clip_norm, or no post-validation"));
+            }
+            norm => norm,
+        };
+        let post_validation = self.post_validation;
+        let clipping = clipping.map(|max_norm| Clipping { max_norm, post_validation });
+        Ok(UpdateRule { optimizer: self.optimizer, clipping })
+    }
+
     fn balance_or_default(&self) -> Balance {
         self.balance.unwrap_or(match self.schedule {
             Schedule::Auto => Balance::Measured,
@@ -383,6 +424,7 @@ where
 
     fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
         self.check_settings()?;
+        let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
         let named = match self.devices {
             Some(named) if named.is_empty() => {
@@ -414,37 +456,34 @@ where
             schedule: &self.schedule,
             chunks: self.chunks,
             microbatches,
-            optimizer: &self.optimizer,
+            rule: &rule,
             activations: self.activations,
             limits: &limits,
         };
-        let Arranged { plan, cuts, setups, layouts, prediction, dispatch, communication, searched } =
-            arrange(&request, &opened)?;
+        let arranged = arrange(&request, &opened)?;
+        let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
-        let common = engines::Common {
-            split: split.clone(),
-            values,
-            microbatches,
-            seed: self.seed,
-            optimizer: self.optimizer,
-        };
+        let common =
+            engines::Common { split: split.clone(), values, microbatches, seed: self.seed, rule };
         let devices = engines::prepare(opened, layouts, &setups, placement);
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
-        let runtime = Runtime::start(plan.clone(), dispatch, &prediction.channels, engines)?;
+        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
+        let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rule.clipping)?;
         Ok(Trainer {
             model: self.model,
             runtime,
             plan,
             prediction,
-            communication,
-            searched,
+            communication: arranged.communication,
+            searched: arranged.searched,
             split,
             stages,
             devices: names,
             example: shapes,
             optimizer: self.optimizer,
+            clip_norm: self.clip_norm,
             learning_rate: self.learning_rate,
             seed: self.seed,
             steps: 0,

@@ -70,6 +70,8 @@ fn trainer(devices: &str, schedule: Schedule, optimizer: Optimizer) -> Trainer<T
         .schedule(schedule)
         .optimizer(optimizer)
         .learning_rate(0.01)
+        .clip_norm(0.7)
+        .post_validation(optimizer.moments() == 2)
         .microbatches(3)
         .seed(9)
         .build(&batch(0, 2))

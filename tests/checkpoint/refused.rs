@@ -105,9 +105,11 @@ struct Made {
     microbatches: u32,
     rows: usize,
     sgd: bool,
+    clip_norm: Option<f64>,
 }
 
-const MADE: Made = Made { layers: 2, width: 8, seed: 0, microbatches: 2, rows: 1, sgd: false };
+const MADE: Made =
+    Made { layers: 2, width: 8, seed: 0, microbatches: 2, rows: 1, sgd: false, clip_norm: None };
 
 impl Made {
     fn trainer(&self) -> Trainer<Gpt, Tokens> {
@@ -122,6 +124,7 @@ impl Made {
             .devices("cpu")
             .unwrap()
             .seed(self.seed)
+            .clip_norm(self.clip_norm)
             .microbatches(self.microbatches);
         let builder = match self.sgd {
             true => builder.optimizer(Sgd::default()),
@@ -145,6 +148,7 @@ fn a_checkpoint_of_another_model_or_setting_is_refused_with_the_first_difference
         (Made { microbatches: 3, ..MADE }, "saved with microbatches 2, the trainer has 3"),
         (Made { rows: 2, ..MADE }, "saved with microbatch [[1, 4], [1, 4]]"),
         (Made { sgd: true, ..MADE }, "the trainer has Sgd"),
+        (Made { clip_norm: Some(0.1), ..MADE }, "saved with clip_norm None"),
     ];
     for (made, expected) in rows {
         let mut trainer = made.trainer();

@@ -11,13 +11,15 @@ use std::time::Instant;
 use serde::Serialize;
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    BlockCost, BoundaryCost, Costs, Found, PlaceOptions, ONE_F_ONE_B, Placement, SearchInput,
+    BlockCost, BoundaryCost, Costs, Found, ONE_F_ONE_B, PlaceOptions, Placement, SearchInput,
     StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
 };
 
 const CASES: u64 = 200;
 const DEVICES: [usize; 4] = [2, 4, 6, 8];
 const LIMITS: [f64; 3] = [1.0, 1.5, 2.0];
+/// Devices and microbatches of searches that are timed.
+const LARGE: [(usize, u32); 2] = [(16, 64), (32, 256)];
 /// From one device to another, where a block's F takes about 1.
 const TRANSFER: f64 = 0.1;
 
@@ -26,6 +28,16 @@ const TRANSFER: f64 = 0.1;
 pub struct Table {
     cases: u64,
     rows: Vec<Row>,
+    large: Vec<Large>,
+}
+
+/// A search for many devices.
+#[derive(Debug, Serialize)]
+pub struct Large {
+    devices: usize,
+    microbatches: u32,
+    seconds: f64,
+    to_bound: f64,
 }
 
 /// All cases under one memory limit.
@@ -51,7 +63,19 @@ pub struct Row {
 /// Searches a plan for every case under every limit.
 pub fn table() -> Result<Table> {
     let rows = LIMITS.into_iter().map(row).collect::<Result<_>>()?;
-    Ok(Table { cases: CASES, rows })
+    let large = LARGE.into_iter().map(large).collect::<Result<_>>()?;
+    Ok(Table { cases: CASES, rows, large })
+}
+
+fn large((devices, microbatches): (usize, u32)) -> Result<Large> {
+    let mut draw = Draw { seed: 0, count: 0 };
+    let (input, _) = model(&mut draw, devices, microbatches, 8 * devices, 1.5)?;
+    let start = Instant::now();
+    let found = search(&input, &|placement, cuts| sum_of_blocks(&input, placement, cuts))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let simulation = found.simulation;
+    let to_bound = simulation.bubble.makespan / simulation.lower_bound;
+    Ok(Large { devices, microbatches, seconds, to_bound })
 }
 
 fn row(memory: f64) -> Result<Row> {
@@ -101,8 +125,19 @@ fn case(seed: u64, memory: f64) -> Result<(SearchInput, f64)> {
     let p = DEVICES[seed as usize % DEVICES.len()];
     let microbatches = draw.whole(p, 4 * p) as u32;
     let n = p * draw.whole(4, 8);
+    model(&mut draw, p, microbatches, n, memory)
+}
+
+/// A model of `n` blocks on `p` devices, and its ideal time.
+fn model(
+    draw: &mut Draw,
+    p: usize,
+    microbatches: u32,
+    n: usize,
+    memory: f64,
+) -> Result<(SearchInput, f64)> {
     let speeds: Vec<f64> = (0..p).map(|_| draw.between(0.5, 2.0)).collect();
-    let blocks: Vec<StageCost> = (0..n).map(|_| block(&mut draw)).collect();
+    let blocks: Vec<StageCost> = (0..n).map(|_| block(draw)).collect();
     let on = |speed: &f64| -> Vec<StageCost> {
         let faster = |block: &StageCost| StageCost {
             forward: block.forward / speed,
@@ -210,6 +245,13 @@ impl fmt::Display for Table {
                 row.behind_family,
                 row.no_family,
                 row.slowest_search_seconds
+            )?;
+        }
+        for Large { devices, microbatches, seconds, to_bound } in &self.large {
+            writeln!(
+                f,
+                "{devices} devices, {microbatches} microbatches: found in {seconds:.2}s, \
+                 {to_bound:.4} to bound"
             )?;
         }
         Ok(())

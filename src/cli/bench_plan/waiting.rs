@@ -9,8 +9,9 @@ use serde::Serialize;
 use zerobubble::engine::{Engine, WaitingEngine};
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    Action, CheckedPlan, Costs, DeviceId, Family, GPIPE, INTERLEAVED_1F1B, Limits, ONE_F_ONE_B,
-    ZB_H1, ZB_V, check, dynamic, generate, simulate, simulate_dynamic,
+    Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, Found, GPIPE, INTERLEAVED_1F1B,
+    Limits, ONE_F_ONE_B, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic, generate,
+    search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime};
 use zerobubble::trace::bubble;
@@ -21,7 +22,9 @@ const WORK: Duration = Duration::from_millis(5);
 const SIZES: [(u32, u32); 2] = [(4, 12), (8, 16)];
 const FAMILIES: [&Family; 5] = [&GPIPE, &ONE_F_ONE_B, &INTERLEAVED_1F1B, &ZB_H1, &ZB_V];
 /// Steps that are measured, after one that is not.
-const STEPS: u64 = 4;
+const STEPS: u64 = 8;
+/// Blocks of the model that `auto` cuts.
+const BLOCKS_PER_DEVICE: u32 = 12;
 
 const SEEDS: u64 = 6;
 /// How much longer the slow device takes, in a slow span.
@@ -32,6 +35,8 @@ const SPAN: Duration = Duration::from_millis(25);
 /// Both experiments.
 #[derive(Debug, Serialize)]
 pub struct Table {
+    /// From the end of an action to the start of what waits for it on another device.
+    hand_over_seconds: f64,
     bubbles: Vec<Row>,
     slow_device: Vec<SlowRow>,
 }
@@ -52,76 +57,121 @@ pub struct SlowRow {
     devices: u32,
     microbatches: u32,
     seed: u64,
-    /// Mean seconds of a step.
-    zb_h1_seconds: f64,
+    /// Median seconds of a step of zb-h1 in its fixed order.
+    fixed_seconds: f64,
+    /// Of the same again.
+    again_seconds: f64,
+    /// Of the order that is decided while a step runs.
     dynamic_seconds: f64,
 }
 
-/// Runs both experiments: the first with the families and with `others`.
-pub fn table(others: &[CheckedPlan]) -> Result<Table> {
-    let mut table = Table { bubbles: Vec::new(), slow_device: Vec::new() };
+/// Runs both experiments.
+pub fn table() -> Result<Table> {
+    let hand_over_seconds = hand_over()?;
+    let mut table = Table { hand_over_seconds, bubbles: Vec::new(), slow_device: Vec::new() };
     for (devices, microbatches) in SIZES {
         for family in FAMILIES {
-            table.bubbles.push(row(&check(generate(family, devices, None, microbatches)?)?)?);
+            let plan = check(generate(family, devices, None, microbatches)?)?;
+            table.bubbles.push(row(&plan, costs(&plan))?);
         }
+        let plan = searched(devices, microbatches, table.hand_over_seconds)?.plan;
+        let costs = costs(&plan);
+        table
+            .bubbles
+            .push(Row { plan: format!("auto ({})", plan.plan().schedule), ..row(&plan, costs)? });
         for seed in 0..SEEDS {
             table.slow_device.push(slow_row(devices, microbatches, seed)?);
         }
     }
-    for plan in others {
-        table.bubbles.push(row(plan)?);
-    }
     Ok(table)
 }
 
+/// What passes between the end of an action and the start of the one on the next device that waits
+/// for it: the threads of both devices and the scheduler's wake up one after another.
+fn hand_over() -> Result<f64> {
+    let (devices, microbatches) = SIZES[SIZES.len() - 1];
+    let plan = check(generate(&ONE_F_ONE_B, devices, None, microbatches)?)?;
+    let costs = costs(&plan);
+    let channels = simulate(&plan, &costs)?.channels;
+    let engines = engines(&plan, move |_, action, _| duration(costs.time(action)));
+    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, None)?;
+    let mut waits = Vec::new();
+    for _ in 0..=STEPS {
+        let lanes = runtime.step(0, Arc::default(), 0.0)?.timeline.lanes;
+        // The first microbatch finds every device idle.
+        waits.extend(lanes.windows(2).map(|pair| pair[1][0].start - pair[0][0].end));
+    }
+    Ok(median(waits.into_iter()))
+}
+
+/// The plan of `auto` for devices and blocks that are all alike, in the memory of 1F1B.
+fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<Found> {
+    let blocks = (devices * BLOCKS_PER_DEVICE) as usize;
+    let time = WORK.as_secs_f64() / f64::from(BLOCKS_PER_DEVICE);
+    let block = StageCost {
+        forward: time,
+        backward_input: time,
+        backward_weight: time,
+        bytes: StageBytes { forward_for_w: 1, ..StageBytes::default() },
+    };
+    let input = SearchInput {
+        blocks: vec![vec![block; blocks]; devices as usize],
+        crossings: vec![
+            BoundaryCost { transfer: hand_over, ..BoundaryCost::default() };
+            blocks - 1
+        ],
+        marks: Vec::new(),
+        microbatches,
+        memory_limits: vec![u64::from(devices * BLOCKS_PER_DEVICE); devices as usize],
+    };
+    search(&input, &|placement, cuts| sum_of_blocks(&input, placement, cuts))
+}
+
 /// `plan` on devices that keep to its times.
-fn row(plan: &CheckedPlan) -> Result<Row> {
-    let prediction = simulate(plan, &costs(plan))?;
-    let times = costs(plan);
-    let engines = engines(plan, move |_, action, _| duration(times.time(action)));
+fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
+    let prediction = simulate(plan, &costs)?;
+    let engines = engines(plan, move |_, action, _| duration(costs.time(action)));
     let channels = &prediction.channels;
-    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, channels, engines)?;
+    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, None)?;
     let measured = steps(&mut runtime, 1..=STEPS)?;
     Ok(Row {
         plan: plan.plan().schedule.clone(),
         devices: plan.plan().lanes.len() as u32,
         microbatches: plan.plan().microbatches,
         predicted: prediction.bubble.step,
-        measured: mean(measured.iter().map(|step| step.bubble)),
+        measured: median(measured.iter().map(|step| step.bubble)),
     })
 }
 
-/// Both orders while the same device is slow at the same times of a step.
+/// Three pipelines while the same device is slow at the same times of a step: twice the fixed
+/// order, which shows what chance does, and once the order that is decided meanwhile.
 fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
     let base = check(generate(&ZB_H1, devices, None, microbatches)?)?;
     let (costs, limits) = (costs(&base), Limits::of(&base));
     let planned = dynamic(&base, &costs)?;
     let room = simulate_dynamic(&planned, &limits, &costs)?.channels;
+    let channels = simulate(&base, &costs)?.channels;
     let slowed = |plan: &CheckedPlan| {
         let costs = costs.clone();
         engines(plan, move |device: DeviceId, action, since: Duration| {
             duration(costs.time(action)) * slowness(seed, devices, device, since)
         })
     };
-    let channels = simulate(&base, &costs)?.channels;
-    let mut fixed = Runtime::start(base.clone(), Dispatch::Planned, &channels, slowed(&base))?;
-    let dispatch = Dispatch::Dynamic(Box::new(base));
+    let fixed = || Runtime::start(base.clone(), Dispatch::Planned, &channels, slowed(&base), None);
+    let dispatch = Dispatch::Dynamic(Box::new(base.clone()));
     let engines = slowed(&planned);
-    let mut free = Runtime::start(planned, dispatch, &room, engines)?;
-    let (mut in_order, mut decided) = (Vec::new(), Vec::new());
-    // They take turns, so that what disturbs the machine disturbs both.
+    let free = Runtime::start(planned, dispatch, &room, engines, None)?;
+    let mut contenders = [fixed()?, fixed()?, free];
+    let mut seconds: [Vec<f64>; 3] = Default::default();
+    // They take turns, so that what disturbs the machine disturbs all.
     for step in 1..=STEPS {
-        in_order.extend(steps(&mut fixed, step..=step)?);
-        decided.extend(steps(&mut free, step..=step)?);
+        for (contender, seconds) in contenders.iter_mut().zip(&mut seconds) {
+            seconds.extend(steps(contender, step..=step)?.iter().map(|step| step.seconds));
+        }
     }
-    let seconds = |steps: &[Step]| mean(steps.iter().map(|step| step.seconds));
-    Ok(SlowRow {
-        devices,
-        microbatches,
-        seed,
-        zb_h1_seconds: seconds(&in_order),
-        dynamic_seconds: seconds(&decided),
-    })
+    let [fixed_seconds, again_seconds, dynamic_seconds] =
+        seconds.map(|seconds| median(seconds.into_iter()));
+    Ok(SlowRow { devices, microbatches, seed, fixed_seconds, again_seconds, dynamic_seconds })
 }
 
 /// 1, or [`SLOWER`] if the device is the seed's slow one and the span of the step is a slow one.
@@ -182,14 +232,17 @@ fn steps(runtime: &mut Runtime, numbers: std::ops::RangeInclusive<u64>) -> Resul
     numbers.map(play).collect()
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let count = values.len() as f64;
-    values.sum::<f64>() / count
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    super::super::bench::median(&values.collect::<Vec<_>>())
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "step bubble on devices that wait {WORK:?} for F, B and W")?;
+        writeln!(
+            f,
+            "step bubble on devices that wait {WORK:?} for F, B and W; a hand-over takes {:.2}ms",
+            1e3 * self.hand_over_seconds
+        )?;
         writeln!(
             f,
             "{:<18} {:>7} {:>12} {:>9} {:>8} {:>10}",
@@ -207,24 +260,36 @@ impl fmt::Display for Table {
                 100.0 * (row.measured - row.predicted)
             )?;
         }
-        writeln!(f, "one device {SLOWER} times slower in one of 4 spans of {SPAN:?}")?;
+        writeln!(f, "\nzb-h1 with one device {SLOWER} times slower in one of 4 spans of {SPAN:?}")?;
         writeln!(
             f,
-            "{:>7} {:>12} {:>4} {:>9} {:>9} {:>5}",
-            "devices", "microbatches", "seed", "zb-h1", "dynamic", "ratio"
+            "{:>7} {:>12} {:>4} {:>9} {:>11} {:>13}",
+            "devices", "microbatches", "seed", "fixed", "fixed again", "dynamic/fixed"
         )?;
         for row in &self.slow_device {
             writeln!(
                 f,
-                "{:>7} {:>12} {:>4} {:>7.1}ms {:>7.1}ms {:>5.3}",
+                "{:>7} {:>12} {:>4} {:>7.1}ms {:>11.3} {:>13.3}",
                 row.devices,
                 row.microbatches,
                 row.seed,
-                1e3 * row.zb_h1_seconds,
-                1e3 * row.dynamic_seconds,
-                row.dynamic_seconds / row.zb_h1_seconds
+                1e3 * row.fixed_seconds,
+                row.again_seconds / row.fixed_seconds,
+                row.dynamic_seconds / row.fixed_seconds
             )?;
         }
-        Ok(())
+        let mean = |of: fn(&SlowRow) -> f64| {
+            self.slow_device.iter().map(of).sum::<f64>() / self.slow_device.len() as f64
+        };
+        writeln!(
+            f,
+            "{:>7} {:>12} {:>4} {:>9} {:>11.3} {:>13.3}",
+            "mean",
+            "",
+            "",
+            "",
+            mean(|row| row.again_seconds / row.fixed_seconds),
+            mean(|row| row.dynamic_seconds / row.fixed_seconds)
+        )
     }
 }

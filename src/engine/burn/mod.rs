@@ -7,6 +7,7 @@ mod fold;
 mod memory;
 mod optimizer;
 mod pool;
+mod update;
 mod window;
 
 use std::collections::HashMap;
@@ -16,7 +17,10 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, StageSetup, StepInputs};
+use super::{
+    Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StageSetup, StepInputs,
+    Update,
+};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
@@ -90,8 +94,7 @@ impl BurnEngine {
                 self.accumulators.insert(accumulator, zeros);
             }
             for parameter in owned {
-                let state =
-                    State::new(&self.setup.optimizer, &self.parameters[parameter], &self.pool);
+                let state = State::new(&self.setup.rule, &self.parameters[parameter], &self.pool);
                 self.optimizer.insert(*parameter, state);
             }
             for (id, value) in fold(graph, program, &self.pool) {
@@ -228,6 +231,9 @@ type Stash = HashMap<NodeId, DispatchTensor>;
 impl Engine for BurnEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         self.step = step;
+        for sum in self.accumulators.values_mut() {
+            clear(sum, &self.pool);
+        }
         self.inputs.iter().flatten().for_each(|input| self.meter.take_back(input));
         let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
         self.inputs =
@@ -271,61 +277,35 @@ impl Engine for BurnEngine {
         Ok(Some(Outcome { parcel, loss, ..Outcome::default() }))
     }
 
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
-        let foreign =
-            |accumulator: &Accumulator| !self.optimizer.contains_key(&accumulator.parameter);
-        let mut shared: Vec<Accumulator> =
-            self.accumulators.keys().copied().filter(foreign).collect();
-        shared.sort_unstable();
-        Ok(shared
-            .into_iter()
-            .map(|accumulator| {
-                let sum = self.accumulators.get_mut(&accumulator).expect("listed a line above");
-                let zeros = zeros_like(sum, &self.pool);
-                self.meter.release(sum);
-                self.meter.hold(&zeros);
-                (accumulator, std::mem::replace(sum, zeros))
-            })
-            .collect())
+    fn shared_sums(&self) -> SharedSums {
+        self.travelling()
     }
 
-    fn update(
-        &mut self,
-        learning_rate: f64,
-        shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let mut sums: Vec<Accumulator> = self
-            .accumulators
-            .keys()
-            .chain(shared.iter().map(|(accumulator, _)| accumulator))
-            .copied()
-            .filter(|accumulator| self.optimizer.contains_key(&accumulator.parameter))
-            .collect();
-        // Blocks are added in their order, whichever devices they are on.
-        sums.sort_unstable();
-        for sums in sums.chunk_by(|a, b| a.parameter == b.parameter) {
-            let (&first, rest) = sums.split_first().expect("a chunk is not empty");
-            let parameter = first.parameter;
-            let sum = self.accumulators.get_mut(&first);
-            let sum = sum.expect("the owner is the first that has a gradient of the parameter");
-            let mut gradient = std::mem::replace(sum, flex::placeholder());
-            for accumulator in rest {
-                let other = self.accumulators.get(accumulator).or_else(|| {
-                    shared.iter().find(|(of, _)| of == accumulator).map(|(_, sum)| sum)
-                });
-                let other = other.expect("listed a few lines above").clone();
-                add(move_to(other, &self.device), &mut gradient);
-            }
-            let state = self.optimizer.get_mut(&parameter).expect("owned parameters have state");
-            let value = self.parameters.get_mut(&parameter).expect("owned parameters are loaded");
-            state.update(&self.setup.optimizer, learning_rate, value, &gradient);
-            self.accumulators.insert(first, gradient);
-        }
-        for sum in self.accumulators.values_mut() {
-            clear(sum, &self.pool);
-        }
+    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        Ok(self.lend())
+    }
+
+    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+        self.add_up(shared);
+        Ok(())
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
+        Ok(self.norms())
+    }
+
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        self.apply(update);
         let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
         Ok(shared.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        for (parameter, state) in &mut self.optimizer {
+            let value = self.parameters.get_mut(parameter).expect("owned parameters are loaded");
+            state.undo(value);
+        }
+        Ok(())
     }
 
     fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
@@ -350,7 +330,7 @@ impl Engine for BurnEngine {
     fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
         let copy = |tensor: &DispatchTensor| copy(tensor, &self.pool);
         let saved = |(&id, state): (&ParameterId, &State)| {
-            let (value, moments) = (copy(&self.parameters[&id]), state.tensors().map(copy));
+            let (value, moments) = (copy(&self.parameters[&id]), state.moments().iter().map(copy));
             let moments = moments.collect();
             (id, ParameterState { value, moments, updates: state.updates() })
         };
@@ -366,9 +346,9 @@ impl Engine for BurnEngine {
                 self.meter.hold(held);
             }
             if let Some(held) = self.optimizer.get_mut(parameter) {
-                held.tensors().for_each(|moment| self.meter.release(moment));
-                *held = State::restored(saved.updates, saved.moments.iter().map(own).collect());
-                held.tensors().for_each(|moment| self.meter.hold(moment));
+                held.moments().iter().for_each(|moment| self.meter.release(moment));
+                held.restore(saved.updates, saved.moments.iter().map(own).collect());
+                held.moments().iter().for_each(|moment| self.meter.hold(moment));
             }
         }
         Ok(())

@@ -6,7 +6,8 @@ use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::pool::Pool;
 use super::{flex, zeros_like};
-use crate::engine::{AdamW, Optimizer, Sgd, kernels};
+use crate::engine::kernels::Step;
+use crate::engine::{AdamW, Optimizer, Sgd, Update, UpdateRule, kernels};
 
 type D = Dispatch;
 
@@ -16,51 +17,77 @@ pub(super) struct State {
     /// Updates so far.
     updates: usize,
     moments: Vec<DispatchTensor>,
+    /// The parameter and the moments before the last provisional update; none where updates stand.
+    before: Option<Vec<DispatchTensor>>,
 }
 
 impl State {
-    pub(super) fn new(optimizer: &Optimizer, parameter: &DispatchTensor, pool: &Pool) -> Self {
-        let moments = (0..optimizer.moments()).map(|_| zeros_like(parameter, pool)).collect();
-        Self { updates: 0, moments }
+    pub(super) fn new(rule: &UpdateRule, parameter: &DispatchTensor, pool: &Pool) -> Self {
+        let zeros = |count: u64| (0..count).map(|_| zeros_like(parameter, pool)).collect();
+        let moments = rule.optimizer.moments();
+        let before = rule.may_undo().then(|| zeros(1 + moments));
+        Self { updates: 0, moments: zeros(moments), before }
     }
 
-    /// As it was after so many updates.
-    pub(super) fn restored(updates: u64, moments: Vec<DispatchTensor>) -> Self {
-        Self { updates: updates as usize, moments }
+    /// Continues as it was after so many updates.
+    pub(super) fn restore(&mut self, updates: u64, moments: Vec<DispatchTensor>) {
+        (self.updates, self.moments) = (updates as usize, moments);
     }
 
     pub(super) fn updates(&self) -> u64 {
         self.updates as u64
     }
 
+    pub(super) fn moments(&self) -> &[DispatchTensor] {
+        &self.moments
+    }
+
+    /// All that is held.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &DispatchTensor> {
-        self.moments.iter()
+        self.moments.iter().chain(self.before.iter().flatten())
+    }
+
+    /// Keeps everything as it is, for [`State::undo`].
+    pub(super) fn keep(&mut self, parameter: &DispatchTensor) {
+        let before = self.before.as_mut().expect("the rule has provisional updates");
+        let now = std::iter::once(parameter).chain(&self.moments);
+        for (before, now) in before.iter_mut().zip(now) {
+            match (flex::slice_mut(before), flex::slice(now)) {
+                (Some(before), Some(now)) => before.copy_from_slice(now),
+                // Other devices' tensors do not change: an update makes new ones.
+                _ => *before = now.clone(),
+            }
+        }
+    }
+
+    /// Takes back the last update, before which everything was kept.
+    pub(super) fn undo(&mut self, parameter: &mut DispatchTensor) {
+        let before = self.before.as_mut().expect("the rule has provisional updates");
+        let now = std::iter::once(parameter).chain(&mut self.moments);
+        before.iter_mut().zip(now).for_each(|(before, now)| std::mem::swap(before, now));
+        self.updates -= 1;
     }
 
     pub(super) fn update(
         &mut self,
         optimizer: &Optimizer,
-        learning_rate: f64,
+        update: &Update,
         parameter: &mut DispatchTensor,
         gradient: &DispatchTensor,
     ) {
         self.updates += 1;
+        let step = Step { rate: update.learning_rate, scale: update.scale, number: self.updates };
         let moments = &mut self.moments;
         match optimizer {
-            Optimizer::AdamW(adamw) => {
-                adamw_step(adamw, learning_rate, self.updates, parameter, gradient, moments);
-            }
-            Optimizer::Sgd(sgd) => {
-                sgd_step(sgd, learning_rate, self.updates, parameter, gradient, moments);
-            }
+            Optimizer::AdamW(adamw) => adamw_step(adamw, &step, parameter, gradient, moments),
+            Optimizer::Sgd(sgd) => sgd_step(sgd, &step, parameter, gradient, moments),
         }
     }
 }
 
 fn adamw_step(
     adamw: &AdamW,
-    learning_rate: f64,
-    step: usize,
+    step: &Step,
     parameter: &mut DispatchTensor,
     gradient: &DispatchTensor,
     moments: &mut [DispatchTensor],
@@ -78,25 +105,25 @@ fn adamw_step(
             epsilon: adamw.epsilon,
             weight_decay: adamw.weight_decay,
         };
-        return kernels::adamw(&config, learning_rate, step, p, g, m, v);
+        return kernels::adamw(&config, step, p, g, m, v);
     }
     let scaled = |x: &DispatchTensor, by: f64| D::float_mul_scalar(x.clone(), Scalar::Float(by));
     let (beta_1, beta_2) = (f64::from(adamw.beta_1), f64::from(adamw.beta_2));
+    let gradient = &scaled(gradient, step.scale.into());
     *first = D::float_add(scaled(first, beta_1), scaled(gradient, 1.0 - beta_1));
     let square = D::float_mul(gradient.clone(), gradient.clone());
     *second = D::float_add(scaled(second, beta_2), scaled(&square, 1.0 - beta_2));
-    let mean = scaled(first, 1.0 / (1.0 - beta_1.powi(step as i32)));
-    let variance = scaled(second, 1.0 / (1.0 - beta_2.powi(step as i32)));
+    let mean = scaled(first, 1.0 / (1.0 - beta_1.powi(step.number as i32)));
+    let variance = scaled(second, 1.0 / (1.0 - beta_2.powi(step.number as i32)));
     let deviation =
         D::float_add_scalar(D::float_sqrt(variance), Scalar::Float(adamw.epsilon.into()));
-    let decayed = scaled(parameter, 1.0 - learning_rate * f64::from(adamw.weight_decay));
-    *parameter = D::float_sub(decayed, scaled(&D::float_div(mean, deviation), learning_rate));
+    let decayed = scaled(parameter, 1.0 - step.rate * f64::from(adamw.weight_decay));
+    *parameter = D::float_sub(decayed, scaled(&D::float_div(mean, deviation), step.rate));
 }
 
 fn sgd_step(
     sgd: &Sgd,
-    learning_rate: f64,
-    step: usize,
+    step: &Step,
     parameter: &mut DispatchTensor,
     gradient: &DispatchTensor,
     moments: &mut [DispatchTensor],
@@ -110,18 +137,18 @@ fn sgd_step(
     if let (Some(p), Some(g)) = (flex::slice_mut(parameter), flex::slice(gradient)) {
         match (momentum, moments.first_mut().and_then(flex::slice_mut)) {
             (Some(momentum), Some(velocity)) => {
-                kernels::sgd_momentum(&config, &momentum, learning_rate, step, p, g, velocity);
+                kernels::sgd_momentum(&config, &momentum, step, p, g, velocity);
             }
-            _ => kernels::sgd(&config, learning_rate, p, g),
+            _ => kernels::sgd(&config, step, p, g),
         }
         return;
     }
     let scaled = |x: &DispatchTensor, by: f64| D::float_mul_scalar(x.clone(), Scalar::Float(by));
     let penalty = scaled(parameter, sgd.weight_decay.into());
-    let mut direction = D::float_add(gradient.clone(), penalty);
+    let mut direction = D::float_add(scaled(gradient, step.scale.into()), penalty);
     if let (Some(momentum), Some(velocity)) = (momentum, moments.first_mut()) {
         let kept = f64::from(momentum.momentum);
-        *velocity = if step == 1 {
+        *velocity = if step.number == 1 {
             direction.clone()
         } else {
             D::float_add(scaled(velocity, kept), scaled(&direction, 1.0 - momentum.dampening))
@@ -132,5 +159,5 @@ fn sgd_step(
             velocity.clone()
         };
     }
-    *parameter = D::float_sub(parameter.clone(), scaled(&direction, learning_rate));
+    *parameter = D::float_sub(parameter.clone(), scaled(&direction, step.rate));
 }

@@ -30,10 +30,10 @@ pub use embedding::{gather_rows, scatter_add_rows};
 pub use layout::{MAX_DIMS, View};
 pub use matmul::{MatMut, MatRef, matmul};
 pub use norm::{layer_norm, layer_norm_grad_gamma, layer_norm_grad_x};
-pub use optim::{AdamW, Momentum, Sgd, adamw, sgd, sgd_momentum};
+pub use optim::{AdamW, Momentum, Sgd, Step, adamw, sgd, sgd_momentum};
 pub use permute::copy;
 pub use random::dropout_mask;
-pub use reduce::sum_axis;
+pub use reduce::{sum_axis, sum_of_squares};
 pub use softmax::{log_softmax, log_softmax_grad, softmax, softmax_grad};
 pub use unary::{Unary, UnaryGrad, unary, unary_assign, unary_grad};
 

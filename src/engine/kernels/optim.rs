@@ -33,16 +33,26 @@ pub struct Momentum {
     pub nesterov: bool,
 }
 
-/// One AdamW step on `params`; `step` counts from 1, and both moments are 0 before the first.
+/// What differs from one step to the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The learning rate `lr`.
+    pub rate: f64,
+    /// What every gradient is multiplied by first.
+    pub scale: f32,
+    /// Counted from 1: the `t` of the formulas.
+    pub number: usize,
+}
+
+/// One AdamW step on `params`; both moments are 0 before the first.
 ///
-/// Per element, with gradient `g`:
+/// Per element, with scaled gradient `g`:
 /// `m = m b1 + g (1 - b1)`, `v = v b2 + g g (1 - b2)`,
 /// `p = p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)`.
 #[multiversion(targets = "simd")]
 pub fn adamw(
     config: &AdamW,
-    lr: f64,
-    step: usize,
+    step: &Step,
     params: &mut [f32],
     grads: &[f32],
     moment_1: &mut [f32],
@@ -53,12 +63,13 @@ pub fn adamw(
     assert!(same, "slices differ in length");
     let AdamW { beta_1, beta_2, epsilon, weight_decay } = *config;
     let (factor_1, factor_2) = (1.0 - beta_1, 1.0 - beta_2);
-    let correction_1 = 1.0 - beta_1.powi(step as i32);
-    let correction_2 = 1.0 - beta_2.powi(step as i32);
-    let keep = (1.0 - lr * weight_decay as f64) as f32;
-    let lr = lr as f32;
+    let correction_1 = 1.0 - beta_1.powi(step.number as i32);
+    let correction_2 = 1.0 - beta_2.powi(step.number as i32);
+    let keep = (1.0 - step.rate * weight_decay as f64) as f32;
+    let (lr, scale) = (step.rate as f32, step.scale);
     let elements = params.iter_mut().zip(grads).zip(moment_1.iter_mut().zip(moment_2));
     for ((p, &g), (m, v)) in elements {
+        let g = g * scale;
         *m = *m * beta_1 + g * factor_1;
         *v = *v * beta_2 + g * g * factor_2;
         let delta = (*m / correction_1) / ((*v / correction_2).sqrt() + epsilon);
@@ -66,42 +77,41 @@ pub fn adamw(
     }
 }
 
-/// One step without momentum: `p -= lr (g + wd p)`.
+/// One step without momentum, with scaled gradient `g`: `p -= lr (g + wd p)`.
 #[multiversion(targets = "simd")]
-pub fn sgd(config: &Sgd, lr: f64, params: &mut [f32], grads: &[f32]) {
+pub fn sgd(config: &Sgd, step: &Step, params: &mut [f32], grads: &[f32]) {
     assert_eq!(params.len(), grads.len(), "slices differ in length");
-    let lr = lr as f32;
+    let (lr, scale) = (step.rate as f32, step.scale);
     let penalty = config.weight_decay;
     let elements = params.iter_mut().zip(grads);
     for (p, &g) in elements {
-        *p -= decayed(*p, g, penalty) * lr;
+        *p -= decayed(*p, g * scale, penalty) * lr;
     }
 }
 
-/// One step with momentum; `step` counts from 1, and the velocity is not read on the first.
+/// One step with momentum; the velocity is not read on the first.
 ///
-/// Per element, with `g` the gradient plus `wd p`: `v = g` on the first step and
+/// Per element, with `g` the scaled gradient plus `wd p`: `v = g` on the first step and
 /// `v = g (1 - dampening) + v momentum` later, then `p -= lr v`, or `p -= lr (v momentum + g)`.
 #[multiversion(targets = "simd")]
 pub fn sgd_momentum(
     config: &Sgd,
     momentum: &Momentum,
-    lr: f64,
-    step: usize,
+    step: &Step,
     params: &mut [f32],
     grads: &[f32],
     velocity: &mut [f32],
 ) {
     let n = params.len();
     assert!(grads.len() == n && velocity.len() == n, "slices differ in length");
-    let lr = lr as f32;
+    let (lr, scale) = (step.rate as f32, step.scale);
     let penalty = config.weight_decay;
     let Momentum { momentum, dampening, nesterov } = *momentum;
     let fresh = (1.0 - dampening) as f32;
     let elements = params.iter_mut().zip(grads).zip(velocity);
     for ((p, &g), v) in elements {
-        let g = decayed(*p, g, penalty);
-        *v = if step == 1 { g } else { g * fresh + *v * momentum };
+        let g = decayed(*p, g * scale, penalty);
+        *v = if step.number == 1 { g } else { g * fresh + *v * momentum };
         let direction = if nesterov { *v * momentum + g } else { *v };
         *p -= direction * lr;
     }
@@ -166,7 +176,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn adamw_is_burns_bit_for_bit(n in 0usize..70, decay: bool) {
+        fn adamw_is_burns_bit_for_bit(n in 0usize..70, decay: bool, scale in 0.1f32..=1.0) {
             let weight_decay = if decay { 0.1 } else { 0.0 };
             let config = AdamW { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay };
             let mut params = values(n, 1);
@@ -175,17 +185,23 @@ mod tests {
             let mut states = vec![None; n];
             for step in 1..6 {
                 let grads = values(n, 10 + step as u64);
-                adamw(&config, 0.01, step, &mut params, &grads, &mut m, &mut v);
+                let this = Step { rate: 0.01, scale, number: step };
+                adamw(&config, &this, &mut params, &grads, &mut m, &mut v);
                 for i in 0..n {
-                    let state = &mut states[i];
-                    want[i] = burn_adamw(&config, 0.01, step as i32, state, want[i], grads[i]);
+                    let (state, g) = (&mut states[i], grads[i] * scale);
+                    want[i] = burn_adamw(&config, 0.01, step as i32, state, want[i], g);
                 }
                 assert_eq!(params, want, "step {step}");
             }
         }
 
         #[test]
-        fn sgd_is_burns_bit_for_bit(n in 0usize..70, decay: bool, nesterov: bool) {
+        fn sgd_is_burns_bit_for_bit(
+            n in 0usize..70,
+            decay: bool,
+            nesterov: bool,
+            scale in 0.1f32..=1.0,
+        ) {
             let config = Sgd { weight_decay: if decay { 0.05 } else { 0.0 } };
             let momentum = Momentum { momentum: 0.9, dampening: 0.1, nesterov };
             let (mut plain, mut params) = (values(n, 1), values(n, 1));
@@ -194,13 +210,14 @@ mod tests {
             let mut states = vec![None; n];
             for step in 1..6 {
                 let grads = values(n, 10 + step as u64);
-                sgd(&config, 0.02, &mut plain, &grads);
-                sgd_momentum(&config, &momentum, 0.02, step, &mut params, &grads, &mut velocity);
+                let this = Step { rate: 0.02, scale, number: step };
+                sgd(&config, &this, &mut plain, &grads);
+                sgd_momentum(&config, &momentum, &this, &mut params, &grads, &mut velocity);
                 for i in 0..n {
-                    let plain = want_plain[i];
-                    want_plain[i] = burn_sgd(&config, None, 0.02, &mut None, plain, grads[i]);
+                    let (plain, g) = (want_plain[i], grads[i] * scale);
+                    want_plain[i] = burn_sgd(&config, None, 0.02, &mut None, plain, g);
                     let state = &mut states[i];
-                    want[i] = burn_sgd(&config, Some(&momentum), 0.02, state, want[i], grads[i]);
+                    want[i] = burn_sgd(&config, Some(&momentum), 0.02, state, want[i], g);
                 }
                 assert_eq!(plain, want_plain, "step {step}");
                 assert_eq!(params, want, "step {step}");

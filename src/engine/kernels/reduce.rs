@@ -40,6 +40,13 @@ pub fn sum_axis(dst: &mut [f32], x: &[f32], [outer, n, inner]: [usize; 3], write
     }
 }
 
+/// The square of the norm of a slice: squares and sums of up to 4096 of them in `f32`, sums of
+/// those in `f64`.
+#[multiversion(targets = "simd")]
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    wide_sum_by2(x, x, |x, y| x * y)
+}
+
 /// The maximum of a slice, -infinity if it is empty, NaN if it has one.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {
@@ -65,6 +72,11 @@ pub(super) fn sum_by(x: &[f32], f: impl Fn(f32) -> f32 + Copy) -> f32 {
 /// The sum of `f(x, y)` over two slices of one length.
 #[inline(always)]
 pub(super) fn sum_by2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
+    wide_sum_by2(x, y, f) as f32
+}
+
+#[inline(always)]
+fn wide_sum_by2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) -> f64 {
     let mut total = 0.0f64;
     for (x, y) in x.chunks(BLOCK).zip(y.chunks(BLOCK)) {
         let mut lanes = [0.0; LANES];
@@ -80,7 +92,7 @@ pub(super) fn sum_by2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) 
         }
         total += fold(lanes, |a, b| a + b) as f64;
     }
-    total as f32
+    total
 }
 
 /// Adds to or replaces one output element.

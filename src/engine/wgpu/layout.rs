@@ -13,15 +13,15 @@ mod values;
 
 use std::collections::HashMap;
 
-pub(super) use arena::{ArenaId, Arenas, Range};
+pub(super) use arena::{ArenaId, Arenas, NORM_PART, Range};
 use values::Values;
 
 use super::element::{Element, Elements};
 use super::kernel::{Kernel, Target};
 use super::lower::{BlockKernels, lower};
 use super::pack::pack;
-use crate::compile::Accumulator;
-use crate::engine::{IN_FLIGHT, Optimizer, Precision, StageSetup};
+use crate::compile::{Accumulator, accumulators};
+use crate::engine::{IN_FLIGHT, Precision, StageSetup, UpdateRule};
 use crate::graph::{InputId, NodeId, Op};
 use crate::plan::{BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
@@ -169,14 +169,14 @@ pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
     slots: &[u32],
-    optimizer: &Optimizer,
+    rule: &UpdateRule,
     precision: Precision,
     limits: Limits,
 ) -> Layout {
     let elements = Elements::new(split, precision);
     let lowered = lowered(split, &elements, stages);
     let gradients = gradients(split, stages);
-    let arenas = Arenas::new(split, stages, &gradients, optimizer, limits);
+    let arenas = Arenas::new(split, stages, &gradients, rule, limits);
     let mut layout = Layout {
         arenas,
         working: Vec::new(),
@@ -282,17 +282,7 @@ fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
     let owned = |accumulator: &Accumulator| {
         stages.iter().any(|stage| stage.owned.contains(&accumulator.parameter))
     };
-    let mut all: Vec<Accumulator> = split
-        .joint
-        .contributions
-        .iter()
-        .map(|of| {
-            let block = split.block(of.user).expect("a user of a parameter is in a block");
-            Accumulator { parameter: of.parameter, block }
-        })
-        .collect();
-    all.sort_unstable();
-    all.dedup();
+    let mut all = accumulators(split);
     let is_local = |accumulator: &Accumulator| local.contains(accumulator);
     let shared = all.iter().filter(|sum| is_local(sum) && !owned(sum)).copied().collect();
     all.retain(owned);

@@ -42,7 +42,7 @@ use self::build::Buffers;
 use self::layout::Script;
 use self::play::UnderWay;
 use self::staging::Ring;
-use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, StepInputs};
+use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -132,6 +132,7 @@ impl Engine for WgpuEngine {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
         self.step = step;
         self.inputs = inputs.clone();
+        self.clear();
         self.context.check()
     }
 
@@ -143,19 +144,31 @@ impl Engine for WgpuEngine {
         self.collect(patience)
     }
 
+    fn shared_sums(&self) -> SharedSums {
+        self.travelling()
+    }
+
     fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
         self.shared_gradients()
     }
 
-    fn update(
-        &mut self,
-        learning_rate: f64,
-        shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        self.apply(learning_rate, shared)?;
+    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+        self.add_up(shared)
+    }
+
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
+        self.norms()
+    }
+
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        self.apply(update)?;
         let shared: Vec<ParameterId> =
             self.setup.stages.iter().flat_map(|stage| stage.shared.clone()).collect();
         self.values(&shared)
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        self.take_back()
     }
 
     fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {

@@ -6,12 +6,12 @@ use wgpu::ComputePassDescriptor;
 
 use super::build::Buffers;
 use super::context::Context;
-use super::layout::{ArenaId, Layout, Range};
+use super::layout::{ArenaId, Gradients, Layout, Range};
 use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
-use crate::engine::{EngineSetup, Optimizer, ParameterState, host_tensor};
+use crate::engine::{EngineSetup, ParameterState, SharedSums, Update, host_tensor};
 use crate::error::Result;
 use crate::graph::ParameterId;
 
@@ -20,6 +20,8 @@ use crate::graph::ParameterId;
 pub(super) struct Updates {
     /// Adds sums of gradients to the first one of their parameter, in the order of the blocks.
     additions: Vec<Dispatch>,
+    /// Squares of the norms of parts of gradients, with clipping.
+    norms: Vec<Dispatch>,
     /// Updates whole buffers of parameters.
     steps: Vec<Dispatch>,
     /// Updates so far.
@@ -40,18 +42,22 @@ impl Updates {
         for sum in &layout.gradients().added {
             let (from, to) = (arenas.sums[sum], arenas.parameters[&sum.parameter]);
             let to = Range { arena: ArenaId::Gradients, ..to };
-            // Up to a whole vector: between tensors of an arena there is room, and it is zero.
-            let whole = |range: Range| {
-                buffers.range(Range { bytes: range.bytes.next_multiple_of(16), ..range })
-            };
             let shader = optimizer::add(from.bytes.next_multiple_of(16) as usize / 4, wide);
-            let bindings = [whole(from), whole(to)];
+            let bindings = [whole(buffers, from), whole(buffers, to)];
             additions.push(dispatch(context, &shader, &[false, true], &bindings)?);
+        }
+        let mut norms = Vec::new();
+        for (parameter, &to) in &arenas.norms {
+            let from = Range { arena: ArenaId::Gradients, ..arenas.parameters[parameter] };
+            let shader = optimizer::squared_norms(from.bytes as usize / 4);
+            let bindings = [whole(buffers, from), buffers.range(to)];
+            norms.push(dispatch(context, &shader, &[false, true], &bindings)?);
         }
         let mut steps = Vec::new();
         for (chunk, &bytes) in arenas.chunks(ArenaId::Owned).iter().enumerate() {
-            let shader = optimizer::update(&setup.optimizer, bytes as usize / 4, wide);
-            let moments = (0..setup.optimizer.moments() as u32).map(ArenaId::Moment);
+            let of = &setup.rule.optimizer;
+            let shader = optimizer::update(of, bytes as usize / 4, wide);
+            let moments = (0..of.moments() as u32).map(ArenaId::Moment);
             let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
             let mut bindings: Vec<_> = arenas
                 .map(|arena| buffers.chunk(arena, chunk).as_entire_buffer_binding())
@@ -62,8 +68,13 @@ impl Updates {
             *written.last_mut().expect("there are parameters") = false;
             steps.push(dispatch(context, &shader, &written, &bindings)?);
         }
-        Ok(Self { additions, steps, count: 0 })
+        Ok(Self { additions, norms, steps, count: 0 })
     }
+}
+
+/// Up to a whole vector: between tensors of an arena there is room, and it is zero.
+fn whole(buffers: &Buffers, range: Range) -> wgpu::BufferBinding<'_> {
+    buffers.range(Range { bytes: range.bytes.next_multiple_of(16), ..range })
 }
 
 fn dispatch(
@@ -90,44 +101,94 @@ impl WgpuEngine {
         shared.into_iter().map(sum).collect()
     }
 
-    /// Updates the parameters that the device owns and clears all sums.
-    pub(super) fn apply(
-        &mut self,
-        learning_rate: f64,
-        shared: &[(Accumulator, DispatchTensor)],
-    ) -> Result<()> {
+    /// Sums of gradients that travel.
+    pub(super) fn travelling(&self) -> SharedSums {
+        let Gradients { foreign, shared, .. } = self.layout.gradients();
+        SharedSums { lent: shared.clone(), awaited: foreign.clone() }
+    }
+
+    /// Adds what other devices summed to the gradients of the parameters that the device owns.
+    pub(super) fn add_up(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
         for sum in self.layout.gradients().foreign.clone() {
             let value = shared.iter().find(|(of, _)| *of == sum).map(|(_, value)| value);
             let value = value.expect("every other device has handed over its sums");
             self.write(self.layout.arenas.sums[&sum], value)?;
         }
+        let mut encoder = self.context.encoder();
+        record(&mut encoder, &self.updates.additions);
+        self.context.submit(encoder);
+        self.context.check()
+    }
+
+    /// Squares of the norms of the gradients of the parameters that the device owns.
+    pub(super) fn norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
+        let mut encoder = self.context.encoder();
+        record(&mut encoder, &self.updates.norms);
+        self.context.submit(encoder);
+        let norms: Vec<_> = self.layout.arenas.norms.clone().into_iter().collect();
+        let square = |(parameter, range): (ParameterId, Range)| {
+            let parts = self.read(range)?;
+            Ok((parameter, parts.into_iter().map(f64::from).sum()))
+        };
+        norms.into_iter().map(square).collect()
+    }
+
+    /// Updates the parameters that the device owns.
+    pub(super) fn apply(&mut self, update: &Update) -> Result<()> {
         self.updates.count += 1;
-        let settings = settings(&self.setup.optimizer, learning_rate, self.updates.count);
+        let settings = optimizer::settings(&self.setup.rule.optimizer, update, self.updates.count);
         let entry = self.up.take();
         self.up.wait(entry, &self.context)?;
         self.up.write(entry, &self.context, |put| put(0, bytemuck::cast_slice(&settings)))?;
         self.up.unmap(entry);
         let mut encoder = self.context.encoder();
+        if update.provisional {
+            self.copy_state(&mut encoder, |now, before| (now, before));
+        }
         let bytes = settings.len() as u64 * 4;
         let to = &self.buffers.settings;
         encoder.copy_buffer_to_buffer(self.up.buffer(entry), 0, to, 0, bytes);
-        let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-        for dispatch in self.updates.additions.iter().chain(&self.updates.steps) {
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.group, &[]);
-            let [x, y, z] = dispatch.workgroups;
-            pass.dispatch_workgroups(x, y, z);
+        record(&mut encoder, &self.updates.steps);
+        self.context.submit(encoder);
+        self.up.map(entry);
+        // Waits for the map, so that the update's time is the device's.
+        self.up.wait(entry, &self.context)
+    }
+
+    /// Takes back the last update, a provisional one.
+    pub(super) fn take_back(&mut self) -> Result<()> {
+        self.updates.count -= 1;
+        let mut encoder = self.context.encoder();
+        self.copy_state(&mut encoder, |now, before| (before, now));
+        self.context.submit(encoder);
+        self.context.check()
+    }
+
+    /// Copies parameters and optimizer state to what an update is undone from, or back.
+    fn copy_state(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        direction: impl Fn(ArenaId, ArenaId) -> (ArenaId, ArenaId),
+    ) {
+        let moments = (0..self.setup.rule.optimizer.moments() as u32).map(ArenaId::Moment);
+        for (at, now) in (0..).zip(std::iter::once(ArenaId::Owned).chain(moments)) {
+            let (from, to) = direction(now, ArenaId::Before(at));
+            for (chunk, &bytes) in self.layout.arenas.chunks(now).iter().enumerate() {
+                let [from, to] = [from, to].map(|arena| self.buffers.chunk(arena, chunk));
+                encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes);
+            }
         }
-        drop(pass);
+    }
+
+    /// Clears all sums of gradients.
+    pub(super) fn clear(&mut self) {
+        let mut encoder = self.context.encoder();
         for arena in [ArenaId::Gradients, ArenaId::Sums] {
             for chunk in 0..self.layout.arenas.chunks(arena).len() {
                 encoder.clear_buffer(self.buffers.chunk(arena, chunk), 0, None);
             }
         }
         self.context.submit(encoder);
-        self.up.map(entry);
-        // Waits for the map, so that the update's time is the device's.
-        self.up.wait(entry, &self.context)
     }
 
     /// Values of parameters.
@@ -191,7 +252,7 @@ impl WgpuEngine {
 
     /// Where owned parameters are, and then the optimizer's state of each in the same places.
     fn arenas_of_state(&self) -> Vec<ArenaId> {
-        let moments = (0..self.setup.optimizer.moments() as u32).map(ArenaId::Moment);
+        let moments = (0..self.setup.rule.optimizer.moments() as u32).map(ArenaId::Moment);
         std::iter::once(ArenaId::Owned).chain(moments).collect()
     }
 
@@ -202,6 +263,13 @@ impl WgpuEngine {
     }
 }
 
-fn settings(optimizer: &Optimizer, learning_rate: f64, step: usize) -> Vec<f32> {
-    optimizer::settings(optimizer, learning_rate, step)
+/// Records dispatches one after another.
+fn record(encoder: &mut wgpu::CommandEncoder, dispatches: &[Dispatch]) {
+    let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+    for dispatch in dispatches {
+        pass.set_pipeline(&dispatch.pipeline);
+        pass.set_bind_group(0, &dispatch.group, &[]);
+        let [x, y, z] = dispatch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+    }
 }

@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) microbatch: Vec<Vec<usize>>,
     /// As text, since it is compared only.
     pub(super) optimizer: String,
+    /// As text too.
+    pub(super) clip_norm: String,
 }
 
 impl Manifest {
@@ -62,6 +64,7 @@ impl Settings {
             ("microbatches", self.microbatches.to_string(), trainer.microbatches.to_string()),
             ("microbatch", format!("{:?}", self.microbatch), format!("{:?}", trainer.microbatch)),
             ("optimizer", self.optimizer.clone(), trainer.optimizer.clone()),
+            ("clip_norm", self.clip_norm.clone(), trainer.clip_norm.clone()),
         ];
         match rows.into_iter().find(|(_, saved, given)| saved != given) {
             None => Ok(()),
@@ -83,9 +86,10 @@ mod tests {
         #[test]
         fn text_parses_back(
             step: u64, updates: u64, seed: u64, microbatches: u32,
-            microbatch: Vec<Vec<usize>>, optimizer: String, words: Vec<String>, number: u64,
+            microbatch: Vec<Vec<usize>>, optimizer: String, clip_norm: String,
+            words: Vec<String>, number: u64,
         ) {
-            let settings = Settings { seed, microbatches, microbatch, optimizer };
+            let settings = Settings { seed, microbatches, microbatch, optimizer, clip_norm };
             let note = serde_json::json!({ "words": words, "number": number, "none": null });
             let manifest = Manifest::new(step, updates, settings, note);
             prop_assert_eq!(Manifest::parse(manifest.text().as_bytes()).unwrap(), manifest);

@@ -94,6 +94,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             microbatches: self.plan.plan().microbatches,
             microbatch: self.example.clone(),
             optimizer: format!("{:?}", self.optimizer),
+            clip_norm: format!("{:?}", self.clip_norm),
         }
     }
 

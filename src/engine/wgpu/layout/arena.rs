@@ -5,9 +5,12 @@ use std::collections::HashMap;
 
 use super::{ELEMENT, Gradients, Limits};
 use crate::compile::Accumulator;
-use crate::engine::{Optimizer, StageSetup};
+use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
 use crate::split::Split;
+
+/// Elements whose squares are summed to one number by the device.
+pub(crate) const NORM_PART: u64 = 4096;
 
 /// Which array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +21,11 @@ pub(crate) enum ArenaId {
     Gradients,
     /// The optimizer's state of each of these, in the same places.
     Moment(u32),
+    /// What parameters (0) and the optimizer's state (1 and on) were before a provisional update,
+    /// in the same places.
+    Before(u32),
+    /// Squares of the norms of parts of each of these gradients.
+    Norms,
     /// Parameters that the device only reads.
     Borrowed,
     /// All other sums of gradients.
@@ -32,6 +40,8 @@ impl std::fmt::Display for ArenaId {
             ArenaId::Owned => "parameters",
             ArenaId::Gradients => "gradients",
             ArenaId::Moment(_) => "the optimizer's state",
+            ArenaId::Before(_) => "what an update is undone from",
+            ArenaId::Norms => "norms of gradients",
             ArenaId::Borrowed => "parameters of other devices",
             ArenaId::Sums => "sums of gradients",
             ArenaId::Constants => "constants",
@@ -58,6 +68,8 @@ pub(crate) struct Arenas {
     pub(crate) chunks: Vec<(ArenaId, Vec<u64>)>,
     /// Where parameters are.
     pub(crate) parameters: HashMap<ParameterId, Range>,
+    /// Where the norms of owned parameters' gradients are, with clipping.
+    pub(crate) norms: HashMap<ParameterId, Range>,
     /// Where sums of gradients are, local and from elsewhere.
     pub(crate) sums: HashMap<Accumulator, Range>,
     /// Where constants are.
@@ -69,7 +81,7 @@ impl Arenas {
         split: &Split,
         stages: &[StageSetup],
         gradients: &Gradients,
-        optimizer: &Optimizer,
+        rule: &UpdateRule,
         limits: Limits,
     ) -> Self {
         let graph = &split.joint.graph;
@@ -100,7 +112,14 @@ impl Arenas {
         let rest = packer.arena(ArenaId::Sums, others.iter().map(|sum| of(sum.parameter)));
         let fixed = packer.arena(ArenaId::Constants, constants.iter().map(|&id| bytes(id)));
         packer.twin(ArenaId::Gradients);
-        (0..optimizer.moments() as u32).for_each(|moment| packer.twin(ArenaId::Moment(moment)));
+        let moments = rule.optimizer.moments() as u32;
+        (0..moments).for_each(|moment| packer.twin(ArenaId::Moment(moment)));
+        if rule.may_undo() {
+            (0..=moments).for_each(|of| packer.twin(ArenaId::Before(of)));
+        }
+        let clipped = if rule.clipping.is_some() { &owned[..] } else { &[] };
+        let parts = |&id: &ParameterId| of(id).div_ceil(NORM_PART * ELEMENT) * ELEMENT;
+        let norms = packer.arena(ArenaId::Norms, clipped.iter().map(parts));
 
         let first = |parameter: ParameterId| {
             let sums = stages.iter().flat_map(|stage| &stage.program.accumulators);
@@ -111,10 +130,12 @@ impl Arenas {
             let first = first(parameter).expect("the owner has the first gradient");
             sums.insert(first, Range { arena: ArenaId::Gradients, ..*range });
         }
+        let norms = clipped.iter().copied().zip(norms).collect();
         let parameters = owned.into_iter().zip(own).chain(borrowed.into_iter().zip(borrow));
         Self {
             chunks: packer.chunks,
             parameters: parameters.collect(),
+            norms,
             sums,
             constants: constants.into_iter().zip(fixed).collect(),
         }

@@ -2,13 +2,14 @@
 
 use super::Shader;
 use super::bindings::grid;
-use crate::engine::{AdamW, Optimizer, Sgd};
+use crate::engine::wgpu::layout::NORM_PART;
+use crate::engine::{AdamW, Optimizer, Sgd, Update};
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
 
 /// Bytes of [`settings`].
-const SETTINGS_BYTES: u64 = 16;
+const SETTINGS_BYTES: u64 = 32;
 
 /// The update of `elements` parameters, a multiple of four. Bindings: parameters, gradients, the
 /// optimizer's moments, and [`settings`] as a uniform buffer. On a CPU adapter that has 64-bit
@@ -27,7 +28,7 @@ pub(in crate::engine::wgpu) fn update(
     buffers.extend(moments.iter().map(|moment| ("read_write", *moment)));
     let binding = buffers.len();
     let settings =
-        format!("@group(0) @binding({binding}) var<uniform> settings: array<vec4<f32>, 1>;\n");
+        format!("@group(0) @binding({binding}) var<uniform> settings: array<vec4<f32>, 2>;\n");
     let mut shader = shader(name, &buffers, &(settings, compute), elements, wide);
     shader.uniforms = vec![0; binding];
     shader.uniforms.push(SETTINGS_BYTES);
@@ -41,21 +42,41 @@ pub(in crate::engine::wgpu) fn add(elements: usize, wide: bool) -> Shader {
     shader("add", &buffers, &(String::new(), compute), elements, wide)
 }
 
-/// What changes from step to step; `step` counts from 1. Four numbers.
+/// The squares of the norms of parts of `elements` numbers (binding 0) to one number each (binding
+/// 1). The numbers are followed by zeros up to a whole vector.
+pub(in crate::engine::wgpu) fn squared_norms(elements: usize) -> Shader {
+    let parts = elements.div_ceil(NORM_PART as usize);
+    let grid = grid(parts * WORKGROUP, WORKGROUP);
+    let source = format!(
+        "@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;\n\
+         @group(0) @binding(1) var<storage, read_write> out: array<f32>;\n\
+         const VECTORS: u32 = {}u;\nconst PART: u32 = {}u;\nconst PARTS: u32 = {parts}u;\n{}{}",
+        elements.div_ceil(4),
+        NORM_PART / 4,
+        grid.wgsl(),
+        include_str!("../../../../shaders/norm.wgsl")
+    );
+    let label = format!("norm of {elements} gradients");
+    Shader { label, source, workgroups: grid.workgroups, uniforms: Vec::new() }
+}
+
+/// What changes from step to step; `step` counts from 1. Eight numbers.
 pub(in crate::engine::wgpu) fn settings(
     optimizer: &Optimizer,
-    learning_rate: f64,
+    update: &Update,
     step: usize,
 ) -> Vec<f32> {
-    let rate = learning_rate as f32;
-    match optimizer {
+    let rate = update.learning_rate as f32;
+    let mut settings = match optimizer {
         Optimizer::AdamW(AdamW { beta_1, beta_2, weight_decay, .. }) => {
-            let keep = (1.0 - learning_rate * f64::from(*weight_decay)) as f32;
+            let keep = (1.0 - update.learning_rate * f64::from(*weight_decay)) as f32;
             let correction = |beta: &f32| 1.0 - beta.powi(step as i32);
             vec![rate, keep, correction(beta_1), correction(beta_2)]
         }
         Optimizer::Sgd(_) => vec![rate, f32::from(u8::from(step == 1)), 0.0, 0.0],
-    }
+    };
+    settings.extend([update.scale, 0.0, 0.0, 0.0]);
+    settings
 }
 
 /// A thread updates four neighbours: `get_p(i)` and `put_p(i, four)` and the like take four.
@@ -97,7 +118,7 @@ fn adamw_step(adamw: &AdamW) -> String {
     let AdamW { beta_1, beta_2, epsilon, .. } = *adamw;
     let (factor_1, factor_2) = (1.0 - beta_1, 1.0 - beta_2);
     format!(
-        "    let s = settings[0];\n    let g = get_g(i);\n    \
+        "    let s = settings[0];\n    let g = get_g(i) * settings[1].x;\n    \
          let m1 = get_m(i) * {beta_1:?}f + g * {factor_1:?}f;\n    \
          let v1 = get_v(i) * {beta_2:?}f + g * g * {factor_2:?}f;\n    \
          put_m(i, m1);\n    put_v(i, v1);\n    \
@@ -109,8 +130,10 @@ fn adamw_step(adamw: &AdamW) -> String {
 fn sgd_step(sgd: &Sgd) -> String {
     let penalty = sgd.weight_decay;
     let decay = if penalty == 0.0 { String::new() } else { format!("p0 * {penalty:?}f + ") };
-    let start =
-        format!("    let s = settings[0];\n    let p0 = get_p(i);\n    let d = {decay}get_g(i);\n");
+    let start = format!(
+        "    let s = settings[0];\n    let p0 = get_p(i);\n    \
+         let d = {decay}get_g(i) * settings[1].x;\n"
+    );
     let Some(momentum) = sgd.momentum else {
         return start + "    put_p(i, p0 - d * s.x);\n";
     };

@@ -1,0 +1,234 @@
+//! The end of a step, decided device by device. It knows no channel: orders come out, answers go
+//! in.
+//!
+//! ```text
+//!  actions --> lend sums --> gather, norm --> update --------------------------> new values
+//!  (a lane)    (to owners)   (when all sums   |  when the norm of all is known   of shared
+//!                             are there)      |                                  parameters
+//!                                             '- or at once, and where gradients
+//!                                                turn out to be clipped, again
+//! ```
+//!
+//! A device goes on when what it needs is there, whatever other devices still do. Without clipping
+//! that is all. Clipping makes the update wait for the gradients of all devices. Post-validation
+//! (Qi et al. 2023, section 4) takes that wait away: the norm is summed up as devices end, and who
+//! finds the sum so far within the limit updates, to be undone from a snapshot if the sum of all is
+//! above it.
+
+use super::worker::{Answer, Order, Parameters, SharedGradients};
+use crate::engine::{Clipping, SharedSums, Update};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::ParameterId;
+
+/// How far all devices have come with the end of a step.
+pub(super) struct Finish {
+    clipping: Option<Clipping>,
+    /// Actions of every lane, and the sums that its device lends and awaits.
+    lanes: Vec<(usize, SharedSums)>,
+    learning_rate: f64,
+    devices: Vec<Device>,
+    shared: SharedGradients,
+    norms: Vec<(ParameterId, f64)>,
+    /// The norm of all gradients, when it is known.
+    norm: Option<f64>,
+}
+
+/// One device's way through the end of a step.
+#[derive(Clone)]
+struct Device {
+    /// Actions that have not ended.
+    actions: usize,
+    done: Done,
+    /// Whether what was done last has been answered.
+    answered: bool,
+    /// New values that other devices use, of the last update.
+    values: Parameters,
+}
+
+/// What a device was told last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Done {
+    Actions,
+    Lend,
+    Gather,
+    /// An update that is undone if gradients are clipped.
+    Provisional,
+    Update,
+    Set,
+}
+
+impl Finish {
+    pub(super) fn new(lanes: Vec<(usize, SharedSums)>, clipping: Option<Clipping>) -> Self {
+        Self {
+            clipping,
+            lanes,
+            learning_rate: 0.0,
+            devices: Vec::new(),
+            shared: Vec::new(),
+            norms: Vec::new(),
+            norm: None,
+        }
+    }
+
+    /// Begins a step.
+    pub(super) fn begin(&mut self, learning_rate: f64) {
+        self.learning_rate = learning_rate;
+        let device = |&(actions, _): &(usize, SharedSums)| Device {
+            actions,
+            done: Done::Actions,
+            answered: true,
+            values: Vec::new(),
+        };
+        self.devices = self.lanes.iter().map(device).collect();
+        self.shared.clear();
+        self.norms.clear();
+        self.norm = None;
+    }
+
+    /// Counts an action of a device's lane as ended.
+    pub(super) fn ended(&mut self, device: usize) {
+        self.devices[device].actions -= 1;
+    }
+
+    /// Takes what came of an order.
+    ///
+    /// # Errors
+    ///
+    /// When the norm of all gradients turns out not to be finite.
+    pub(super) fn answered(&mut self, device: usize, answer: Answer) -> Result<()> {
+        self.devices[device].answered = true;
+        match answer {
+            Answer::Lent(sums) => self.shared.extend(sums),
+            Answer::Gathered { norms, .. } => {
+                self.norms.extend(norms);
+                if self.devices.iter().all(Device::has_gathered) && self.clipping.is_some() {
+                    self.norm = Some(norm(&mut self.norms)?);
+                }
+            }
+            Answer::Updated { parameters, .. } => self.devices[device].values = parameters,
+            Answer::Done => {}
+            Answer::Ran { .. } | Answer::Parameters(_) | Answer::State(_) => {
+                unreachable!("not of a step's end")
+            }
+        }
+        Ok(())
+    }
+
+    /// What `device` is to do now, if anything.
+    pub(super) fn next(&mut self, device: usize) -> Option<Order> {
+        let Device { actions, done, answered, .. } = self.devices[device];
+        if actions > 0 || !answered {
+            return None;
+        }
+        let (done, order) = match done {
+            Done::Actions if self.lanes[device].1.lent.is_empty() => self.gather(device)?,
+            Done::Actions => (Done::Lend, Order::Lend),
+            Done::Lend => self.gather(device)?,
+            Done::Gather => self.update()?,
+            Done::Provisional => self.validate()?,
+            Done::Update => self.set()?,
+            Done::Set => return None,
+        };
+        self.devices[device].done = done;
+        self.devices[device].answered = false;
+        Some(order)
+    }
+
+    /// Whether all is done.
+    pub(super) fn is_over(&self) -> bool {
+        let set = self.devices.iter().any(|device| !device.values.is_empty());
+        let last = |device: &Device| match device.done {
+            Done::Update => !set,
+            Done::Provisional => !set && self.scale() == Some(1.0),
+            done => done == Done::Set,
+        };
+        self.devices.iter().all(|device| device.answered && last(device))
+    }
+
+    /// The norm of all gradients, with clipping.
+    pub(super) fn gradient_norm(&self) -> Option<f64> {
+        self.norm
+    }
+
+    fn gather(&self, device: usize) -> Option<(Done, Order)> {
+        let mut awaited = self.lanes[device].1.awaited.iter();
+        let all = awaited.all(|sum| self.shared.iter().any(|(of, _)| of == sum));
+        let gather = || Order::Gather {
+            shared: if self.lanes[device].1.awaited.is_empty() {
+                Vec::new()
+            } else {
+                self.shared.clone()
+            },
+            norms: self.clipping.is_some(),
+        };
+        all.then(|| (Done::Gather, gather()))
+    }
+
+    /// An update when its scale is known, or before.
+    fn update(&self) -> Option<(Done, Order)> {
+        let learning_rate = self.learning_rate;
+        if let Some(scale) = self.scale() {
+            let update = Update { learning_rate, scale, provisional: false };
+            return Some((Done::Update, Order::Update(update)));
+        }
+        let clipping = self.clipping.filter(|clipping| clipping.post_validation)?;
+        let so_far = self.norms.iter().map(|(_, square)| square).sum::<f64>().sqrt();
+        let within = so_far <= clipping.max_norm;
+        let update = Update { learning_rate, scale: 1.0, provisional: true };
+        within.then_some((Done::Provisional, Order::Update(update)))
+    }
+
+    /// What follows a provisional update when the norm is known.
+    fn validate(&self) -> Option<(Done, Order)> {
+        let scale = self.scale()?;
+        if scale == 1.0 {
+            return self.set();
+        }
+        let update = Update { learning_rate: self.learning_rate, scale, provisional: false };
+        Some((Done::Update, Order::Redo(update)))
+    }
+
+    /// The new values of shared parameters, when every device's update stands.
+    fn set(&self) -> Option<(Done, Order)> {
+        let scale = self.scale()?;
+        let stands = |device: &Device| match device.done {
+            Done::Update => device.answered,
+            Done::Provisional => device.answered && scale == 1.0,
+            done => done == Done::Set,
+        };
+        let values: Parameters =
+            self.devices.iter().flat_map(|device| device.values.clone()).collect();
+        let due = !values.is_empty() && self.devices.iter().all(stands);
+        due.then_some((Done::Set, Order::Set(values)))
+    }
+
+    /// What gradients are multiplied by, when that is known.
+    fn scale(&self) -> Option<f32> {
+        match self.clipping {
+            None => Some(1.0),
+            Some(clipping) => self.norm.map(|norm| clipping.scale(norm)),
+        }
+    }
+}
+
+impl Device {
+    fn has_gathered(&self) -> bool {
+        match self.done {
+            Done::Actions | Done::Lend => false,
+            Done::Gather => self.answered,
+            Done::Provisional | Done::Update | Done::Set => true,
+        }
+    }
+}
+
+/// The norm of all gradients from the squares of each one's, summed in the order of the parameters:
+/// the same wherever they are.
+fn norm(squares: &mut [(ParameterId, f64)]) -> Result<f64> {
+    squares.sort_unstable_by_key(|(parameter, _)| *parameter);
+    let norm = squares.iter().map(|(_, square)| square).sum::<f64>().sqrt();
+    if norm.is_finite() {
+        return Ok(norm);
+    }
+    Err(Error::new(ErrorKind::NotFinite, format!("the norm of the gradients is {norm}"))
+        .hint("a smaller learning rate"))
+}
