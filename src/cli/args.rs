@@ -127,7 +127,8 @@ pub struct TrainArgs {
                 every device [default: measured for auto, else flops]"
     )]
     pub balance: Option<BalanceBy>,
-    /// Folder to save checkpoints in. Ctrl-C then ends the run after its step with one more
+    /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint
+    /// and exit code 130; a second Ctrl-C ends it at once
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
     /// Steps from one checkpoint to the next; the last step has one in any case

@@ -35,6 +35,10 @@ impl Progress {
     /// The first steps were done in an earlier run.
     pub fn after(mut self, steps: u64) -> Self {
         self.before = steps;
+        if let Some(bar) = &self.bar {
+            bar.set_position(steps);
+            bar.reset_eta();
+        }
         self
     }
 

@@ -80,7 +80,11 @@ fn trainer(devices: &str, schedule: Schedule, optimizer: Optimizer) -> Trainer<T
 
 fn train(trainer: &mut Trainer<Tied, Tokens>, until: u64) {
     while trainer.steps() < until {
-        trainer.step(batch(trainer.steps(), 6)).unwrap();
+        let report = trainer.step(batch(trainer.steps(), 6)).unwrap();
+        // What is restored takes the place of what was there.
+        for (memory, &measured) in trainer.prediction().memory.iter().zip(&report.peak_bytes) {
+            assert!(measured <= memory.fixed_bytes + memory.peak_stash_bytes, "{measured}");
+        }
     }
 }
 

@@ -152,8 +152,8 @@ fn make(folder: &Path) -> io::Result<()> {
 
 fn lock(folder: &Path) -> Result<Option<File>> {
     let path = folder.join(LOCK);
-    let options = File::options().create(true).append(true).open(&path);
-    let file = options.map_err(|error| unwritable(&path, &error))?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|error| unwritable(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
