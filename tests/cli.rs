@@ -71,7 +71,7 @@ fn file(name: &str, content: &[u8]) -> PathBuf {
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let rows: [(&[&str], &str); 21] = [
+    let rows: [(&[&str], &str); 23] = [
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
         (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
@@ -93,6 +93,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["train", "--steps", "0"], "invalid value '0' for '--steps"),
         (&["train", "--schedule", "zb"], "there is no schedule 'zb'"),
         (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
+        (&["train", "--clip-norm", "0"], "'0' is not a norm above 0"),
+        (&["train", "--post-validation"], "--clip-norm <R>"),
         (&["train", "--width", "10", "--heads", "4"], "cannot be divided among 4 heads"),
         (&["train", "--activations", "f64"], "activations are not stored as 'f64'"),
         (&["train", "--devices", "cpu", "--activations", "f16"], "cpu:0 stores no activations"),
@@ -260,6 +262,23 @@ fn neither_devices_nor_schedule_change_what_is_learned() {
     assert_eq!(learned(&["--devices", "cpux2", "--schedule", "gpipe"]), one);
     assert_eq!(learned(&["--devices", "cpu,cpu", "--schedule", "1f1b"]), one);
     assert_ne!(learned(&["--devices", "cpu", "--seed", "1"]), one);
+}
+
+#[test]
+fn clipping_reports_the_norms_and_changes_weights_only_above_them() {
+    let plain = json(&tiny(&["--devices", "cpu", "--json"]));
+    assert_eq!(plain["gradient_norms"], Value::Array(Vec::new()));
+    let clipped = |norm: &str, more: &[&str]| {
+        let arguments = ["--devices", "cpux2", "--json", "--clip-norm", norm];
+        json(&tiny(&[&arguments[..], more].concat()))
+    };
+    let loose = clipped("1000", &["--post-validation"]);
+    assert_eq!(loose["weights_hash"], plain["weights_hash"]);
+    assert!(numbers(&loose["gradient_norms"]).iter().all(|norm| (0.0..1000.0).contains(norm)));
+    let tight = clipped("0.01", &[]);
+    assert_eq!(numbers(&tight["gradient_norms"]).len(), 2);
+    assert_ne!(tight["weights_hash"], plain["weights_hash"]);
+    assert_eq!(clipped("0.01", &["--post-validation"])["weights_hash"], tight["weights_hash"]);
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn settings_that_make_no_sense_say_what_does() {
             .clip_norm(clip.0)
             .post_validation(clip.1)
             .build(&batch(0, ROWS));
-        built.err().expect("it is refused").to_string()
+        built.expect_err("it is refused").to_string()
     };
     assert!(error(Clip(None, true)).contains("clip_norm"));
     for norm in [0.0, -1.0, f64::NAN, f64::INFINITY] {

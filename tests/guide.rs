@@ -1,10 +1,17 @@
 //! Promise: every command in the guide prints what the guide shows below it.
 //!
-//! Commands stand in fenced `console` blocks, after `$ `. Three things are not compared word for
-//! word. A line `...` stands for any lines, or none. What a command writes with `> FILE` is
-//! compared with the file of that name. And the bits of trained weights depend on the processor,
-//! so of their hashes it is compared which are equal and which differ.
+//! Commands stand in fenced `console` blocks, after `$ `. Two things are not compared word for
+//! word. A line `...` stands for any lines, or none. And the bits of trained weights depend on the
+//! processor, so of their hashes it is compared which are equal and which differ.
+//!
+//! What a command writes with `> FILE` is compared with the file of that name, byte for byte. This
+//! writes these files, the pictures among them, anew:
+//!
+//! ```text
+//! ZEROBUBBLE_WRITE_FILES=1 cargo test --release --test guide
+//! ```
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +20,8 @@ const GUIDE: &str = "docs/guide.md";
 const PROGRAM: &str = "zerobubble ";
 const ANY_LINES: &str = "...";
 const HASH_DIGITS: usize = 32;
+/// Set to 1, files are written and not compared.
+const WRITE_FILES: &str = "ZEROBUBBLE_WRITE_FILES";
 
 /// A command of the guide and what the guide says of it.
 #[derive(Debug, Default, PartialEq)]
@@ -30,12 +39,14 @@ struct Example {
 fn every_command_prints_what_the_guide_shows() {
     let examples = examples(&read(GUIDE)).unwrap_or_else(|problem| panic!("{GUIDE}:{problem}"));
     assert!(!examples.is_empty(), "{GUIDE} has no commands");
+    let write = env::var_os(WRITE_FILES).is_some_and(|value| value == "1");
     let (mut hashes_shown, mut hashes_printed) = (Hashes::default(), Hashes::default());
     let mut problems = Vec::new();
     for example in &examples {
-        let printed = run(&example.arguments);
+        let (ended_well, printed) = run(&example.arguments);
         let same = match &example.file {
-            Some(file) => read(file) == printed,
+            Some(file) if write && ended_well => fs::write(root().join(file), &printed).is_ok(),
+            Some(file) => ended_well && read(file) == printed,
             None => {
                 let shown = hashes_shown.numbered(&example.shown.join("\n"));
                 let printed = hashes_printed.numbered(&printed);
@@ -50,6 +61,21 @@ fn every_command_prints_what_the_guide_shows() {
     assert!(problems.is_empty(), "{} problems\n{}", problems.len(), problems.join("\n"));
 }
 
+#[test]
+fn every_picture_is_one_that_a_command_writes() {
+    let guide = read(GUIDE);
+    let files: Vec<String> =
+        examples(&guide).unwrap().into_iter().filter_map(|example| example.file).collect();
+    let pictures = guide.lines().filter_map(|line| line.strip_prefix("![")?.split_once("]("));
+    let mut count = 0;
+    for (_, picture) in pictures {
+        let path = format!("docs/{}", picture.trim_end_matches(')'));
+        assert!(files.contains(&path), "no command of {GUIDE} writes {path}");
+        count += 1;
+    }
+    assert!(count > 0, "{GUIDE} has no pictures");
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -58,12 +84,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What a command prints: its output, or its error.
-fn run(arguments: &[String]) -> String {
+/// Whether a command ends well, and what it prints: its output, or its error.
+fn run(arguments: &[String]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));
     let output = command.current_dir(root()).args(arguments).output().unwrap();
-    let printed = if output.status.success() { output.stdout } else { output.stderr };
-    String::from_utf8(printed).unwrap()
+    let ended_well = output.status.success();
+    let printed = if ended_well { output.stdout } else { output.stderr };
+    (ended_well, String::from_utf8(printed).unwrap())
 }
 
 /// The commands of a guide; or a line of it, and why what it has there would not be checked.

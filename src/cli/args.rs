@@ -150,8 +150,8 @@ pub struct TrainArgs {
     )]
     pub checkpoint_keep: usize,
     /// Continue from the newest checkpoint that is whole; where there is none, start from the
-    /// beginning. The model, the text, --seed, --microbatches and --microbatch-size have to be as
-    /// they were. --devices, --schedule, --steps and --learning-rate may be others
+    /// beginning. The model, the text, --seed, --microbatches, --microbatch-size and --clip-norm
+    /// have to be as they were. --devices, --schedule, --steps and --learning-rate may be others
     #[arg(long, requires = "checkpoint")]
     pub resume: bool,
     /// How activations are stored: f16 halves their memory, on GPUs that have it

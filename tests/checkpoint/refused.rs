@@ -148,7 +148,7 @@ fn a_checkpoint_of_another_model_or_setting_is_refused_with_the_first_difference
         (Made { microbatches: 3, ..MADE }, "saved with microbatches 2, the trainer has 3"),
         (Made { rows: 2, ..MADE }, "saved with microbatch [[1, 4], [1, 4]]"),
         (Made { sgd: true, ..MADE }, "the trainer has Sgd"),
-        (Made { clip_norm: Some(0.1), ..MADE }, "saved with clip_norm None"),
+        (Made { clip_norm: Some(0.1), ..MADE }, "saved with clip_norm none, the trainer has 0.1"),
     ];
     for (made, expected) in rows {
         let mut trainer = made.trainer();

@@ -22,6 +22,16 @@ fn a_schedule_parses_from_its_name_only() {
 }
 
 #[test]
+fn every_schedule_has_a_row_in_the_readme() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let families = FAMILIES.iter().map(|family| format!("| `{family}` | {} |", family.about));
+    for row in families.chain(Schedule::names().map(|name| format!("| `{name}` | "))) {
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
+}
+
+#[test]
 fn a_plan_is_a_schedule_that_prints_as_the_name_in_it() {
     let plan = generate(&GPIPE, 2, None, 3).unwrap();
     let schedule = Schedule::from(plan.clone());

@@ -178,7 +178,7 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
 fn slowness(seed: u64, devices: u32, device: DeviceId, since: Duration) -> u32 {
     let span = (since.as_nanos() / SPAN.as_nanos()) as u64;
     let victim = draw(seed, u64::MAX) % u64::from(devices);
-    let is_slow = u64::from(device.0) == victim && draw(seed, span) % 4 == 0;
+    let is_slow = u64::from(device.0) == victim && draw(seed, span).is_multiple_of(4);
     if is_slow { SLOWER } else { 1 }
 }
 

@@ -94,7 +94,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             microbatches: self.plan.plan().microbatches,
             microbatch: self.example.clone(),
             optimizer: format!("{:?}", self.optimizer),
-            clip_norm: format!("{:?}", self.clip_norm),
+            clip_norm: self.clip_norm.map_or("none".into(), |norm| norm.to_string()),
         }
     }
 
