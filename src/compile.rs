@@ -3,6 +3,7 @@
 //!
 //! A program is plain data and knows no device; engines play it.
 
+mod again;
 mod liveness;
 mod report;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 use crate::graph::{NodeId, Op, ParameterId};
 use crate::plan::{StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
+use again::recomputed;
 use liveness::Liveness;
 
 /// What an engine does for one stage.
@@ -34,6 +36,8 @@ pub struct Program {
     pub gradients_out: Vec<NodeId>,
     /// Commands of F.
     pub forward: Vec<Command>,
+    /// What B computes again before anything else, as F did, because F did not keep it; ascending.
+    pub recomputed: Vec<NodeId>,
     /// Commands of B.
     pub backward_input: Vec<Command>,
     /// Commands of W.
@@ -104,8 +108,24 @@ impl Program {
     }
 }
 
-/// Compiles the stage that is made of `blocks`.
+/// Compiles the stage that is made of `blocks`, whose F keeps what B and W read.
 pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
+    assemble(split, blocks, |_, _| Vec::new())
+}
+
+/// Compiles the stage that is made of `blocks`, whose F keeps only what the stage was sent, and
+/// whose B first computes again what it and W need of F (Chen et al. 2016, "Training Deep Nets with
+/// Sublinear Memory Cost").
+pub fn compile_recomputing(split: &Split, blocks: Range<usize>) -> Program {
+    assemble(split, blocks, recomputed)
+}
+
+/// `again` says which nodes of F are computed in B too, given the tasks of F, B and W.
+fn assemble(
+    split: &Split,
+    blocks: Range<usize>,
+    again: fn(&Split, &[Vec<Task>; 3]) -> Vec<NodeId>,
+) -> Program {
     let parts = &split.blocks[blocks.clone()];
     assert!(!parts.is_empty(), "a stage has at least one block");
     let merged = |list: fn(&crate::split::Block) -> &Vec<NodeId>| {
@@ -133,6 +153,7 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
         gradients_in: after.map_or(Vec::new(), |block| block.gradients_out.clone()),
         gradients_out: parts[0].gradients_out.clone(),
         forward: Vec::new(),
+        recomputed: Vec::new(),
         backward_input: Vec::new(),
         backward_weight: Vec::new(),
         loss: split.joint.graph.loss.filter(|loss| works[0].contains(loss)),
@@ -142,11 +163,11 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     program.folded = folded(split, &program.constants);
     program.parameters.sort_unstable();
     program.parameters.dedup();
-    let mut tasks = works.map(|nodes| {
-        let compute = |node| Task::Compute { node, in_place: None };
-        nodes.into_iter().map(compute).collect::<Vec<_>>()
-    });
+    let compute = |&node: &NodeId| Task::Compute { node, in_place: None };
+    let mut tasks = works.map(|nodes| nodes.iter().map(compute).collect::<Vec<_>>());
     add_accumulation(split, &contributions, &mut tasks[2]);
+    program.recomputed = again(split, &tasks);
+    tasks[1].splice(..0, program.recomputed.iter().map(compute));
     let liveness = Liveness::new(split, &program, &tasks);
     let [forward, backward_input, backward_weight] = tasks;
     program.forward = liveness.commands(0, forward);

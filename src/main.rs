@@ -11,6 +11,7 @@ mod cli {
     pub mod evaluate;
     pub mod interrupt;
     pub mod plan;
+    pub mod report;
     pub mod train;
     pub mod train_report;
 }

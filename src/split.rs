@@ -117,6 +117,11 @@ impl Split {
         self.places[id.index()].map(|(block, _)| block)
     }
 
+    /// What computing a node counts in [`Block::flops`].
+    pub fn flops(&self, id: NodeId) -> f64 {
+        cost(&self.joint.graph, id)
+    }
+
     /// Bytes that cross between block k - 1 and block k, both ways, at entry k - 1.
     pub fn crossing_bytes(&self) -> Vec<u64> {
         let bytes =

@@ -227,6 +227,18 @@ peak stash   2 2 (microbatches of each device)
 }
 
 #[test]
+fn a_searched_plan_stashes_no_more_than_the_limit_and_names_the_best_family() {
+    for limit in ["4", "5"] {
+        let arguments = ["plan", "--schedule", "auto", "--stages", "8", "--cost", "8,8,8"];
+        let more = ["--microbatches", "8", "--memory-limit", limit, "--json"];
+        let plan = json(&run(&[&arguments[..], &more].concat()));
+        let limit: f64 = limit.parse().unwrap();
+        assert!(numbers(&plan["peak_stash"]).iter().all(|peak| *peak <= limit), "{plan}");
+        assert!(plan["best_family"]["makespan"].as_f64() >= plan["makespan"].as_f64());
+    }
+}
+
+#[test]
 fn training_reports_as_json_and_tells_its_progress_on_stderr() {
     let output = tiny(&["--devices", "cpux2", "--json"]);
     let report = json(&output);

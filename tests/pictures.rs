@@ -84,8 +84,33 @@ fn bars_of_a_lane_do_not_overlap_and_stay_in_the_picture() {
             for (title, top, left, right) in bars {
                 assert!(left >= 0.0 && right <= sizes[2] && top < sizes[3], "{family}: {title}");
             }
-            let shown = number(document.root_element(), "width");
-            assert!(shown <= 960.0, "{family} wants {shown} pixels");
+        }
+    }
+}
+
+#[test]
+fn every_bar_names_its_work_and_its_microbatch() {
+    for family in FAMILIES {
+        for (p, m) in [(4, 12), (2, 100), (8, 40)] {
+            let (drawn, timeline) = picture(family.name, p, m);
+            let document = Document::parse(&drawn).unwrap();
+            let root = document.root_element();
+            let view = root.attribute("viewBox").unwrap();
+            assert!(view.ends_with(&format!(
+                "{} {}",
+                number(root, "width"),
+                number(root, "height")
+            )));
+            let style = document.descendants().find(|node| node.has_tag_name("style")).unwrap();
+            for size in style.text().unwrap().split("font-size:").skip(1) {
+                let size: f64 = size.split("px").next().unwrap().parse().unwrap();
+                assert!(size >= 8.0, "{family}: letters of {size} pixels");
+            }
+            let bars = document.descendants().filter(|node| child(*node, "title").is_some());
+            let texts = bars.skip(1).flat_map(|bar| bar.children());
+            let texts = texts.filter(|text| text.has_tag_name("text"));
+            let actions = timeline.lanes.iter().flatten().count();
+            assert_eq!(texts.count(), 2 * actions, "{family} of {p} devices, {m} microbatches");
         }
     }
 }

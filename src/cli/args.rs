@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{Schedule, ZB_H1};
-use zerobubble::train::Precision;
+use zerobubble::train::{Precision, Recompute};
 
 /// A parsed command line.
 pub struct Cli {
@@ -157,6 +157,16 @@ pub struct TrainArgs {
     /// How activations are stored: f16 halves their memory, on GPUs that have it
     #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
     pub activations: Precision,
+    /// What computes F again before B instead of keeping its values: no stage, every stage, or
+    /// those whose device would be above --memory-limit-per-device
+    #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
+    pub recompute: Recompute,
+    /// Write a page about the run, which any browser opens: curves, timetables, memory
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.

@@ -44,7 +44,7 @@ struct Options {
 
 /// A run whose steps had all been done before.
 #[derive(Serialize)]
-pub struct Finished {
+pub struct Done {
     pub steps_before: u64,
     pub losses: Vec<f64>,
     pub step_seconds: Vec<f64>,
@@ -143,7 +143,7 @@ fn unused(checkpoints: &Checkpoints) -> Result<()> {
     }
 }
 
-impl Finished {
+impl Done {
     /// Of a trainer that was resumed at its end.
     pub fn of(trainer: &mut Trainer<Gpt, Batch>) -> Result<Self> {
         Ok(Self {
@@ -199,7 +199,7 @@ fn tell(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-impl fmt::Display for Finished {
+impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "all steps were done before: {} (more with --steps)", self.steps_before)?;
         writeln!(f, "weights hash   {}", self.weights_hash)

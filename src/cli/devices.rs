@@ -61,6 +61,14 @@ pub fn run() -> Result<Devices> {
     Ok(Devices { devices: (0..cores.get()).map(device).chain(gpus).collect() })
 }
 
+/// Every GPU in a line, in the order that `gpu:N` counts.
+pub fn gpu_lines() -> Vec<String> {
+    let line = |gpu: GpuInfo| {
+        format!("{} ({}, {}, {})", gpu.name, gpu.kind, gpu.backend, gpu.driver.trim())
+    };
+    gpus().into_iter().map(line).collect()
+}
+
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = ["id", "name", "backend", "driver", "kind", "memory", "tensor at most", "f16"];
@@ -85,13 +93,13 @@ impl fmt::Display for Devices {
 }
 
 /// The processor's name, where the system tells, or else its architecture.
-fn processor() -> String {
+pub fn processor() -> String {
     let named = system_value("/proc/cpuinfo", "model name");
     named.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
 }
 
 /// The machine's memory in bytes, where the system tells.
-fn memory() -> Option<u64> {
+pub fn memory() -> Option<u64> {
     let total = system_value("/proc/meminfo", "MemTotal")?;
     let kibibytes: u64 = total.strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)

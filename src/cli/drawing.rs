@@ -1,21 +1,77 @@
 //! How wide a timetable is drawn, and how shares and amounts are written.
 
+use console::Term;
+use zerobubble::plan::Work;
 use zerobubble::trace::{Label, Timeline};
 
-/// Characters of time that, with device names and shares, fit a common terminal.
-pub const WIDTH_LIMIT: usize = 96;
+/// Characters of time where nobody says how wide a line may be: with device names and shares they
+/// fit a common terminal.
+const WIDTH: usize = 96;
+/// Fewer characters of time say nothing.
+const LEAST_WIDTH: usize = 24;
+/// Characters of a line beside its time, where device numbers have one digit.
+const BESIDE: usize = "device 0 || 100.0% busy".len();
 
-/// The characters of time for `timeline`: a whole number for its shortest action, if that fits, so
-/// that actions of one length are drawn alike.
+/// The characters of time that a line has room for: those of the terminal that stdout is, if it is
+/// one.
+pub fn room(timeline: &Timeline) -> usize {
+    let digits = timeline.lanes.len().saturating_sub(1).to_string().len();
+    match Term::stdout().size_checked() {
+        Some((_, columns)) => {
+            usize::from(columns).saturating_sub(BESIDE + digits - 1).max(LEAST_WIDTH)
+        }
+        None => WIDTH,
+    }
+}
+
+/// The characters of time for `timeline`: a whole number for its shortest action, if there is room
+/// for that, so that actions of one length are drawn alike.
 pub fn width(timeline: &Timeline) -> usize {
+    width_within(timeline, room(timeline))
+}
+
+fn width_within(timeline: &Timeline, room: usize) -> usize {
     let spans = || timeline.lanes.iter().flatten();
     let end = spans().map(|span| span.end).fold(0.0, f64::max);
-    let actions = spans().filter(|span| matches!(span.label, Label::Action(_)));
-    let times = actions.map(|span| span.end - span.start).filter(|time| *time > 0.0);
+    let actions = || {
+        spans().filter_map(|span| match span.label {
+            Label::Action(action) => Some((action, span.end - span.start)),
+            Label::Transfer | Label::Update => None,
+        })
+    };
+    let times = actions().map(|(_, time)| time).filter(|time| *time > 0.0);
     let shortest = times.fold(f64::INFINITY, f64::min);
-    let widths = (1..=4).rev().map(|columns| (end / shortest * f64::from(columns)).round());
-    let fits = |width: &usize| (1..=WIDTH_LIMIT).contains(width);
-    widths.map(|width| width as usize).find(fits).unwrap_or(WIDTH_LIMIT)
+    let widths =
+        (1..=characters(timeline)).rev().map(|columns| (end / shortest * columns as f64).round());
+    let fits = |width: &usize| (1..=room).contains(width);
+    widths.map(|width| width as usize).find(fits).unwrap_or(room)
+}
+
+/// The most characters that an action can use: its name, and one between it and the next.
+fn characters(timeline: &Timeline) -> usize {
+    let mut most = 4;
+    for lane in &timeline.lanes {
+        let actions = || {
+            lane.iter().filter_map(|span| match span.label {
+                // A fused backward is as long as two actions.
+                Label::Action(action) if action.work != Work::BW => Some(action),
+                _ => None,
+            })
+        };
+        let several =
+            actions().any(|action| Some(action.stage) != actions().next().map(|a| a.stage));
+        for action in actions() {
+            let stage = if several { 0 } else { action.stage.to_string().len() };
+            most = most.max(action.to_string().len() - stage + 1);
+        }
+    }
+    most
+}
+
+/// `1 device`, `2 devices`; `1 microbatch`, `2 microbatches`.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if what.ends_with("ch") { "es" } else { "s" };
+    format!("{count} {what}{}", if count == 1 { "" } else { plural })
 }
 
 /// A number with at most three decimals.
@@ -45,13 +101,13 @@ mod tests {
 
     use super::*;
 
-    /// One device with actions of these times.
-    fn timeline(times: &[f64]) -> Timeline {
+    /// One device with an action that is called `name` for each of these times.
+    fn timeline(name: &str, times: &[f64]) -> Timeline {
         let mut end = 0.0;
         let span = |time: &f64| {
             let start = end;
             end += time;
-            Span { label: Label::Action("0F0".parse().unwrap()), start, end }
+            Span { label: Label::Action(name.parse().unwrap()), start, end }
         };
         Timeline { lanes: vec![times.iter().map(span).collect()], transfers: Vec::new() }
     }
@@ -62,13 +118,27 @@ mod tests {
             (&[1.0; 24][..], 96),
             (&[1.0; 25], 75),
             (&[0.5, 1.0], 12),
-            (&[1.0; 97], WIDTH_LIMIT),
-            (&[0.0], WIDTH_LIMIT),
-            (&[], WIDTH_LIMIT),
+            (&[1.0; 97], 96),
+            (&[0.0], 96),
+            (&[], 96),
         ];
         for (times, expected) in rows {
-            assert_eq!(width(&timeline(times)), expected, "{times:?}");
+            assert_eq!(width_within(&timeline("0F0", times), 96), expected, "{times:?}");
         }
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_long_names() {
+        let mut timeline = timeline("10F10", &[1.0; 20]);
+        timeline.lanes[0][0].label = Label::Action("0F10".parse().unwrap());
+        let widths = [59, 60, 119, 120, 500].map(|room| width_within(&timeline, room));
+        assert_eq!(widths, [40, 60, 100, 120, 120]);
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        let written = [counted(1, "device"), counted(0, "device"), counted(2, "microbatch")];
+        assert_eq!(written, ["1 device", "0 devices", "2 microbatches"]);
     }
 
     #[test]

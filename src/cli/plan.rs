@@ -16,7 +16,7 @@ use zerobubble::plan::{
 use zerobubble::trace::{Beside, draw, svg};
 
 use super::args::{Format, PlanArgs};
-use super::drawing::{bytes, percent, short, width};
+use super::drawing::{bytes, counted, percent, short, width};
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
@@ -41,12 +41,21 @@ pub struct Timetable {
     #[serde(skip_serializing_if = "Option::is_none")]
     communication: Option<Moves>,
     /// The best family, where the plan was searched for.
-    #[serde(skip)]
-    note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best_family: Option<Compared>,
     #[serde(skip)]
     plan: CheckedPlan,
     #[serde(skip)]
     simulation: Simulation,
+}
+
+/// A family that a searched plan is compared with.
+#[derive(Serialize)]
+struct Compared {
+    name: String,
+    makespan: f64,
+    /// How much longer it takes, as a fraction.
+    gain: f64,
 }
 
 /// Bytes that a step moves between devices.
@@ -70,13 +79,12 @@ struct LinkMoves {
 /// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
 /// paper.
 pub fn run(args: &PlanArgs) -> Result<Timetable> {
-    let Proved { plan, costs, simulation, note } = proved(args)?;
+    let Proved { plan, costs, simulation, peak_stash, best_family } = proved(args)?;
     if !simulation.bubble.makespan.is_finite() {
         return Err(Error::config("the times add up to more than a number can hold")
             .hint("a larger unit for --cost and --transfer"));
     }
     progress(&plan, &simulation.channels)?;
-    let peak_stash: Vec<f64> = simulation.memory.iter().map(|device| device.peak_stash).collect();
     let parameters = args.parameter_bytes.unwrap_or(0);
     let moves = args.activation_bytes.map(|_| communication(plan.plan(), &costs, parameters, 0));
     Ok(Timetable {
@@ -87,7 +95,7 @@ pub fn run(args: &PlanArgs) -> Result<Timetable> {
         span_bubble: simulation.bubble.span,
         peak_stash,
         communication: moves.as_ref().map(Moves::of),
-        note,
+        best_family,
         plan,
         simulation,
     })
@@ -98,7 +106,9 @@ struct Proved {
     plan: CheckedPlan,
     costs: Costs,
     simulation: Simulation,
-    note: Option<String>,
+    /// In microbatches of each device's share.
+    peak_stash: Vec<f64>,
+    best_family: Option<Compared>,
 }
 
 fn proved(args: &PlanArgs) -> Result<Proved> {
@@ -118,7 +128,8 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
     if let Some(limit) = args.memory_limit {
         check_stash(&simulation.memory, limit)?;
     }
-    Ok(Proved { plan, costs, simulation, note: None })
+    let peak_stash = stashes(&simulation.memory);
+    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
 }
 
 /// The plan in a file.
@@ -167,7 +178,8 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     if let Some(limit) = args.memory_limit {
         check_stash(&simulation.memory, limit)?;
     }
-    Ok(Proved { plan, costs, simulation, note: None })
+    let peak_stash = stashes(&simulation.memory);
+    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
 }
 
 /// The plan of `auto` for a model of equal blocks, as many as every device can have
@@ -198,13 +210,17 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
     let price =
         |placement: &Placement, cuts: &[Range<usize>]| sum_of_blocks(&input, placement, cuts);
     let found = search(&input, &price)?;
-    let note = found.gain().zip(found.best_family.clone()).map(|(gain, family)| {
-        let BestFamily { name, makespan } = family;
-        format!("{} by {name}, which takes {} longer", short(makespan), percent(gain))
+    let best_family = found.gain().zip(found.best_family.clone());
+    let best_family = best_family.map(|(gain, BestFamily { name, makespan })| Compared {
+        name: name.to_string(),
+        makespan,
+        gain,
     });
     let mut costs = found.costs;
     costs.boundaries.fill(boundary(args));
-    Ok(Proved { plan: found.plan, costs, simulation: found.simulation, note })
+    let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
+    let (peak_stash, simulation) = (shares.collect(), found.simulation);
+    Ok(Proved { plan: found.plan, costs, simulation, peak_stash, best_family })
 }
 
 /// A part of a device's whole share.
@@ -216,6 +232,10 @@ fn share(times: [f64; 3], parts: f64) -> StageCost {
 fn boundary(args: &PlanArgs) -> BoundaryCost {
     let bytes = args.activation_bytes.unwrap_or(0);
     BoundaryCost { transfer: args.transfer, activation_bytes: bytes, gradient_bytes: bytes }
+}
+
+fn stashes(memory: &[DeviceMemory]) -> Vec<f64> {
+    memory.iter().map(|device| device.peak_stash).collect()
 }
 
 fn check_stash(memory: &[DeviceMemory], limit: f64) -> Result<()> {
@@ -289,7 +309,9 @@ impl fmt::Display for Timetable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { schedule, lanes, microbatches, .. } = self.plan.plan();
         let timeline = &self.simulation.timeline;
-        writeln!(f, "{schedule}, {} devices, {microbatches} microbatches\n", lanes.len())?;
+        let devices = counted(lanes.len(), "device");
+        let microbatches = counted(*microbatches as usize, "microbatch");
+        writeln!(f, "{schedule}, {devices}, {microbatches}\n")?;
         writeln!(f, "{}", draw(timeline, width(timeline)))?;
         writeln!(
             f,
@@ -297,8 +319,9 @@ impl fmt::Display for Timetable {
             short(self.makespan),
             short(self.lower_bound)
         )?;
-        if let Some(note) = &self.note {
-            writeln!(f, "best family  {note}")?;
+        if let Some(Compared { name, makespan, gain }) = &self.best_family {
+            let (makespan, longer) = (short(*makespan), percent(*gain));
+            writeln!(f, "best family  {makespan} by {name}, which takes {longer} longer")?;
         }
         writeln!(f, "step bubble  {}", percent(self.step_bubble))?;
         writeln!(f, "span bubble  {}", percent(self.span_bubble))?;

@@ -11,11 +11,12 @@ use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, Searched, Trainer};
 
 use super::args::{BalanceBy, TrainArgs};
-use super::checkpoint::{Finished, Saving};
-use super::drawing::percent;
+use super::checkpoint::{Done, Saving};
+use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
 use super::interrupt::Interrupt;
 use super::plan::{Moves, read};
+use super::report::{self, Finished};
 use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
 
 /// Held-out windows that a loss is the mean of.
@@ -23,8 +24,10 @@ const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
 pub struct Job {
-    model: String,
-    text: String,
+    /// The model in one line: its name, and after a colon its sizes.
+    pub model: String,
+    /// The text in one line.
+    pub text: String,
     plan: String,
     devices: Vec<String>,
     stages: String,
@@ -36,11 +39,12 @@ pub struct Job {
 pub enum Outcome {
     Trained(Box<TrainReport>),
     /// There was nothing left to do.
-    Finished(Finished),
+    Done(Done),
 }
 
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
 pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Outcome> {
+    report::check(args)?;
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
@@ -55,27 +59,18 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
     saving.resume(&mut trainer, &mut sampler)?;
     let steps_before = trainer.steps();
     if steps_before >= u64::from(args.steps) {
-        return Ok(Outcome::Finished(Finished::of(&mut trainer)?));
+        return Ok(Outcome::Done(Done::of(&mut trainer)?));
     }
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
+    let recomputed = trainer.stages().recomputed().iter().map(|stage| stage.0).collect();
     let plan = trainer.plan().plan();
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    start(&Job {
-        model: model_line(args, parameters),
-        text: text_line(&corpus),
-        plan: format!(
-            "{schedule} with {microbatches} microbatches of {}, {} steps{}",
-            args.microbatch_size,
-            args.steps,
-            trainer.searched().map(compared).unwrap_or_default()
-        ),
-        devices: devices.clone(),
-        stages: stages.clone(),
-    })?;
+    let job = job(args, &corpus, &trainer);
+    start(&job)?;
 
     let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
@@ -86,10 +81,11 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
     let measured = steps.median();
-    Ok(Outcome::Trained(Box::new(TrainReport {
+    let mut report = TrainReport {
         devices,
         schedule,
         stages: stages.lines().map(str::to_owned).collect(),
+        recomputed,
         parameters,
         steps_before,
         tokens_per_second: steps.per_second(tokens),
@@ -101,10 +97,33 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
         held_out: HeldOut { before, after },
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
-        losses: steps.losses,
-        gradient_norms: steps.gradient_norms,
-        step_seconds: steps.seconds,
-    })))
+        losses: steps.losses.clone(),
+        gradient_norms: steps.gradient_norms.clone(),
+        step_seconds: steps.seconds.clone(),
+        written: Vec::new(),
+    };
+    let (trainer, steps) = (&trainer, &steps);
+    let finished = Finished { args, job: &job, trainer, steps, report: &report };
+    report.written = report::write(&finished)?;
+    Ok(Outcome::Trained(Box::new(report)))
+}
+
+fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>) -> Job {
+    let plan = trainer.plan().plan();
+    Job {
+        model: model_line(args, trainer.parameters()),
+        text: text_line(corpus),
+        plan: format!(
+            "{} with {} of {}, {}{}",
+            plan.schedule,
+            counted(plan.microbatches as usize, "microbatch"),
+            args.microbatch_size,
+            counted(args.steps as usize, "step"),
+            trainer.searched().map(compared).unwrap_or_default()
+        ),
+        devices: trainer.devices(),
+        stages: trainer.stages().to_string(),
+    }
 }
 
 fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
@@ -126,6 +145,7 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
         .activations(args.activations)
+        .recompute(args.recompute)
         .build(example)
 }
 
@@ -176,7 +196,7 @@ fn balance(by: BalanceBy) -> Balance {
 }
 
 /// What a search won.
-fn compared(searched: &Searched) -> String {
+pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
         (Some(family), Some(gain)) => {
             format!("; the best family, {}, would take {} longer", family.name, percent(gain))
@@ -206,7 +226,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Trained(report) => report.fmt(f),
-            Outcome::Finished(finished) => finished.fmt(f),
+            Outcome::Done(done) => done.fmt(f),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use serde::Serialize;
-use zerobubble::plan::Simulation;
-use zerobubble::trace::{bubble, draw};
+use zerobubble::plan::{DeviceId, Simulation};
+use zerobubble::trace::{RecordedStep, bubble, draw};
 use zerobubble::train::StepReport;
 
-use super::drawing::{WIDTH_LIMIT, bytes, percent};
+use super::drawing::{bytes, percent, room};
 use super::plan::Moves;
 
 /// The median of this many steps, the last ones, stands for all of them.
@@ -23,6 +23,8 @@ pub struct TrainReport {
     pub schedule: String,
     /// One line for each stage.
     pub stages: Vec<String>,
+    /// The stages whose B computes F again.
+    pub recomputed: Vec<u32>,
     /// How many numbers were trained.
     pub parameters: u64,
     /// Steps that were done before this run, in the one that it continues.
@@ -53,6 +55,9 @@ pub struct TrainReport {
     /// Text by the trained model.
     #[serde(skip)]
     pub sample: String,
+    /// A line about every file that was written.
+    #[serde(skip)]
+    pub written: Vec<String>,
 }
 
 /// Both bubbles, measured and predicted, as fractions.
@@ -131,9 +136,51 @@ impl Steps {
     ///
     /// Panics when there was no step.
     pub fn median(&self) -> &StepReport {
-        let mut by_time: Vec<&StepReport> = self.recent.iter().collect();
-        by_time.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        &self.recent[self.median_position()]
+    }
+
+    fn median_position(&self) -> usize {
+        let mut by_time: Vec<usize> = (0..self.recent.len()).collect();
+        by_time.sort_by(|&a, &b| self.recent[a].seconds.total_cmp(&self.recent[b].seconds));
         by_time[by_time.len() / 2]
+    }
+
+    /// The number of the step that [`median`](Self::median) is, counted from 1.
+    pub fn figures_of(&self) -> u64 {
+        (self.seconds.len() - self.recent.len() + self.median_position()) as u64 + 1
+    }
+
+    /// How many steps the median is of.
+    pub fn recent(&self) -> usize {
+        self.recent.len()
+    }
+
+    /// The most that a device ever held, in bytes.
+    pub fn peak_bytes(&self, device: DeviceId) -> u64 {
+        self.peak_bytes[device.index()]
+    }
+
+    /// The last `count` steps and the one that [`median`](Self::median) is, ascending. A step
+    /// starts when the one before ends: what is done between them counts in no step.
+    pub fn recorded(&self, count: usize) -> Vec<RecordedStep<'_>> {
+        let first = self.seconds.len() - self.recent.len();
+        let mut start: f64 = self.seconds[..first].iter().sum();
+        let kept = self.recent.len().saturating_sub(count);
+        let median = self.median_position();
+        let mut steps = Vec::new();
+        for (position, report) in self.recent.iter().enumerate() {
+            if position >= kept || position == median {
+                steps.push(RecordedStep {
+                    number: (first + position) as u64 + 1,
+                    start,
+                    seconds: report.seconds,
+                    loss: report.loss,
+                    timeline: &report.timeline,
+                });
+            }
+            start += report.seconds;
+        }
+        steps
     }
 
     /// The speed of the whole run in tokens, at so many per step.
@@ -175,8 +222,8 @@ pub fn transfers(step: &StepReport) -> Vec<Transfers> {
 /// The planned and the measured step, drawn equally wide.
 pub fn timetables(prediction: &Simulation, step: &StepReport) -> Timetables {
     Timetables {
-        planned: draw(&prediction.timeline, WIDTH_LIMIT),
-        measured: draw(&step.timeline, WIDTH_LIMIT),
+        planned: draw(&prediction.timeline, room(&step.timeline)),
+        measured: draw(&step.timeline, room(&step.timeline)),
     }
 }
 
@@ -206,6 +253,7 @@ impl fmt::Display for TrainReport {
         writeln!(f, "{table}")?;
         writeln!(f, "moved          {}\n", self.communication)?;
         writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;
-        writeln!(f, "weights hash   {}", self.weights_hash)
+        writeln!(f, "weights hash   {}", self.weights_hash)?;
+        self.written.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }

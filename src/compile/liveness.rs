@@ -1,7 +1,8 @@
 //! When every value is needed for the last time, and what memory that makes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::again::reads;
 use super::{Command, Program, Task};
 use crate::graph::{Binary, Graph, NodeId, Op, Storage, Unary, storages};
 use crate::plan::StageBytes;
@@ -13,6 +14,10 @@ pub(super) struct Liveness<'a> {
     storages: Vec<Storage>,
     /// Work (0 F, 1 B, 2 W) and position of the last command that reads a value.
     last_read: HashMap<NodeId, (usize, usize)>,
+    /// The same of F alone.
+    last_read_in_f: HashMap<NodeId, (usize, usize)>,
+    /// What F computes for itself, because B computes it again.
+    recomputed: HashSet<NodeId>,
     /// Storages that another device may still read.
     shared: Vec<NodeId>,
 }
@@ -25,7 +30,14 @@ impl<'a> Liveness<'a> {
         let storages = storages(graph, |id| split.copied[id.index()] || received.contains(&id));
         let sent = program.activations_out.iter().chain(&program.gradients_out);
         let shared = received.iter().chain(sent).map(|id| storages[id.index()].owner).collect();
-        let mut liveness = Self { split, storages, last_read: HashMap::new(), shared };
+        let mut liveness = Self {
+            split,
+            storages,
+            last_read: HashMap::new(),
+            last_read_in_f: HashMap::new(),
+            recomputed: program.recomputed.iter().copied().collect(),
+            shared,
+        };
         for (work, tasks) in tasks.iter().enumerate() {
             for (at, task) in tasks.iter().enumerate() {
                 for id in liveness.reads(task) {
@@ -37,20 +49,23 @@ impl<'a> Liveness<'a> {
                 let read = liveness.last_read.entry(id).or_insert((work, 0));
                 *read = (*read).max((work, tasks.len()));
             }
+            if work == 0 {
+                liveness.last_read_in_f = liveness.last_read.clone();
+            }
         }
         liveness
     }
 
     /// Values of the microbatch that a task reads.
     fn reads(&self, task: &Task) -> Vec<NodeId> {
-        let graph = &self.split.joint.graph;
-        let inputs = match *task {
-            Task::Compute { node, .. } | Task::Accumulate { node, .. } => {
-                graph[node].inputs.clone()
-            }
-            Task::Add { node, .. } => vec![node],
-        };
-        inputs.into_iter().filter(|&id| self.is_local(id)).collect()
+        reads(self.graph(), task).into_iter().filter(|&id| self.is_local(id)).collect()
+    }
+
+    /// The last command that reads the value that a work finds under this name, or computes.
+    fn last_read(&self, id: NodeId, work: usize) -> Option<(usize, usize)> {
+        let ends_with_f = work == 0 && self.recomputed.contains(&id);
+        let reads = if ends_with_f { &self.last_read_in_f } else { &self.last_read };
+        reads.get(&id).copied()
     }
 
     /// Whether a value is kept with its microbatch, as opposed to leaves and constants.
@@ -74,17 +89,18 @@ impl<'a> Liveness<'a> {
             let mut free: Vec<NodeId> = self.reads(&task);
             free.sort_unstable();
             free.dedup();
-            free.retain(|id| self.last_read.get(id) == Some(&(work, at)));
+            free.retain(|&id| self.last_read(id, work) == Some((work, at)));
             if let Task::Compute { node, in_place } = &mut task {
                 *in_place = self.in_place(*node, &free, &live);
                 *live.entry(self.owner(*node)).or_default() += 1;
                 // A value that nothing reads is computed for the sake of its name only.
-                if !self.last_read.contains_key(node) {
+                if self.last_read(*node, work).is_none() {
                     free.push(*node);
                 }
             }
             for id in &free {
-                live.entry(self.owner(*id)).and_modify(|count| *count -= 1);
+                // An owner that was there before is not among those counted.
+                live.entry(self.owner(*id)).and_modify(|count| *count = count.saturating_sub(1));
             }
             commands.push(Command { task, free });
         }
@@ -151,7 +167,7 @@ impl<'a> Liveness<'a> {
     }
 
     fn read_after(&self, id: NodeId, work: usize) -> bool {
-        self.last_read.get(&id).is_some_and(|&(last, _)| last > work)
+        self.last_read(id, work).is_some_and(|(last, _)| last > work)
     }
 }
 

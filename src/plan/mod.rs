@@ -40,8 +40,8 @@ pub use progress::progress;
 pub use schedule::*;
 pub use search::{BestFamily, Found, Price, SearchInput, search, sum_of_blocks};
 pub use simulate::{
-    BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, fit,
-    simulate,
+    BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
+    fit, simulate, stash_bytes,
 };
 
 /// Which device runs which action in which order. Prints as text and parses back.

@@ -76,7 +76,7 @@ pub(super) struct Worker {
 
 /// How long a device is waited for when an order may come meanwhile: as much later is the order
 /// submitted at worst.
-const SHORT: Duration = Duration::from_millis(1);
+const SHORT: Duration = Duration::from_micros(100);
 
 /// How long a device is waited for when no order can come.
 const LONG: Duration = Duration::from_millis(100);

@@ -4,14 +4,17 @@
 //! bubble  Timeline                  -> Bubble    idle time, in absolute time and in fractions
 //! draw    Timeline, width           -> String    lanes of letters, for the terminal
 //! svg     Timeline, Beside          -> String    lanes of bars, for documents and browsers
+//! chrome  Recording                 -> String    tracks of spans, for Perfetto
 //! ```
 
+mod chrome;
 mod svg;
 mod timetable;
 
 use std::collections::BTreeSet;
 
-pub use svg::{Beside, svg};
+pub use chrome::{RecordedStep, Recording, chrome};
+pub use svg::{Beside, PAINTS, Paint, svg};
 pub use timetable::draw;
 
 use crate::plan::{Action, StageId};

@@ -8,8 +8,9 @@ mod paint;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use layout::{BAR, Layout, MARGINS, PARCEL, SHOWN_WIDTH, TOP, text_width};
-use paint::{DARK, LIGHT, PAINTS, Page, Paint, class};
+use layout::{BAR, Layout, MARGINS, PARCEL, TOP, text_width};
+use paint::{DARK, LIGHT, Page, class};
+pub use paint::{PAINTS, Paint};
 
 use super::{Label, Span, Timeline, bubble, stages};
 use crate::plan::StageId;
@@ -32,7 +33,8 @@ pub struct Beside<'a> {
 /// of the device's second stage has one stripe along its foot, of its third stage two, and so on.
 /// Parcels on their way to or from a device are bars below its lane.
 ///
-/// Times count from the first span. The same input gives the same bytes.
+/// It is as wide as its names need to be read, however wide a page is. Times count from the first
+/// span. The same input gives the same bytes.
 pub fn svg(timeline: &Timeline, beside: &Beside) -> String {
     let layout = Layout::new(timeline, beside);
     let heading = heading(timeline, beside, layout.decimals);
@@ -113,7 +115,6 @@ fn count(count: usize, one: &str, many: &str) -> String {
 
 fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
     let width = layout.width;
-    let shown = width.min(SHOWN_WIDTH);
     let paints = PAINTS.iter().map(|Paint { class, fill, ink, .. }| {
         format!(
             ".{class} rect{{fill:{fill}}}.{class} text{{fill:{ink}}}.{class} path{{stroke:{ink}}}\n"
@@ -123,7 +124,7 @@ fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
     let edge = number((layout.action / 12.0).min(1.0), 2);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 {width} {height}\" \
-         width=\"{}\" height=\"{}\" style=\"max-width:100%;height:auto\">\n\
+         width=\"{width}\" height=\"{height}\">\n\
          <title>{title} · {figures}</title>\n\
          <style>\n\
          text{{font:11px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}}\n\
@@ -137,8 +138,6 @@ fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
          <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n\
          <text class=\"title\" x=\"16\" y=\"28\">{title}</text>\n\
          <text class=\"figures muted\" x=\"16\" y=\"48\">{figures}</text>",
-        shown.round(),
-        (height * shown / width).round(),
         number(layout.microbatch_size, 1),
         number(layout.work_size, 1),
         page(&LIGHT),

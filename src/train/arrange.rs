@@ -1,19 +1,24 @@
 //! A split model, its devices and a schedule's name -> a plan that was proved, and what every
 //! device will hold.
 
+mod searched;
+
 use std::ops::Range;
 
+pub use searched::Searched;
+
+use self::searched::searched;
 use super::engines::{self, Opened};
 use super::measure::BlockTimes;
+use super::recompute::{Candidate, Recompute, least};
 use super::stages;
 use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BestFamily, BlockCost, CheckedPlan, Communication, DeviceId, DeviceMemory, Limits,
-    PlaceOptions, Placement, Plan, Schedule, SearchInput, Simulation, StageCost, ZB_H1, ZB_V,
-    check, communication, dynamic, fit, generate, place, progress, search, simulate,
-    simulate_dynamic,
+    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PlaceOptions,
+    Placement, Plan, Schedule, Simulation, StageId, ZB_H1, ZB_V, check, communication, dynamic,
+    fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
 use crate::split::Split;
@@ -28,6 +33,7 @@ pub(super) struct Request<'a> {
     pub microbatches: u32,
     pub rule: &'a UpdateRule,
     pub activations: Precision,
+    pub recompute: Recompute,
     /// Bytes that every device may hold; the index is the device.
     pub limits: &'a [u64],
 }
@@ -40,6 +46,8 @@ pub(super) struct Arranged {
     pub setups: Vec<StageSetup>,
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
+    /// What the prediction was made of.
+    pub costs: Costs,
     pub prediction: Simulation,
     /// What decides the order while a step runs.
     pub dispatch: Dispatch,
@@ -49,28 +57,92 @@ pub(super) struct Arranged {
     pub searched: Option<Searched>,
 }
 
-/// What a search for a plan found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Searched {
-    /// The fastest named family on the same devices, if one fits.
-    pub best_family: Option<BestFamily>,
-    /// How much longer a step of that family takes, as a fraction of the plan's. Not negative.
-    pub gain: Option<f64>,
-}
-
 /// Finds the plan for `devices` and proves that it ends and fits.
 pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged> {
-    let arranged = match request.schedule {
-        Schedule::Auto => searched(request, devices)?,
-        _ => {
-            let plan = proposal(request, devices.len() as u32)?;
-            let cuts = cut(request, &plan.placement)?;
-            lay_out(request, check(plan)?, cuts, devices)?
+    let recomputed = if request.recompute == Recompute::Stage { everywhere } else { nowhere };
+    let first = planned(request, devices, recomputed);
+    let fits = first.as_ref().map_err(Error::clone).and_then(|of| fitting(request, of));
+    let arranged = match (fits, request.recompute) {
+        (Ok(()), _) => first?,
+        (Err(_), Recompute::Auto) => where_needed(request, devices, first)?,
+        (Err(error), Recompute::None)
+            if error.kind == ErrorKind::Plan && where_needed(request, devices, first).is_ok() =>
+        {
+            let hint = format!("--recompute auto, {}", error.hint);
+            return Err(error.hint(hint));
         }
+        (Err(error), _) => return Err(error),
     };
-    fit(&arranged.prediction.memory, request.limits)?;
     progress(&arranged.plan, &arranged.prediction.channels)?;
     Ok(arranged)
+}
+
+/// Which of so many stages compute F again.
+type Recomputed = fn(usize) -> Vec<StageId>;
+
+fn nowhere(_: usize) -> Vec<StageId> {
+    Vec::new()
+}
+
+fn everywhere(stages: usize) -> Vec<StageId> {
+    (0..stages as u32).map(StageId).collect()
+}
+
+fn planned(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Result<Arranged> {
+    if *request.schedule == Schedule::Auto {
+        return searched(request, devices, recomputed);
+    }
+    let plan = proposal(request, devices.len() as u32)?;
+    let cuts = cut(request, &plan.placement)?;
+    let recomputed = recomputed(cuts.len());
+    lay_out(request, check(plan)?, cuts, devices, &recomputed)
+}
+
+fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
+    fit(&arranged.prediction.memory, request.limits)
+}
+
+/// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
+fn where_needed(
+    request: &Request,
+    devices: &[Opened],
+    plain: Result<Arranged>,
+) -> Result<Arranged> {
+    // A search also finds plans that fit with recomputation only.
+    let is_searched = *request.schedule == Schedule::Auto;
+    let found = if is_searched { planned(request, devices, everywhere) } else { plain }?;
+    let base = match &found.dispatch {
+        Dispatch::Planned => &found.plan,
+        Dispatch::Dynamic(base) => base,
+    };
+    let lay_out = |recomputed: &[StageId]| {
+        lay_out(request, base.clone(), found.cuts.clone(), devices, recomputed)
+    };
+    let candidates = candidates(request, &base.plan().placement, &found.cuts);
+    let recomputed = least(candidates, request.limits, |recomputed| {
+        let memory = lay_out(recomputed)?.prediction.memory;
+        Ok(memory.iter().map(DeviceMemory::peak_bytes).collect())
+    })?;
+    let arranged = Arranged { searched: found.searched.clone(), ..lay_out(&recomputed)? };
+    fitting(request, &arranged).map(|()| arranged)
+}
+
+/// The stages of every device that have something to compute again.
+fn candidates(
+    request: &Request,
+    placement: &Placement,
+    cuts: &[Range<usize>],
+) -> Vec<Vec<Candidate>> {
+    let Request { split, times, rule, .. } = *request;
+    let setups = stages::setups(split, cuts, placement, rule, &everywhere(cuts.len()));
+    let mut candidates = vec![Vec::new(); placement.device_count()];
+    for setup in setups.iter().filter(|setup| !setup.program.recomputed.is_empty()) {
+        let device = placement.device(setup.stage).index();
+        let blocks = &times.devices[device][setup.blocks.clone()];
+        let time = stages::again(split, setup, blocks);
+        candidates[device].push(Candidate { stage: setup.stage, time });
+    }
+    candidates
 }
 
 /// What the schedule's name stands for.
@@ -99,73 +171,18 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The plan of `auto`.
-///
-/// The search knows the stages' bytes, but not the buffers that a GPU makes for them. Where these
-/// do not fit, it starts again with as many bytes less.
-fn searched(request: &Request, devices: &[Opened]) -> Result<Arranged> {
-    if let Some(chunks) = request.chunks {
-        return Err(Error::config(format!("{chunks} chunks per device, but auto chooses them"))
-            .hint("auto without chunks, or a family"));
-    }
-    let mut limits = request.limits.to_vec();
-    for attempt in 1.. {
-        let found = search(&search_input(request, &limits), &|placement, cuts| {
-            let setups = stages::setups(request.split, cuts, placement, request.rule);
-            Ok(stages::costs(request.split, &setups, placement, request.times))
-        })?;
-        let searched = Searched { gain: found.gain(), best_family: found.best_family };
-        let mut arranged = lay_out(request, found.plan, found.cuts, devices)?;
-        let memory = &arranged.prediction.memory;
-        let over = |(memory, limit): (&DeviceMemory, &u64)| memory.peak_bytes() > *limit;
-        if attempt == MOST_SEARCHES || !memory.iter().zip(request.limits).any(over) {
-            arranged.searched = Some(searched);
-            return Ok(arranged);
-        }
-        for (device, memory) in memory.iter().enumerate() {
-            let excess = memory.peak_bytes().saturating_sub(request.limits[device]);
-            limits[device] = limits[device].saturating_sub(excess);
-        }
-    }
-    unreachable!("the last attempt returns")
-}
-
-/// How often a search starts again with less memory.
-const MOST_SEARCHES: u32 = 6;
-
-fn search_input(request: &Request, limits: &[u64]) -> SearchInput {
-    let Request { split, times, .. } = *request;
-    let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
-    let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
-    let setups = stages::setups(split, &cuts, &placement, request.rule);
-    let on_first = stages::costs(split, &setups, &placement, times);
-    let block = |(cost, &[forward, backward_input, backward_weight]): (&StageCost, &[f64; 3])| {
-        StageCost { forward, backward_input, backward_weight, ..*cost }
-    };
-    let limited = limits.iter().any(|&limit| limit != u64::MAX);
-    SearchInput {
-        blocks: times
-            .devices
-            .iter()
-            .map(|blocks| on_first.stages.iter().zip(blocks).map(block).collect())
-            .collect(),
-        crossings: on_first.boundaries,
-        marks: split.marks.clone(),
-        microbatches: request.microbatches,
-        memory_limits: if limited { limits.to_vec() } else { Vec::new() },
-    }
-}
-
 /// Blocks of every stage: the cut whose slowest stage is fastest.
 fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
-    let least = stages::least_bytes(request.split, request.rule);
+    let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
-    let costs = reference.iter().zip(&least);
+    // What of F is not computed again depends on where a stage ends, and is little.
+    let again = if request.recompute == Recompute::Stage { 1.0 } else { 0.0 };
+    let costs = reference.iter().zip(&least_bytes);
     let blocks: Vec<BlockCost> = costs
         .map(|(&[forward, backward_input, backward_weight], &bytes)| BlockCost {
             forward,
-            backward_input,
+            backward_input: backward_input + again * forward,
             backward_weight,
             bytes,
         })
@@ -202,10 +219,15 @@ fn lay_out(
     plan: CheckedPlan,
     cuts: Vec<Range<usize>>,
     devices: &[Opened],
+    recomputed: &[StageId],
 ) -> Result<Arranged> {
     let Request { split, times, rule, activations, .. } = *request;
-    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule);
-    let (placement, open) = (&plan.plan().placement, Limits::of(&plan));
+    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
+    let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
+    if *request.schedule == Schedule::Dynamic {
+        // Its W may come as late as there is room for.
+        open.late.clone_from(&open.runs);
+    }
     let layouts = engines::layouts(devices, &setups, placement, &open, split, rule, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
@@ -227,6 +249,7 @@ fn lay_out(
         cuts,
         setups,
         layouts,
+        costs,
         prediction,
         dispatch,
         communication,

@@ -74,8 +74,7 @@ pub(super) fn layouts(
         Opened::Burn(_) => None,
         Opened::Wgpu(context) => {
             let stages = stages_of(DeviceId(device), setups, placement);
-            let slots = &limits.runs;
-            Some(lay_out(split, &stages, slots, rule, activations, context.limits()))
+            Some(lay_out(split, &stages, limits, rule, activations, context.limits()))
         }
     };
     (0..).zip(devices).map(layout).collect()

@@ -15,7 +15,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::NodeId;
-use crate::plan::{Action, MicrobatchId, StageId, Work};
+use crate::plan::{Action, Limits, MicrobatchId, StageId, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
@@ -145,7 +145,7 @@ impl Bench<'_> {
         let layout = lay_out(
             &studied.split,
             &setup.stages,
-            &vec![1; block + 1],
+            &Limits { runs: vec![1; block + 1], late: vec![1; block + 1], devices: vec![1] },
             &setup.rule,
             self.activations,
             context.limits(),

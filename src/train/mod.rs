@@ -8,7 +8,9 @@ mod inputs;
 mod measure;
 mod prepare;
 pub mod progress;
+mod recompute;
 mod stages;
+mod step_report;
 pub mod text;
 mod trainer;
 
@@ -17,5 +19,7 @@ pub use arrange::Searched;
 pub use checkpoint::{Checkpoint, Checkpoints, Newest};
 pub use gradients::gradients;
 pub use measure::Balance;
+pub use recompute::Recompute;
 pub use stages::Stages;
-pub use trainer::{StepReport, Trainer, TrainerBuilder};
+pub use step_report::StepReport;
+pub use trainer::{Trainer, TrainerBuilder};

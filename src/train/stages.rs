@@ -3,17 +3,27 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::compile::{Program, compile};
+use crate::compile::{Program, compile, compile_recomputing};
 use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
 use crate::plan::{BoundaryCost, Costs, DeviceId, Placement, StageCost, StageId};
-use crate::split::{Block, Split};
+use crate::split::{Block, BlockId, Split};
 use crate::train::measure::BlockTimes;
 
 /// How a model was cut. Prints one line per stage.
 #[derive(Debug, Clone)]
 pub struct Stages {
+    /// The blocks of every stage; the index is the [`StageId`].
+    pub cuts: Vec<Range<usize>>,
     lines: Vec<String>,
+    recomputed: Vec<StageId>,
+}
+
+impl Stages {
+    /// The stages whose B computes F again, ascending.
+    pub fn recomputed(&self) -> &[StageId] {
+        &self.recomputed
+    }
 }
 
 impl fmt::Display for Stages {
@@ -23,14 +33,20 @@ impl fmt::Display for Stages {
 }
 
 /// The stages made of `cuts`, with every trained parameter owned by the first stage that has a
-/// gradient of it.
+/// gradient of it. Those that are `recomputed` compute F again before B.
 pub(super) fn setups(
     split: &Split,
     cuts: &[Range<usize>],
     placement: &Placement,
     rule: &UpdateRule,
+    recomputed: &[StageId],
 ) -> Vec<StageSetup> {
-    let programs: Vec<Program> = cuts.iter().map(|blocks| compile(split, blocks.clone())).collect();
+    let program = |(stage, blocks): (u32, &Range<usize>)| {
+        let again = recomputed.contains(&StageId(stage));
+        let compile = if again { compile_recomputing } else { compile };
+        compile(split, blocks.clone())
+    };
+    let programs: Vec<Program> = (0..).zip(cuts).map(program).collect();
     let users = |parameter: ParameterId| {
         let programs = &programs;
         (0..programs.len()).filter(move |&stage| programs[stage].parameters.contains(&parameter))
@@ -155,7 +171,7 @@ pub(super) fn costs(
         let sum = |work: usize| blocks.iter().map(|block| block[work]).sum();
         StageCost {
             forward: sum(0),
-            backward_input: sum(1),
+            backward_input: sum(1) + again(split, setup, blocks),
             backward_weight: sum(2),
             bytes: setup.program.bytes,
         }
@@ -174,6 +190,21 @@ pub(super) fn costs(
     }
 }
 
+/// What computing F again takes in B: of F of every block its share of the operations.
+pub(super) fn again(split: &Split, setup: &StageSetup, blocks: &[[f64; 3]]) -> f64 {
+    let mut flops = vec![0.0; blocks.len()];
+    for &id in &setup.program.recomputed {
+        let BlockId(block) = split.block(id).expect("it is computed");
+        flops[block as usize - setup.blocks.start] += split.flops(id);
+    }
+    let share = |(again, block): (f64, usize)| {
+        let all = split.blocks[block].flops[0];
+        if all > 0.0 { again / all } else { 0.0 }
+    };
+    let shares = flops.into_iter().zip(setup.blocks.clone()).map(share);
+    shares.zip(blocks).map(|(share, [forward, ..])| share * forward).sum()
+}
+
 /// One line per stage: where it is, what it is made of, what it costs.
 pub(super) fn describe(
     split: &Split,
@@ -186,8 +217,9 @@ pub(super) fn describe(
         let flops: f64 = split.blocks[blocks.clone()].iter().flat_map(|block| block.flops).sum();
         let sent: u64 =
             setup.program.activations_out.iter().map(|&id| split.joint.graph[id].bytes()).sum();
+        let again = if setup.program.recomputed.is_empty() { "" } else { ", F again before B" };
         format!(
-            "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out",
+            "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out{again}",
             setup.stage,
             devices[placement.device(setup.stage).index()],
             blocks.start,
@@ -198,5 +230,10 @@ pub(super) fn describe(
             sent
         )
     };
-    Stages { lines: setups.iter().zip(cuts).map(line).collect() }
+    let recomputed = setups.iter().filter(|setup| !setup.program.recomputed.is_empty());
+    Stages {
+        cuts: cuts.to_vec(),
+        lines: setups.iter().zip(cuts).map(line).collect(),
+        recomputed: recomputed.map(|setup| setup.stage).collect(),
+    }
 }

@@ -14,17 +14,18 @@ use super::engines;
 use super::inputs::{self, shapes};
 use super::measure::{self, Balance};
 use super::prepare::{Studied, study};
+use super::recompute::Recompute;
 use super::stages::{self, Stages};
+use super::step_report::StepReport;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::engine::wgpu::Gpu;
 use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, ErrorKind, Result, panic_message};
-use crate::plan::{CheckedPlan, Communication, Schedule, Simulation, ZB_H1};
+use crate::plan::{CheckedPlan, Communication, Costs, Schedule, Simulation, ZB_H1};
 use crate::runtime::Runtime;
 use crate::split::Split;
-use crate::trace::Timeline;
 
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
@@ -50,6 +51,7 @@ pub struct TrainerBuilder<M, B, L> {
     /// None for what suits the schedule.
     balance: Option<Balance>,
     activations: Precision,
+    recompute: Recompute,
     batch: PhantomData<fn(B)>,
 }
 
@@ -59,6 +61,8 @@ pub struct Trainer<M, B> {
     pub(super) model: M,
     pub(super) runtime: Runtime,
     pub(super) plan: CheckedPlan,
+    costs: Costs,
+    balance: Balance,
     prediction: Simulation,
     communication: Communication,
     searched: Option<Searched>,
@@ -72,23 +76,6 @@ pub struct Trainer<M, B> {
     pub(super) seed: u64,
     pub(super) steps: u64,
     batch: PhantomData<fn(B)>,
-}
-
-/// What one step did.
-#[derive(Debug, Clone)]
-pub struct StepReport {
-    /// Mean loss over the batch.
-    pub loss: f64,
-    /// Loss of every microbatch.
-    pub losses: Vec<f32>,
-    /// Norm of all gradients together, before clipping; none without clipping.
-    pub gradient_norm: Option<f64>,
-    /// Wall time of the step.
-    pub seconds: f64,
-    /// What every device did when, in seconds from the step's start.
-    pub timeline: Timeline,
-    /// Most bytes that every device has held at once so far.
-    pub peak_bytes: Vec<u64>,
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
@@ -115,6 +102,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
+            recompute: Recompute::None,
             batch: PhantomData,
         }
     }
@@ -185,12 +173,24 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(format!("{:032x}", hasher.digest128()))
     }
 
-    /// The plan that every step follows.
+    /// The plan that every step follows; for [`Schedule::Dynamic`] the one that it comes to where
+    /// nothing is late.
     pub fn plan(&self) -> &CheckedPlan {
         &self.plan
     }
 
-    /// What the plan was predicted to take.
+    /// What the stages cost by the trainer's [`balance`](Self::balance): times are in seconds if
+    /// they were measured, and else floating point operations.
+    pub fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// What the stages were balanced by.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What the plan was predicted to take, by [`costs`](Self::costs).
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
     }
@@ -270,7 +270,7 @@ where
         Ok(self)
     }
 
-    /// The devices as Burn knows them, one stage each, in order.
+    /// The devices as Burn knows them, in the order of their first stages.
     pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
         let named = |(index, device)| NamedDevice {
             name: format!("burn:{index}"),
@@ -280,8 +280,8 @@ where
         self
     }
 
-    /// The devices as wgpu knows them, one stage each, in order; each should have the limits of its
-    /// adapter.
+    /// The devices as wgpu knows them, in the order of their first stages; each should have the
+    /// limits of its adapter.
     pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
         let named = |(index, (device, queue))| NamedDevice {
             name: format!("wgpu:{index}"),
@@ -363,6 +363,12 @@ where
         self
     }
 
+    /// Where F is computed again before B instead of keeping what it computed.
+    pub fn recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -426,13 +432,10 @@ where
         self.check_settings()?;
         let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let named = match self.devices {
-            Some(named) if named.is_empty() => {
-                return Err(Error::config("no devices").hint("one device or more"));
-            }
-            Some(named) => named,
-            None => devices("auto")?,
-        };
+        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if named.is_empty() {
+            return Err(Error::config("no devices").hint("one device or more"));
+        }
         let shapes = shapes(example);
         if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
@@ -458,10 +461,11 @@ where
             microbatches,
             rule: &rule,
             activations: self.activations,
+            recompute: self.recompute,
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
-        let Arranged { plan, cuts, setups, layouts, prediction, .. } = arranged;
+        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
         let common =
@@ -475,6 +479,8 @@ where
             model: self.model,
             runtime,
             plan,
+            costs,
+            balance,
             prediction,
             communication: arranged.communication,
             searched: arranged.searched,

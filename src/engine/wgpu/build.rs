@@ -11,7 +11,7 @@ use super::measure::Tiles;
 use super::shader::shader;
 use super::staging::Ring;
 use super::update::Updates;
-use super::{Dispatch, RunState, WgpuEngine};
+use super::{Dispatch, RunState, Turns, WgpuEngine};
 use crate::engine::burn::constants;
 use crate::engine::{EngineSetup, IN_FLIGHT};
 use crate::error::Result;
@@ -24,6 +24,7 @@ pub(super) struct Buffers {
     working: Vec<Buffer>,
     /// By run, slot and buffer.
     slots: Vec<Vec<Vec<Buffer>>>,
+    late_slots: Vec<Vec<Vec<Buffer>>>,
     /// A word that kernels set when an index is out of range.
     pub(super) status: Buffer,
     /// The optimizer's settings of a step.
@@ -60,13 +61,9 @@ pub(super) fn build(
     let down = Ring::down(&mut context, IN_FLIGHT, layout.staging)?;
     let mut tiles = Tiles::new(&context);
     let mut runs = Vec::new();
-    for (run, of) in layout.runs.iter().enumerate() {
-        let slots = 0..of.slots;
-        let dispatches = slots
-            .clone()
-            .map(|slot| dispatches(&mut context, &mut tiles, &layout, &buffers, run, slot))
-            .collect::<Result<_>>()?;
-        runs.push(RunState { dispatches, free: slots.rev().collect(), held: HashMap::new() });
+    for run in 0..layout.runs.len() {
+        let dispatches = dispatches(&mut context, &mut tiles, &layout, &buffers, run)?;
+        runs.push(RunState { dispatches, held: HashMap::new() });
     }
     tiles.remember();
     let updates = Updates::new(&mut context, tiles.abilities(), &setup, &layout, &buffers)?;
@@ -102,13 +99,17 @@ impl Buffers {
         let working = layout.working.iter();
         let working = working.map(|&bytes| context.buffer("working memory", bytes, STORAGE));
         let working = working.collect::<Result<_>>()?;
-        let mut slots = Vec::new();
-        for run in &layout.runs {
-            let slot = |context: &mut Context| {
-                let buffers = run.buffers.iter();
+        let mut some = |slots: usize, sizes: &[u64]| -> Result<Vec<Vec<Buffer>>> {
+            let mut slot = || {
+                let buffers = sizes.iter();
                 buffers.map(|&bytes| context.buffer("a stash", bytes, STORAGE)).collect()
             };
-            slots.push((0..run.slots).map(|_| slot(context)).collect::<Result<_>>()?);
+            (0..slots).map(|_| slot()).collect()
+        };
+        let (mut slots, mut late_slots) = (Vec::new(), Vec::new());
+        for run in &layout.runs {
+            slots.push(some(run.slots, &run.buffers)?);
+            late_slots.push(some(run.late_slots, &run.late_buffers)?);
         }
         let status = context.buffer("the status", SMALL, STORAGE)?;
         let settings = context.buffer("the optimizer's settings", SMALL, STORAGE)?;
@@ -119,7 +120,7 @@ impl Buffers {
             let buffer = context.buffer("timestamps", bytes, usage)?;
             timestamps = Some((context.queries(2 * IN_FLIGHT as u32), buffer));
         }
-        Ok(Self { arenas, working, slots, status, settings, timestamps })
+        Ok(Self { arenas, working, slots, late_slots, status, settings, timestamps })
     }
 
     pub(super) fn range(&self, range: Range) -> BufferBinding<'_> {
@@ -134,33 +135,39 @@ impl Buffers {
         &self.arenas[&arena][chunk]
     }
 
-    /// Where a tensor of a microbatch is.
-    pub(super) fn place(&self, place: Place, run: usize, slot: usize) -> BufferBinding<'_> {
+    /// Where a tensor of a microbatch is, which has the slots of its turn.
+    pub(super) fn place(&self, place: Place, run: usize, turn: usize) -> BufferBinding<'_> {
+        let in_turn = |slots: &'_ [Vec<Buffer>]| turn % slots.len();
+        let (slots, late_slots) = (&self.slots[run], &self.late_slots[run]);
         match place {
-            Place::Slot(at) => self.slots[run][slot][at].as_entire_buffer_binding(),
+            Place::Slot(at) => slots[in_turn(slots)][at].as_entire_buffer_binding(),
+            Place::Late(at) => late_slots[in_turn(late_slots)][at].as_entire_buffer_binding(),
             Place::Working(at) => self.working[at].as_entire_buffer_binding(),
             Place::Arena(range) => self.range(range),
         }
     }
 }
 
-/// What the stages of a run do with one slot.
+/// What the stages of a run do in every turn.
 fn dispatches(
     context: &mut Context,
     tiles: &mut Tiles,
     layout: &Layout,
     buffers: &Buffers,
     run: usize,
-    slot: usize,
-) -> Result<HashMap<(StageId, Work), Vec<Dispatch>>> {
+) -> Result<HashMap<(StageId, Work), Turns>> {
     let mut all = HashMap::new();
     for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.run == run) {
-        let kernels = script.kernels.iter();
-        let dispatches = kernels.map(|bound| {
-            dispatch(context, tiles, buffers, bound, run, slot)
-                .map_err(|error| error.in_stage(action.0))
-        });
-        all.insert(action, dispatches.collect::<Result<_>>()?);
+        let mut in_turn = |turn: usize| {
+            let kernels = script.kernels.iter();
+            let dispatches = kernels.map(|bound| {
+                dispatch(context, tiles, buffers, bound, run, turn)
+                    .map_err(|error| error.in_stage(action.0))
+            });
+            dispatches.collect::<Result<Vec<_>>>()
+        };
+        let turns = 0..layout.runs[run].turns(action.1);
+        all.insert(action, turns.map(&mut in_turn).collect::<Result<_>>()?);
     }
     Ok(all)
 }
@@ -171,7 +178,7 @@ fn dispatch(
     buffers: &Buffers,
     bound: &Bound,
     run: usize,
-    slot: usize,
+    turn: usize,
 ) -> Result<Dispatch> {
     let kernel = &bound.kernel;
     let rounds = kernel.rounds();
@@ -182,12 +189,12 @@ fn dispatch(
     }
     let tile = tiles.of(context, kernel)?;
     let shader = shader(kernel, tile.as_ref(), tiles.abilities());
-    let places = bound.places.iter().map(|&place| buffers.place(place, run, slot));
+    let places = bound.places.iter().map(|&place| buffers.place(place, run, turn));
     let mut bindings: Vec<BufferBinding<'_>> =
         places.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect();
     if let Some(key) = bound.key {
         let size = std::num::NonZeroU64::new(KEY_BYTES);
-        bindings.push(BufferBinding { size, ..buffers.place(key, run, slot) });
+        bindings.push(BufferBinding { size, ..buffers.place(key, run, turn) });
     }
     if kernel.uses_status() {
         bindings.push(buffers.status.as_entire_buffer_binding());

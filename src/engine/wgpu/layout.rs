@@ -3,9 +3,11 @@
 //!
 //! Adjacent stages of a device form a run. A microbatch that is on its way through a run holds one
 //! slot of it, from the first F to the last W: the buffers of everything that outlives an action.
-//! What one action alone needs is in working buffers that all actions of the device share. So a
-//! stage hands its output to the next one of its run without a copy, and which slot a microbatch
-//! has may be decided while the pipeline runs.
+//! From the first B it also holds a late slot, if the run has such: the buffers of what B leaves,
+//! of which there are fewer where W follows soon. What one action alone needs is in working buffers
+//! that all actions of the device share. So a stage hands its output to the next one of its run
+//! without a copy. Microbatches take the slots in turn, as they come and leave in ascending order
+//! under every schedule.
 
 mod arena;
 mod runs;
@@ -23,7 +25,7 @@ use super::pack::pack;
 use crate::compile::{Accumulator, accumulators};
 use crate::engine::{IN_FLIGHT, Precision, StageSetup, UpdateRule};
 use crate::graph::{InputId, NodeId, Op};
-use crate::plan::{BufferBytes, StageId, Work};
+use crate::plan::{self, BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
 
 /// Bytes of an element of what is no activation.
@@ -89,8 +91,26 @@ pub(super) struct Run {
     pub(super) slots: usize,
     /// Bytes of the buffers of one slot.
     pub(super) buffers: Vec<u64>,
+    /// How many microbatches it can hold between the first B and the last W.
+    pub(super) late_slots: usize,
+    /// Bytes of the buffers of one late slot.
+    pub(super) late_buffers: Vec<u64>,
     /// How many W end a microbatch: one per stage.
     pub(super) stages: usize,
+}
+
+impl Run {
+    /// Which of the run's dispatches are those of a microbatch: as many as there are pairs of slots
+    /// that a microbatch may have, or for F as there are slots.
+    pub(super) fn turns(&self, work: Work) -> usize {
+        if work == Work::F { self.slots } else { turns(self.slots, self.late_slots) }
+    }
+}
+
+/// After how many microbatches both kinds of slots begin anew: the least common multiple.
+fn turns(slots: usize, late_slots: usize) -> usize {
+    let multiples = (1..=late_slots).map(|times| times * slots);
+    multiples.into_iter().find(|turn| turn % late_slots == 0).expect("the last one is")
 }
 
 /// What one kind of work of one stage does.
@@ -122,6 +142,8 @@ pub(super) struct Bound {
 pub(super) enum Place {
     /// A buffer of the microbatch's slot.
     Slot(usize),
+    /// A buffer of the microbatch's late slot.
+    Late(usize),
     /// A working buffer.
     Working(usize),
     /// A part of an arena.
@@ -163,12 +185,11 @@ pub(super) enum Sink {
 
 /// Lays out `stages`, with activations stored as `precision` says.
 ///
-/// `slots` is how many microbatches are open at most on the run of adjacent stages that a stage is
-/// in; the index is the [`StageId`].
+/// `open` is how many microbatches are on the stages at once.
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
-    slots: &[u32],
+    open: &plan::Limits,
     rule: &UpdateRule,
     precision: Precision,
     limits: Limits,
@@ -198,9 +219,8 @@ pub fn lay_out(
     layout.working = sizes;
     let mut homes = homes.into_iter();
     for (position, (stages, mut values)) in runs.into_iter().enumerate() {
-        let buffers = values.place(&mut homes);
-        let slots = slots[stages[0].stage.index()] as usize;
-        layout.runs.push(Run { slots, buffers, stages: stages.len() });
+        let first = stages[0].stage.index();
+        layout.runs.push(values.place(open.runs[first], open.late[first], &mut homes));
         for (stage, work, script) in values.scripts(position, &layout.arenas) {
             let end = |offset: u64, bytes: u64| offset + bytes;
             let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
@@ -218,7 +238,8 @@ impl Layout {
         let rings = 2 * IN_FLIGHT as u64 * self.staging;
         let timing = if self.limits.timestamps { IN_FLIGHT as u64 * TIMESTAMPS } else { 0 };
         let fixed = self.arenas.bytes() + self.working.iter().sum::<u64>() + rings + timing;
-        let slots = |run: &Run| run.slots as u64 * run.buffers.iter().sum::<u64>();
+        let of = |slots: usize, buffers: &[u64]| slots as u64 * buffers.iter().sum::<u64>();
+        let slots = |run: &Run| of(run.slots, &run.buffers) + of(run.late_slots, &run.late_buffers);
         BufferBytes { fixed: fixed + 2 * SMALL, stash: self.runs.iter().map(slots).sum() }
     }
 

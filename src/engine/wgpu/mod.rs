@@ -39,7 +39,7 @@ pub use shader::Shader;
 pub use shader::matmul::{Abilities, Tile, tiles};
 
 use self::build::Buffers;
-use self::layout::Script;
+use self::layout::{Run, Script};
 use self::play::UnderWay;
 use self::staging::Ring;
 use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
@@ -66,14 +66,23 @@ pub struct WgpuEngine {
     sealed: u64,
 }
 
-/// What a run's dispatches are, and which of its slots are taken.
+/// What a run's dispatches are, and which microbatches are on their way through it.
 #[derive(Debug)]
 struct RunState {
-    /// Dispatches of every work by slot.
-    dispatches: Vec<HashMap<(StageId, Work), Vec<Dispatch>>>,
-    free: Vec<usize>,
-    /// Slot of every microbatch on its way, and how many W are left.
-    held: HashMap<MicrobatchId, (usize, usize)>,
+    dispatches: HashMap<(StageId, Work), Turns>,
+    held: HashMap<MicrobatchId, Held>,
+}
+
+/// The dispatches of one work in every turn: see [`layout::Run::turns`].
+type Turns = Vec<Vec<Dispatch>>;
+
+/// A microbatch on its way through a run.
+#[derive(Debug)]
+struct Held {
+    /// How many W are left.
+    left: usize,
+    /// Whether it has a late slot.
+    late: bool,
 }
 
 /// One kernel on its buffers.
@@ -102,14 +111,15 @@ impl WgpuEngine {
             .collect()
     }
 
-    /// The slot of an action's microbatch, which it takes if it is the first of its run.
-    fn slot(&mut self, action: Action, run: usize) -> usize {
-        let stages = self.layout.runs[run].stages;
-        let state = &mut self.runs[run];
-        let held = state.held.entry(action.microbatch).or_insert_with(|| {
-            (state.free.pop().expect("a slot for every microbatch that the plan holds"), stages)
-        });
-        held.0
+    /// The first action of a microbatch takes its slot, and the first B its late slot.
+    fn take(&mut self, action: Action, run: usize) {
+        let Run { slots, late_slots, ref late_buffers, stages, .. } = self.layout.runs[run];
+        let held = &mut self.runs[run].held;
+        let of = held.entry(action.microbatch).or_insert(Held { left: stages, late: false });
+        of.late |= action.work != Work::F && !late_buffers.is_empty();
+        let late = held.values().filter(|of| of.late).count();
+        let room = held.len() <= slots && late <= late_slots;
+        assert!(room, "a slot for every microbatch that the plan holds");
     }
 
     /// The run's last W gives the slot back.
@@ -117,12 +127,11 @@ impl WgpuEngine {
         if !matches!(action.work, Work::W | Work::BW) {
             return;
         }
-        let state = &mut self.runs[run];
-        let (slot, left) = state.held.get_mut(&action.microbatch).expect("it was taken by F");
-        *left -= 1;
-        if *left == 0 {
-            state.free.push(*slot);
-            state.held.remove(&action.microbatch);
+        let held = &mut self.runs[run].held;
+        let of = held.get_mut(&action.microbatch).expect("it was taken by F");
+        of.left -= 1;
+        if of.left == 0 {
+            held.remove(&action.microbatch);
         }
     }
 }

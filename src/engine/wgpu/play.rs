@@ -46,13 +46,13 @@ impl WgpuEngine {
         let uploads = scripts[0].uploads.clone();
         let downloads: Vec<_> = scripts.iter().flat_map(|of| of.downloads.clone()).collect();
         let status = scripts.iter().any(|script| script.status);
-        let slot = self.slot(action, run);
+        self.take(action, run);
         let mut transfers = Vec::new();
         let mut encoder = self.context.encoder();
         let mut up = None;
         if !uploads.is_empty() {
             let start = Instant::now();
-            up = Some(self.upload(action, &uploads, &arrived, slot, run, &mut encoder)?);
+            up = Some(self.upload(action, &uploads, &arrived, run, &mut encoder)?);
             transfers.push((start, Instant::now()));
         }
         if status {
@@ -63,11 +63,11 @@ impl WgpuEngine {
         let works = works(&action.work);
         for (at, &work) in works.iter().enumerate() {
             let ends = [at == 0, at + 1 == works.len()];
-            self.compute(action, work, slot, down.map(|entry| (entry, ends)), &mut encoder);
+            self.compute(action, work, down.map(|entry| (entry, ends)), &mut encoder);
             // What B sends may be in memory that W uses again.
             if let Some(entry) = down {
                 let sent = &self.layout.scripts[&(action.stage, work)].downloads;
-                self.download(entry, sent, run, slot, &mut encoder);
+                self.download(entry, sent, run, action, &mut encoder);
             }
         }
         if let Some(entry) = down {
@@ -96,7 +96,6 @@ impl WgpuEngine {
         &self,
         action: Action,
         work: Work,
-        slot: usize,
         timed: Option<(EntryId, [bool; 2])>,
         encoder: &mut CommandEncoder,
     ) {
@@ -111,7 +110,8 @@ impl WgpuEngine {
         let mut pass =
             encoder.begin_compute_pass(&ComputePassDescriptor { label: None, timestamp_writes });
         let run = self.layout.scripts[&(action.stage, work)].run;
-        for dispatch in &self.runs[run].dispatches[slot][&(action.stage, work)] {
+        let turns = &self.runs[run].dispatches[&(action.stage, work)];
+        for dispatch in &turns[action.microbatch.index() % turns.len()] {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.group, &[]);
             let [x, y, z] = dispatch.workgroups;
@@ -125,7 +125,6 @@ impl WgpuEngine {
         action: Action,
         uploads: &[Transfer<Source>],
         arrived: &Parcel,
-        slot: usize,
         run: usize,
         encoder: &mut CommandEncoder,
     ) -> Result<EntryId> {
@@ -154,7 +153,7 @@ impl WgpuEngine {
         })?;
         self.up.unmap(entry);
         for copy in uploads {
-            let to = self.buffers.place(copy.place, run, slot);
+            let to = self.buffers.place(copy.place, run, action.microbatch.index());
             let from = self.up.buffer(entry);
             encoder.copy_buffer_to_buffer(from, copy.offset, to.buffer, to.offset, copy.bytes);
         }
@@ -175,12 +174,12 @@ impl WgpuEngine {
         entry: EntryId,
         downloads: &[Transfer<Sink>],
         run: usize,
-        slot: usize,
+        action: Action,
         encoder: &mut CommandEncoder,
     ) {
         let to = self.down.buffer(entry);
         for copy in downloads {
-            let from = self.buffers.place(copy.place, run, slot);
+            let from = self.buffers.place(copy.place, run, action.microbatch.index());
             let at = TENSORS_AT + copy.offset;
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, at, copy.bytes);
         }

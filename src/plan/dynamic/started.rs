@@ -72,7 +72,17 @@ impl Started {
     /// Microbatches between the first F and the last W of the run of `stage`.
     pub(super) fn open_on_run(&self, stage: StageId) -> u32 {
         let run = &self.stages[self.run(stage)];
-        let closed = run.iter().map(|counts| counts.weight).min();
-        run[0].forward - closed.expect("a run has a stage")
+        run[0].forward - closed(run)
     }
+
+    /// Microbatches between the first B and the last W of the run of `stage`.
+    pub(super) fn late_on_run(&self, stage: StageId) -> u32 {
+        let run = &self.stages[self.run(stage)];
+        run[run.len() - 1].backward - closed(run)
+    }
+}
+
+/// Microbatches that have left the run.
+fn closed(run: &[Counts]) -> u32 {
+    run.iter().map(|counts| counts.weight).min().expect("a run has a stage")
 }

@@ -9,7 +9,7 @@ use crate::plan::action::{Action, DeviceId, Work};
 use crate::plan::bounds::Channel;
 use crate::plan::placement::Link;
 
-use super::costs::{Costs, StageBytes};
+use super::costs::{BufferBytes, Costs, StageBytes};
 
 /// A device's memory when it holds the most.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,25 +86,14 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
         peak_stash: 0.0,
     };
     let forward_only = plan.is_forward_only();
-    let (mut stash, mut parts, mut most_parts) = (0u64, 0u32, 0u32);
-    for &action in lane {
-        let bytes = &costs.stages[action.stage.index()].bytes;
+    let (mut parts, mut most_parts) = (0u32, 0u32);
+    for (&action, bytes) in lane.iter().zip(live_stash(lane, costs)) {
         parts += u32::from(action.work == Work::F);
         most_parts = most_parts.max(parts);
         parts -= u32::from(forward_only || matches!(action.work, Work::W | Work::BW));
-        // A fused backward is B directly followed by W: it holds what they hold.
-        let works: &[Work] = match &action.work {
-            Work::BW => &[Work::B, Work::W],
-            work => std::slice::from_ref(work),
-        };
-        for change in works.iter().map(|work| change(*work, bytes)) {
-            let acquired = if forward_only { 0 } else { change.acquired };
-            let during = stash.saturating_add(change.working);
-            stash = stash.saturating_add(acquired).saturating_sub(change.released);
-            let peak = during.max(stash);
-            if peak > memory.peak_stash_bytes {
-                (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
-            }
+        let peak = bytes.during.max(bytes.after);
+        if peak > memory.peak_stash_bytes {
+            (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
         }
     }
     if let Some(&Some(buffers)) = costs.buffers.get(device.index()) {
@@ -114,6 +103,49 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
     }
     memory.peak_stash = f64::from(most_parts) / plan.placement.stages_of(device).count() as f64;
     memory
+}
+
+/// What a device holds in stash and working memory while an action runs, and when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StashBytes {
+    /// The most while it runs.
+    pub during: u64,
+    /// The stash that it leaves.
+    pub after: u64,
+}
+
+/// The stash of `device` at every action of `lane`, in which order it may have run them.
+///
+/// A device that makes its buffers before the first step holds all of them throughout.
+pub fn stash_bytes(lane: &[Action], device: DeviceId, costs: &Costs) -> Vec<StashBytes> {
+    match costs.buffers.get(device.index()) {
+        Some(&Some(BufferBytes { stash, .. })) => {
+            vec![StashBytes { during: stash, after: stash }; lane.len()]
+        }
+        _ => live_stash(lane, costs),
+    }
+}
+
+fn live_stash(lane: &[Action], costs: &Costs) -> Vec<StashBytes> {
+    let forward_only = lane.iter().all(|action| action.work == Work::F);
+    let mut stash = 0u64;
+    let at = |action: &Action| {
+        let bytes = &costs.stages[action.stage.index()].bytes;
+        // A fused backward is B directly followed by W: it holds what they hold.
+        let works: &[Work] = match &action.work {
+            Work::BW => &[Work::B, Work::W],
+            work => std::slice::from_ref(work),
+        };
+        let mut during = 0;
+        for change in works.iter().map(|work| change(*work, bytes)) {
+            let acquired = if forward_only { 0 } else { change.acquired };
+            during = stash.saturating_add(change.working).max(during);
+            stash = stash.saturating_add(acquired).saturating_sub(change.released);
+            during = stash.max(during);
+        }
+        StashBytes { during, after: stash }
+    };
+    lane.iter().map(at).collect()
 }
 
 /// What F, B or W does to its device's memory.

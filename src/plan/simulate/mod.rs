@@ -5,7 +5,7 @@ mod lower_bound;
 mod memory;
 
 pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
-pub use memory::{DeviceMemory, fit};
+pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
 use super::bounds::{Channel, bounds};
 use super::check::CheckedPlan;

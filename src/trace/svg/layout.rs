@@ -12,13 +12,16 @@ pub(super) const PARCEL: f64 = 5.0;
 /// Pixels above the first lane.
 pub(super) const TOP: f64 = 64.0;
 /// The least pixels of time, and the most.
-const TIME_WIDTH: (f64, f64) = (480.0, 1200.0);
-/// Pixels of an action of median length, if the whole picture is neither too small nor too large.
+const TIME_WIDTH: (f64, f64) = (480.0, 10_000.0);
+/// Pixels of a short action whose names are short, if the picture is neither too small nor too
+/// large.
 const ACTION_WIDTH: f64 = 24.0;
+/// The sizes at which names in a bar are easy to read: of its work, and of its microbatch.
+const READABLE: (f64, f64) = (8.5, 11.0);
+/// As long a part of the actions may be too short for their names.
+const TOO_SHORT: f64 = 0.1;
 /// The least pixels from one tick of the axis to the next.
 const TICK_WIDTH: f64 = 60.0;
-/// The most pixels at which a picture wants to be shown. A wider one is scaled down.
-pub(super) const SHOWN_WIDTH: f64 = 960.0;
 /// Pixels that letters in a bar leave beside them, on both sides together.
 pub(super) const MARGINS: f64 = 3.0;
 
@@ -35,7 +38,7 @@ pub(super) struct Layout {
     pub(super) width: f64,
     pitch: f64,
     pub(super) devices: usize,
-    /// Pixels of an action of median length, and of the letters in it.
+    /// Pixels of a short action, and of the letters in it.
     pub(super) action: f64,
     pub(super) work_size: f64,
     pub(super) microbatch_size: f64,
@@ -50,11 +53,14 @@ impl Layout {
         // Nothing ran, or it took no time: any scale shows that.
         let empty = !(duration > 0.0 && duration.is_finite());
         let (start, duration) = if empty { (start.min(0.0), 1.0) } else { (start, duration) };
-        let median = median_action(timeline).unwrap_or(duration).max(duration / 1e4);
-        let time_width = (ACTION_WIDTH * duration / median).clamp(TIME_WIDTH.0, TIME_WIDTH.1);
-        let action = time_width * median / duration;
-        let size = |letters: usize| (action - MARGINS) / text_width("0", 1.0) / letters as f64;
+        let short = short_action(timeline).unwrap_or(duration).max(duration / 1e4);
         let (work_letters, microbatch_letters) = most_letters(timeline);
+        let names = (READABLE.0 * work_letters as f64).max(READABLE.1 * microbatch_letters as f64);
+        let wanted = ACTION_WIDTH.max(text_width("0", 1.0) * names + MARGINS);
+        let time_width = (wanted * duration / short).clamp(TIME_WIDTH.0, TIME_WIDTH.1);
+        let action = time_width * short / duration;
+        // Less a little, as bars end where pixels are rounded to.
+        let size = |letters: usize| (action - MARGINS - 0.1) / text_width("0", letters as f64);
         let microbatch_size = size(microbatch_letters).clamp(8.0, 13.0);
         let (tick, decimals) = round_at_least(TICK_WIDTH / time_width * duration);
         let names = timeline.lanes.iter().enumerate().map(|(device, lane)| {
@@ -100,12 +106,13 @@ impl Layout {
     }
 }
 
-fn median_action(timeline: &Timeline) -> Option<f64> {
+/// The length of an action that few are shorter than.
+fn short_action(timeline: &Timeline) -> Option<f64> {
     let actions = timeline.lanes.iter().flatten();
     let actions = actions.filter(|span| matches!(span.label, Label::Action(_)));
     let mut lengths: Vec<f64> = actions.map(|span| span.end - span.start).collect();
     lengths.sort_by(f64::total_cmp);
-    lengths.get(lengths.len() / 2).copied()
+    lengths.get((TOO_SHORT * lengths.len() as f64) as usize).copied()
 }
 
 /// The letters of the longest `4F` and of the longest microbatch.

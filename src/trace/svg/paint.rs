@@ -7,15 +7,21 @@
 use crate::plan::Work;
 use crate::trace::Label;
 
-/// How a kind of bar is painted. The class is its letter in bars too.
-pub(super) struct Paint {
-    pub(super) class: &'static str,
-    pub(super) meaning: &'static str,
-    pub(super) fill: &'static str,
-    pub(super) ink: &'static str,
+/// How a kind of bar is painted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint {
+    /// The kind: `F`, `B`, `W`, `BW`, `U` for an update or `T` for a transfer.
+    pub class: &'static str,
+    /// What that stands for.
+    pub meaning: &'static str,
+    /// Colour of the bar, as `#RRGGBB`.
+    pub fill: &'static str,
+    /// Colour of what is written on it.
+    pub ink: &'static str,
 }
 
-pub(super) const PAINTS: [Paint; 6] = [
+/// The colours of all kinds of bars, on light and on dark pages.
+pub const PAINTS: [Paint; 6] = [
     Paint { class: "F", meaning: "forward", fill: "#6699CC", ink: "#000000" },
     Paint { class: "B", meaning: "input gradient", fill: "#EECC66", ink: "#000000" },
     Paint { class: "W", meaning: "weight gradient", fill: "#EE99AA", ink: "#000000" },

@@ -1,9 +1,9 @@
 //! The values of one run of stages: when each is needed, and where it therefore is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{Bound, KEY_BYTES, Place, Script, Sink, Source, Transfer, sum_of};
+use super::{Bound, KEY_BYTES, Place, Run, Script, Sink, Source, Target, Transfer, sum_of, turns};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -18,6 +18,8 @@ use crate::split::{BlockId, Role, Split};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Value {
     Node(NodeId),
+    /// What B computes again of F, for itself and for W.
+    Again(NodeId),
     Key,
 }
 
@@ -64,15 +66,8 @@ impl<'a> Values<'a> {
     fn touch(&mut self, event: Event) {
         let kernels = self.kernels(event);
         for (position, (_, kernel)) in (1..).zip(&kernels) {
-            for read in &kernel.reads {
-                if let Some(value) = self.value(read.node) {
-                    self.note(value, (event, position));
-                }
-            }
-            for write in &kernel.writes {
-                if let super::Target::Value(node) = write.target {
-                    self.note(Value::Node(node), (event, position));
-                }
+            for value in self.reads(kernel, event).into_iter().chain(self.writes(kernel, event)) {
+                self.note(value, (event, position));
             }
             if kernel.uses_key() {
                 self.note(Value::Key, (event, position));
@@ -83,7 +78,7 @@ impl<'a> Values<'a> {
         }
         let end = kernels.len() as u32 + 1;
         for id in self.sent(event).into_iter().chain(self.loss(event)) {
-            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            let value = self.value(id, event).expect("what leaves a stage is of a microbatch");
             self.note(value, (event, end));
         }
     }
@@ -93,6 +88,7 @@ impl<'a> Values<'a> {
         let from_host = match value {
             Value::Key => true,
             Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Input(_)),
+            Value::Again(_) => false,
         };
         let touches = self.touched.entry(value).or_default();
         if from_host && touches.is_empty() {
@@ -102,7 +98,17 @@ impl<'a> Values<'a> {
     }
 
     /// Kernels of one work, in order: backward, the last block comes first.
-    fn kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
+    fn kernels(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+        let mut kernels = Vec::new();
+        if self.recomputes(event) {
+            kernels = self.again(event);
+        }
+        kernels.extend(self.own_kernels(event));
+        kernels
+    }
+
+    /// The same without those of F that B begins with.
+    fn own_kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
         let blocks = self.stages[stage as usize].blocks.clone().map(|at| BlockId(at as u32));
         let of = |block: BlockId, work: usize| {
             self.lowered[&block].works[work].iter().map(move |kernel| (block, kernel))
@@ -115,8 +121,46 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The value whose buffer holds `id`; none for parameters and constants.
-    fn value(&mut self, id: NodeId) -> Option<Value> {
+    fn recomputes(&self, (work, stage): Event) -> bool {
+        work == Work::B && !self.stages[stage as usize].program.recomputed.is_empty()
+    }
+
+    /// Kernels of F that `event`, a B, begins with: those of which it, W or a later one of them
+    /// reads something.
+    fn again(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+        let (_, stage) = event;
+        let sent = self.sent(event).into_iter().filter_map(|id| self.value(id, event));
+        let mut needed: HashSet<Value> = sent.collect();
+        for work in [Work::B, Work::W] {
+            for (_, kernel) in self.own_kernels((work, stage)) {
+                needed.extend(self.reads(kernel, event));
+            }
+        }
+        let mut again = Vec::new();
+        for (block, kernel) in self.own_kernels((Work::F, stage)).into_iter().rev() {
+            if self.writes(kernel, event).iter().any(|value| needed.contains(value)) {
+                needed.extend(self.reads(kernel, event));
+                again.push((block, kernel));
+            }
+        }
+        again.reverse();
+        again
+    }
+
+    fn reads(&mut self, kernel: &Kernel, event: Event) -> Vec<Value> {
+        kernel.reads.iter().filter_map(|read| self.value(read.node, event)).collect()
+    }
+
+    fn writes(&self, kernel: &Kernel, event: Event) -> Vec<Value> {
+        let value = |target: Target| match target {
+            Target::Value(node) => Some(self.computed(node, event)),
+            Target::Sum(_) => None,
+        };
+        kernel.writes.iter().filter_map(|write| value(write.target)).collect()
+    }
+
+    /// The value whose buffer holds `id` as `event` knows it; none for parameters and constants.
+    fn value(&mut self, id: NodeId, event: Event) -> Option<Value> {
         let graph = &self.split.joint.graph;
         if matches!(graph[id].op, Op::Parameter(_)) || self.is_constant(id) {
             return None;
@@ -129,7 +173,19 @@ impl<'a> Values<'a> {
         let views = self.views.entry(block).or_insert_with(|| Views::new(self.split, block));
         let (owner, view) = views.of(id);
         assert!(view.is_dense(), "{id} leaves its block and is not dense");
-        if owner == id { Some(Value::Node(id)) } else { self.value(owner) }
+        if owner == id { Some(self.computed(id, event)) } else { self.value(owner, event) }
+    }
+
+    /// What a block computes under the name `id`: the backward work of a stage that computes F
+    /// again does not know what F computed.
+    fn computed(&self, id: NodeId, (work, stage): Event) -> Value {
+        let StageSetup { blocks, program, .. } = &self.stages[stage as usize];
+        let of_f =
+            |(block, work): (BlockId, Work)| work == Work::F && blocks.contains(&block.index());
+        let again = work != Work::F
+            && !program.recomputed.is_empty()
+            && self.split.places[id.index()].is_some_and(of_f);
+        if again { Value::Again(id) } else { Value::Node(id) }
     }
 
     fn is_constant(&self, id: NodeId) -> bool {
@@ -173,7 +229,7 @@ impl<'a> Values<'a> {
     fn bytes(&self, value: Value) -> u64 {
         match value {
             Value::Key => KEY_BYTES,
-            Value::Node(id) => {
+            Value::Node(id) | Value::Again(id) => {
                 self.elements.of(id).room(self.split.joint.graph[id].shape.elements())
             }
         }
@@ -204,11 +260,17 @@ impl<'a> Values<'a> {
         self.touched.iter().filter_map(lifetime).collect()
     }
 
-    /// Gives every value its place: `working` are the buffers of [`Values::working`], in order.
-    /// Returns the bytes of the buffers of a slot.
-    pub(super) fn place(&mut self, working: &mut impl Iterator<Item = usize>) -> Vec<u64> {
-        let mut lifetimes = Vec::new();
-        let mut stashed = Vec::new();
+    /// Gives every value its place, and says what buffers the run has for `open` microbatches, of
+    /// which `late` are between B and W. `working` are the homes of [`Values::working`], in order.
+    ///
+    /// What B leaves is in late slots where they take fewer bytes than room in all slots.
+    pub(super) fn place(
+        &mut self,
+        open: u32,
+        late: u32,
+        working: &mut impl Iterator<Item = usize>,
+    ) -> Run {
+        let (mut early, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (&value, touches) in &self.touched {
             if Self::only(touches).is_some() {
                 let home = working.next().expect("as many homes as working values");
@@ -218,13 +280,24 @@ impl<'a> Values<'a> {
             let times = touches.iter().map(|&touch| self.time(touch));
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
-            lifetimes.push(Lifetime { first, last, bytes: self.room(value) });
-            stashed.push(value);
+            let lifetime = Lifetime { first, last, bytes: self.room(value) };
+            let is_late = first >= (self.stages.len() as u32, 0);
+            (if is_late { &mut of_b } else { &mut early }).push((value, lifetime));
+            all.push((value, lifetime));
         }
-        let (homes, sizes) = pack(&lifetimes);
-        let slots = homes.into_iter().map(Place::Slot);
-        self.places.extend(stashed.into_iter().zip(slots));
-        sizes
+        let (slots, late_slots) = (open as usize, late_slots(open, late));
+        let (all, early, of_b) = (Packed::new(all), Packed::new(early), Packed::new(of_b));
+        let apart = slots as u64 * early.bytes() + late_slots as u64 * of_b.bytes();
+        let stages = self.stages.len();
+        if slots as u64 * all.bytes() <= apart {
+            self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+            let (buffers, late_buffers) = (all.sizes, Vec::new());
+            return Run { slots, buffers, late_slots: 1, late_buffers, stages };
+        }
+        self.places.extend(early.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Late(at))));
+        let (buffers, late_buffers) = (early.sizes, of_b.sizes);
+        Run { slots, buffers, late_slots, late_buffers, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -259,7 +332,7 @@ impl<'a> Values<'a> {
         }
         for (block, kernel) in self.kernels(event) {
             script.status |= kernel.uses_status();
-            let bound = self.bind(kernel, block, arenas);
+            let bound = self.bind(kernel, block, event, arenas);
             script.kernels.push(bound);
         }
         offset = 0;
@@ -271,7 +344,7 @@ impl<'a> Values<'a> {
         let sent = self.sent(event);
         let loss = self.loss(event).map(|id| (id, Sink::Loss));
         for (id, what) in sent.iter().map(parcel).chain(loss).collect::<Vec<_>>() {
-            let value = self.value(id).expect("what leaves a stage depends on the microbatch");
+            let value = self.value(id, event).expect("what leaves a stage is of a microbatch");
             // Of what is sent, which may be the beginning of what holds it.
             let (bytes, place) = (self.bytes(Value::Node(id)), self.places[&value]);
             script.downloads.push(Transfer { what, offset, bytes, place });
@@ -299,15 +372,16 @@ impl<'a> Values<'a> {
                     Op::Input(input) => Some((Source::Input(input), value)),
                     _ => None,
                 },
+                Value::Again(_) => None,
             }));
         }
         all
     }
 
-    fn bind(&mut self, kernel: &Kernel, block: BlockId, arenas: &Arenas) -> Bound {
+    fn bind(&mut self, kernel: &Kernel, block: BlockId, event: Event, arenas: &Arenas) -> Bound {
         let mut places = Vec::with_capacity(kernel.reads.len() + kernel.writes.len());
         for read in &kernel.reads {
-            let place = match self.value(read.node) {
+            let place = match self.value(read.node, event) {
                 Some(value) => self.places[&value],
                 None => Place::Arena(match self.split.joint.graph[read.node].op {
                     Op::Parameter(parameter) => arenas.parameters[&parameter],
@@ -318,11 +392,64 @@ impl<'a> Values<'a> {
         }
         for write in &kernel.writes {
             places.push(match sum_of(write.target, &self.lowered[&block]) {
-                Ok(node) => self.places[&Value::Node(node)],
+                Ok(node) => self.places[&self.computed(node, event)],
                 Err(sum) => Place::Arena(arenas.sums[&sum]),
             });
         }
         let key = kernel.uses_key().then(|| self.places[&Value::Key]);
         Bound { kernel: kernel.clone(), places, key }
+    }
+}
+
+/// Values that share a slot's buffers.
+struct Packed {
+    homes: Vec<(Value, usize)>,
+    sizes: Vec<u64>,
+}
+
+impl Packed {
+    fn new(values: Vec<(Value, Lifetime<Time>)>) -> Self {
+        let (values, lifetimes): (Vec<Value>, Vec<Lifetime<Time>>) = values.into_iter().unzip();
+        let (homes, sizes) = pack(&lifetimes);
+        Self { homes: values.into_iter().zip(homes).collect(), sizes }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sizes.iter().sum()
+    }
+}
+
+/// Bindings are made for every pair of slots that a microbatch may have: beyond so many it is as
+/// well to have a few late slots more.
+const MOST_TURNS: usize = 64;
+
+/// At least `late` late slots, but not so many kinds of turns that their bindings are a burden.
+fn late_slots(open: u32, late: u32) -> usize {
+    let open = open as usize;
+    let few = |late: &usize| turns(open, *late) <= MOST_TURNS.max(open);
+    (late as usize..=open).find(few).unwrap_or(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_slots_are_enough_and_their_turns_are_few() {
+        for open in 1..100 {
+            for late in 1..=open {
+                let slots = late_slots(open, late);
+                assert!((late as usize..=open as usize).contains(&slots), "{late} of {open}");
+                assert!(turns(open as usize, slots) <= MOST_TURNS.max(open as usize));
+            }
+        }
+        assert_eq!((late_slots(8, 1), late_slots(4, 3), late_slots(63, 62)), (1, 3, 63));
+    }
+
+    #[test]
+    fn after_its_turns_a_microbatch_has_the_slots_of_the_first() {
+        for (slots, late_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
+            assert_eq!(turns(slots, late_slots), expected);
+        }
     }
 }

@@ -1,0 +1,34 @@
+//! What B computes again where F keeps only what the stage was sent.
+
+use super::Task;
+use crate::graph::{Graph, NodeId};
+use crate::split::Split;
+
+/// The nodes of F that B and W read, with what these are computed from, in the order of F.
+///
+/// What no gradient needs, such as the stage's output in most models, is left out.
+pub(super) fn recomputed(split: &Split, [forward, rest @ ..]: &[Vec<Task>; 3]) -> Vec<NodeId> {
+    let graph = &split.joint.graph;
+    let mut needed = vec![false; graph.nodes.len()];
+    for id in rest.iter().flatten().flat_map(|task| reads(graph, task)) {
+        needed[id.index()] = true;
+    }
+    let mut again = Vec::new();
+    for task in forward.iter().rev() {
+        let Task::Compute { node, .. } = *task else { unreachable!("F adds to no sum") };
+        if needed[node.index()] {
+            graph[node].inputs.iter().for_each(|id| needed[id.index()] = true);
+            again.push(node);
+        }
+    }
+    again.reverse();
+    again
+}
+
+/// What a task reads.
+pub(super) fn reads(graph: &Graph, task: &Task) -> Vec<NodeId> {
+    match *task {
+        Task::Compute { node, .. } | Task::Accumulate { node, .. } => graph[node].inputs.clone(),
+        Task::Add { node, .. } => vec![node],
+    }
+}
