@@ -7,7 +7,8 @@
 //     sgd_momentum  v = d, or later d fresh + v momentum;  p = p - rate v, or rate (v momentum + d)
 //     add           p = p + g
 //
-// where g is the gradient times the step's scale, but for add.
+// where g is the gradient times the step's scale, but for add. Without weight decay there is no
+// factor `keep` and no `p penalty`.
 //
 // The head binds `p`, `g`, and `m`, `v` and `settings` where they are used, with functions that get
 // and put four elements, and has VECTORS (how many fours there are), `compute(i)`, which calls one

@@ -1,5 +1,6 @@
 // Dropout's numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as
-// 1, 2, 3"). The head binds `key`: seed low, seed high, step low, step high, microbatch.
+// 1, 2, 3"). The head binds `key`: seed low, seed high, step low, step high, microbatch, and 1
+// where nothing is dropped.
 // `wide_product` is in math.wgsl.
 
 fn philox(counter: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {
@@ -23,7 +24,8 @@ fn dropout_word(i: u32, layer: u32) -> u32 {
     return dropout_block(i >> 2u, layer)[i & 3u];
 }
 
-// 0 with the probability, else `kept`.
+// 0 with the probability, else `kept`; 1 where nothing is dropped.
 fn dropout_(word: u32, probability: f32, kept: f32) -> f32 {
-    return select(kept, 0.0, f32(word >> 8u) * 5.9604645e-8 < probability);
+    let drawn = select(kept, 0.0, f32(word >> 8u) * 5.9604645e-8 < probability);
+    return select(drawn, 1.0, key[5] != 0u);
 }

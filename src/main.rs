@@ -6,10 +6,12 @@ mod cli {
     pub mod bench_gpu;
     pub mod bench_plan;
     pub mod checkpoint;
+    pub mod config;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
     pub mod interrupt;
+    pub mod learning_rate;
     pub mod plan;
     pub mod report;
     pub mod train;

@@ -34,6 +34,11 @@ fn tiny(arguments: &[&str]) -> Output {
     run(&[&TINY[..], arguments].concat())
 }
 
+/// So many steps.
+fn longer(steps: &str, arguments: &[&str]) -> Output {
+    run(&[&["train", "--steps", steps], &TINY[3..], arguments].concat())
+}
+
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
@@ -71,7 +76,7 @@ fn file(name: &str, content: &[u8]) -> PathBuf {
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let rows: [(&[&str], &str); 23] = [
+    let rows: [(&[&str], &str); 28] = [
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
         (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
@@ -93,6 +98,14 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["train", "--steps", "0"], "invalid value '0' for '--steps"),
         (&["train", "--schedule", "zb"], "there is no schedule 'zb'"),
         (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
+        (&["train", "--steps", "3", "--warmup", "3"], "a warm-up of 3 in 3 steps"),
+        (&["train", "--min-learning-rate", "1e-4"], "--learning-rate-schedule cosine"),
+        (
+            &["train", "--learning-rate", "2", "--learning-rate-schedule", "cosine"],
+            "learning rate must be greater than 0 and at most 1",
+        ),
+        (&["train", "--on-nan", "ignore"], "invalid value 'ignore' for '--on-nan"),
+        (&["train", "--config", "absent.toml"], "absent.toml: "),
         (&["train", "--clip-norm", "0"], "'0' is not a norm above 0"),
         (&["train", "--post-validation"], "--clip-norm <R>"),
         (&["train", "--width", "10", "--heads", "4"], "cannot be divided among 4 heads"),
@@ -146,6 +159,77 @@ fn a_loss_that_is_no_number_ends_the_run_with_the_step() {
     let errors: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("step ")).collect();
     assert!(matches!(errors[..], [line] if line.starts_with("error: step ")), "{stderr}");
     assert!(errors[0].contains("stage "), "{stderr}");
+}
+
+#[test]
+fn a_skipped_step_is_told_and_the_run_goes_on() {
+    let output = longer("4", &["--learning-rate", "1e30", "--on-nan", "skip", "--json"]);
+    let stderr = text(&output.stderr);
+    let skipped = stderr.lines().filter(|line| line.starts_with("skipped: step "));
+    assert_eq!(skipped.count(), 3, "{stderr}");
+    // The weights are no numbers, and so the last evaluation is none either.
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+}
+
+#[test]
+fn evaluations_are_told_and_change_nothing_that_is_learned() {
+    let plain = json(&longer("5", &["--json"]));
+    let output = longer("5", &["--evaluate-every", "2", "--devices", "cpux2", "--json"]);
+    let evaluated = json(&output);
+    for same in ["weights_hash", "losses", "held_out", "skipped"] {
+        assert_eq!(plain[same], evaluated[same], "{same}");
+    }
+    let steps = |report: &Value| {
+        let all = report["evaluations"].as_array().unwrap();
+        let step = |of: &Value| (of["step"].as_u64().unwrap(), of["loss"].as_f64().unwrap());
+        all.iter().map(step).collect::<Vec<_>>()
+    };
+    let (few, more) = (steps(&plain), steps(&evaluated));
+    assert_eq!(more.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 2, 4, 5]);
+    assert_eq!([few[0], few[1]], [more[0], more[3]]);
+    let stderr = text(&output.stderr);
+    for step in [2, 4] {
+        let line = format!("step {step}/5  held-out loss {:.4}", more[step / 2].1);
+        assert!(stderr.lines().any(|told| told == line), "no '{line}' in\n{stderr}");
+    }
+}
+
+#[test]
+fn a_file_of_options_is_as_the_options_themselves() {
+    let learned = |arguments: &[&str]| {
+        let report = json(&run(&[&["train", "--json"], arguments].concat()));
+        (report["weights_hash"].clone(), report["schedule"].clone())
+    };
+    let options = [
+        ("steps", "2"),
+        ("layers", "2"),
+        ("width", "16"),
+        ("heads", "2"),
+        ("context", "8"),
+        ("microbatches", "3"),
+        ("microbatch-size", "1"),
+        ("schedule", "\"gpipe\""),
+        ("learning-rate-schedule", "\"cosine\""),
+        ("warmup", "1"),
+    ];
+    let lines = options.map(|(name, value)| format!("{name} = {value}\n")).concat();
+    let file = file("options.toml", lines.as_bytes());
+    let file = ["--config", file.to_str().unwrap()];
+    let flags = options.map(|(name, value)| format!("--{name}={}", value.trim_matches('"')));
+    let flags = flags.each_ref().map(String::as_str);
+    let one = learned(&flags);
+    assert_eq!(learned(&file), one);
+    let (hash, schedule) = learned(&[&file[..], &["--warmup", "0", "--schedule", "1f1b"]].concat());
+    assert_eq!(schedule, "1f1b");
+    assert_ne!(hash, one.0);
+}
+
+#[test]
+fn an_unknown_option_in_a_file_is_wrong_usage_on_its_line() {
+    let file = file("unknown.toml", b"# a run\nsteps = 2\nwidht = 16\n");
+    let output = run(&["train", "--config", file.to_str().unwrap()]);
+    check_failure(&output, 2, "unknown.toml:3: unexpected argument '--widht'");
+    check_failure(&output, 2, "'--width'");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::nn::with_dropout_key;
 use zerobubble::plan::{FAMILIES, FORWARD_ONLY, Family, ONE_F_ONE_B, Schedule, ZB_H1};
-use zerobubble::{AdamW, Balance, Momentum, Optimizer, Sgd, Trainer};
+use zerobubble::{AdamW, Balance, Decayed, Momentum, Optimizer, Sgd, Trainer};
 
 const STEPS: u64 = 5;
 const ROWS: usize = 2;
@@ -157,7 +157,8 @@ fn assert_close(ours: &Gpt, burns: &Gpt) {
 fn adamw_training_equals_burns_own() {
     for (dropout, tied) in [(0.0, false), (0.2, true)] {
         let model = gpt(dropout, tied);
-        let trainer = trainer(&model, 3, &ZB_H1, 3, AdamW::default(), Balance::Flops);
+        let adamw = AdamW { decayed: Decayed::All, ..AdamW::default() };
+        let trainer = trainer(&model, 3, &ZB_H1, 3, adamw, Balance::Flops);
         let (_, ours) = train(trainer, 3);
         let mut adamw = AdamWConfig::new().init();
         let burns = eager(model, 3, |rate, model, grads| adamw.step(rate, model, grads));
@@ -170,7 +171,7 @@ fn sgd_training_with_and_without_momentum_equals_burns_own() {
     for nesterov in [None, Some(false), Some(true)] {
         let model = gpt(0.0, true);
         let momentum = nesterov.map(|nesterov| Momentum { nesterov, ..Momentum::default() });
-        let sgd = Sgd { weight_decay: 0.0, momentum };
+        let sgd = Sgd { momentum, ..Sgd::default() };
         let (_, ours) = train(trainer(&model, 2, &ONE_F_ONE_B, 2, sgd, Balance::Flops), 2);
         let momentum = nesterov.map(|nesterov| MomentumConfig::new().with_nesterov(nesterov));
         let mut sgd = SgdConfig::new().with_momentum(momentum).init();

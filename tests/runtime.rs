@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
+use proptest::prelude::*;
 use zerobubble::compile::Accumulator;
 use zerobubble::engine::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
-    Action, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, Limits, ONE_F_ONE_B, Plan, Work,
-    ZB_H1, bounds, check, dynamic, generate,
+    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, Limits,
+    MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
+    evaluation, generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime};
 
@@ -232,5 +234,65 @@ fn a_step_reports_every_action_once_and_in_order() {
         assert!(times.iter().all(|(start, end)| start <= end));
         assert!(times.windows(2).all(|pair| pair[0].1 <= pair[1].0));
         assert_eq!(lane.len(), actions.len() + 1, "all actions and one update");
+    }
+}
+
+/// A plan that trains on any placement: all F, then every microbatch back through all stages.
+fn trains(placement: &Placement, microbatches: u32) -> CheckedPlan {
+    let stages = || (0..placement.stage_count() as u32).map(StageId);
+    let mut lanes = vec![Vec::new(); placement.device_count()];
+    let mut add = |stage, work, microbatch| {
+        let action = Action::new(stage, work, MicrobatchId(microbatch));
+        lanes[placement.device(stage).index()].push(action);
+    };
+    (0..microbatches).for_each(|k| stages().for_each(|stage| add(stage, Work::F, k)));
+    (0..microbatches).for_each(|k| stages().rev().for_each(|stage| add(stage, Work::BW, k)));
+    let schedule = "any".to_owned();
+    check(Plan { schedule, microbatches, placement: placement.clone(), lanes }).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_evaluation_ends_over_links_of_any_room_wherever_stages_are(
+        picks in prop::collection::vec(0usize..3, 1..9),
+        microbatches in 1u32..9,
+        capacity in 1u32..4,
+    ) {
+        // Devices by their first stage, so that none is left out.
+        let mut seen = Vec::new();
+        for pick in &picks {
+            if !seen.contains(pick) {
+                seen.push(*pick);
+            }
+        }
+        let device = |pick: &usize| seen.iter().position(|other| other == pick).unwrap() as u32;
+        let stages = picks.iter().map(|pick| DeviceId(device(pick))).collect();
+        let placement = Placement { stages };
+        let plan = trains(&placement, 2);
+        let channels: Vec<Channel> =
+            placement.links().map(|link| Channel { link, capacity }).collect();
+        let script = |_: Action, arrived: Parcel| {
+            let one = Tensor::<1>::from_floats([1.0], &Device::flex()).into_dispatch();
+            Ok(if arrived.is_empty() { vec![one] } else { arrived })
+        };
+        let engine = |_| Box::new(Scripted(script)) as Box<dyn Engine>;
+        let engines = (0..placement.device_count()).map(engine).collect();
+        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, None);
+        let mut runtime = started.unwrap();
+        for _ in 0..2 {
+            let forward = check(evaluation(&placement, microbatches, capacity)).unwrap();
+            for lane in &forward.plan().lanes {
+                for pair in lane.windows(2) {
+                    let (one, next) = (pair[0], pair[1]);
+                    let goes_on = next.stage.0 == one.stage.0 + 1;
+                    let last = placement.stages.get(one.stage.index() + 1)
+                        != Some(&placement.device(one.stage));
+                    prop_assert!(last || goes_on && one.microbatch == next.microbatch);
+                }
+            }
+            let losses = runtime.evaluate(forward, Arc::new(Vec::new())).unwrap();
+            prop_assert_eq!(losses.len(), microbatches as usize);
+        }
     }
 }

@@ -130,7 +130,7 @@ fn stochastic_gradient_descent_is_that_of_cpu_devices() {
         [None, Some(Momentum::default()), Some(Momentum { nesterov: true, ..Default::default() })]
     {
         let curve = |devices: &str| {
-            let sgd = Sgd { weight_decay: 1e-3, momentum };
+            let sgd = Sgd { weight_decay: 1e-3, momentum, ..Sgd::default() };
             let builder = builder(&model).devices(devices).unwrap().microbatches(2).optimizer(sgd);
             losses(&mut builder.build(&batch(0, ROWS)).unwrap(), 5, 2)
         };

@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{Schedule, ZB_H1};
 use zerobubble::train::{Precision, Recompute};
+
+use super::config::with_file;
 
 /// A parsed command line.
 pub struct Cli {
@@ -32,7 +34,7 @@ pub enum UsageError {
 /// Without a command it trains the example GPT, as `train` does without options.
 #[derive(Parser)]
 #[command(name = "zerobubble", version)]
-struct Arguments {
+pub(super) struct Arguments {
     /// Print one JSON object on stdout and nothing else there
     #[arg(long, global = true)]
     json: bool,
@@ -97,9 +99,49 @@ pub struct TrainArgs {
     /// Characters that the model sees at once
     #[arg(long, value_name = "T", default_value_t = 64, value_parser = count::<usize>(65_536))]
     pub context: usize,
-    /// Learning rate of AdamW
+    /// Learning rate of AdamW, the largest one where it changes
     #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
     pub learning_rate: f64,
+    /// How the learning rate goes on after the warm-up: as it is, or down along half a cosine
+    #[arg(
+        long,
+        value_enum,
+        value_name = "constant|cosine",
+        hide_possible_values = true,
+        default_value = "constant"
+    )]
+    pub learning_rate_schedule: RateSchedule,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "R",
+        value_parser = learning_rate,
+        help = "Where the cosine ends [default: a tenth of --learning-rate]"
+    )]
+    pub min_learning_rate: Option<f64>,
+    /// Steps in which the learning rate rises to its full value
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup: u32,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<u32>(u32::MAX),
+        help = "Steps from one loss on held-out text to the next [default: before and after all]"
+    )]
+    pub evaluate_every: Option<u32>,
+    /// What becomes of a step whose loss is not finite: it ends the run, or nothing is updated
+    #[arg(
+        long,
+        value_enum,
+        value_name = "stop|skip",
+        hide_possible_values = true,
+        default_value = "stop"
+    )]
+    pub on_nan: NanPolicy,
+    /// A TOML file with these options by name; those on the command line come first
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Clip all gradients by their global norm: multiply them by R / norm where it is above R
     #[arg(long, value_name = "R", value_parser = norm)]
     pub clip_norm: Option<f64>,
@@ -167,6 +209,24 @@ pub struct TrainArgs {
     /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "FILE.json")]
     pub trace: Option<PathBuf>,
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RateSchedule {
+    /// As it is.
+    Constant,
+    /// Down along half a cosine, to the smallest rate at the last step.
+    Cosine,
+}
+
+/// What becomes of a step whose loss is not finite.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NanPolicy {
+    /// The run ends with an error.
+    Stop,
+    /// Nothing is updated, and the run goes on.
+    Skip,
 }
 
 /// Where the costs of blocks come from when the model is cut into stages.
@@ -270,6 +330,7 @@ impl Cli {
     pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> std::result::Result<Self, UsageError> {
+        let arguments = with_file(&Arguments::command(), arguments.into_iter().collect())?;
         let parsed = Arguments::try_parse_from(arguments)?;
         let command = match parsed.command {
             Some(command) => command,
@@ -387,8 +448,6 @@ fn number(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn read(line: &str) -> std::result::Result<Cli, UsageError> {
@@ -411,17 +470,6 @@ mod tests {
                 ("auto", Schedule::from(&ZB_H1))
             );
             assert_eq!((args.text, args.memory_limit_per_device), (None, None));
-        }
-    }
-
-    #[test]
-    fn what_is_said_of_checkpoints_needs_a_folder_for_them() {
-        for line in ["--resume", "--checkpoint-every 5", "--checkpoint-keep 1"] {
-            let Err(UsageError::Wrong(problem)) = read(&format!("zerobubble train {line}")) else {
-                panic!("'{line}' is right")
-            };
-            assert!(problem.contains("--checkpoint <DIR>"), "{problem}");
-            assert!(read(&format!("zerobubble train --checkpoint a {line}")).is_ok(), "{line}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! How good a model is, run eagerly: its loss on held-out text, and a text of its own.
+//! Batches of text, and a text of the model's own.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -7,8 +7,6 @@ use zerobubble::error::{Error, Result};
 use zerobubble::gpt::Gpt;
 use zerobubble::train::text::{Vocabulary, Windows};
 
-/// Windows that run at once: enough to keep a core busy, few enough for any memory.
-const ROWS_AT_ONCE: usize = 16;
 /// Characters in a sample.
 const SAMPLE_LENGTH: usize = 200;
 /// Below 1 it prefers what the model thinks likely.
@@ -22,19 +20,6 @@ pub fn batch(windows: Windows, device: &Device) -> Batch {
     let shape = [windows.rows, windows.context];
     let tensor = |cells| Tensor::from_data(TensorData::new(cells, shape), device);
     (tensor(windows.tokens), tensor(windows.targets))
-}
-
-/// The mean loss of `model` on `windows`, in nats per character.
-pub fn loss(model: &Gpt, windows: &Windows, device: &Device) -> Result<f64> {
-    let mut sum = 0.0;
-    for start in (0..windows.rows).step_by(ROWS_AT_ONCE) {
-        let rows = start..(start + ROWS_AT_ONCE).min(windows.rows);
-        let weight = rows.len() as f64;
-        let (tokens, targets) = batch(windows.rows(rows), device);
-        let loss = model.loss(tokens, targets).try_into_scalar::<f32>().map_err(unreadable)?;
-        sum += weight * f64::from(loss);
-    }
-    Ok(sum / windows.rows as f64)
 }
 
 /// A text by `model`, which starts after the end of a line and sees `context` characters.

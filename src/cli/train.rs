@@ -6,20 +6,24 @@ use burn::tensor::Device;
 use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
+use zerobubble::plan::Plan;
 use zerobubble::train::progress::Progress;
 use zerobubble::train::text::{Corpus, Sampler};
-use zerobubble::train::{AdamW, Balance, Searched, Trainer};
+use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
-use super::args::{BalanceBy, TrainArgs};
+use super::args::{BalanceBy, NanPolicy, TrainArgs};
 use super::checkpoint::{Done, Saving};
 use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
 use super::interrupt::Interrupt;
+use super::learning_rate::Rates;
 use super::plan::{Moves, read};
 use super::report::{self, Finished};
-use super::train_report::{HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers};
+use super::train_report::{
+    Evaluation, HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers,
+};
 
-/// Held-out windows that a loss is the mean of.
+/// Held-out windows that a loss is the mean of, or a few more to fill the last microbatch.
 const HELD_OUT_WINDOWS: usize = 64;
 
 /// What is about to be trained.
@@ -29,6 +33,7 @@ pub struct Job {
     /// The text in one line.
     pub text: String,
     plan: String,
+    rates: String,
     devices: Vec<String>,
     stages: String,
 }
@@ -50,12 +55,14 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
         None => Corpus::of_this_crate()?,
     };
     let mut sampler = corpus.sampler(args.context, args.seed)?;
-    let held_out = corpus.held_out_windows(args.context, HELD_OUT_WINDOWS)?;
+    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
     let device = Device::flex();
+    let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
+    let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
     let mut saving = Saving::open(args, &corpus)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
-    let mut trainer = trainer(args, model, &example)?;
+    let mut trainer = trainer(args, model, &example, &rates)?;
     saving.resume(&mut trainer, &mut sampler)?;
     let steps_before = trainer.steps();
     if steps_before >= u64::from(args.steps) {
@@ -69,14 +76,12 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    let job = job(args, &corpus, &trainer);
+    let job = job(args, &corpus, &trainer, &rates);
     start(&job)?;
 
-    let before = evaluate::loss(&trainer.model()?, &held_out, &device)?;
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args.steps.into(), tokens, sampler, next, &mut trainer, &saving)?;
+    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer, &saving)?;
     let model = trainer.model()?;
-    let after = evaluate::loss(&model, &held_out, &device)?;
 
     let weights_hash = trainer.weights_hash()?;
     let prediction = trainer.prediction();
@@ -94,9 +99,11 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
         transfers: transfers(measured),
         communication: Moves::of(trainer.communication()),
         weights_hash,
-        held_out: HeldOut { before, after },
+        held_out: HeldOut::of(&steps.evaluations),
         timetables: timetables(prediction, measured),
         sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
+        evaluations: steps.evaluations.clone(),
+        skipped: steps.skipped.clone(),
         losses: steps.losses.clone(),
         gradient_norms: steps.gradient_norms.clone(),
         step_seconds: steps.seconds.clone(),
@@ -108,25 +115,23 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
     Ok(Outcome::Trained(Box::new(report)))
 }
 
-fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>) -> Job {
-    let plan = trainer.plan().plan();
+fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>, rates: &Rates) -> Job {
     Job {
         model: model_line(args, trainer.parameters()),
         text: text_line(corpus),
-        plan: format!(
-            "{} with {} of {}, {}{}",
-            plan.schedule,
-            counted(plan.microbatches as usize, "microbatch"),
-            args.microbatch_size,
-            counted(args.steps as usize, "step"),
-            trainer.searched().map(compared).unwrap_or_default()
-        ),
+        plan: plan_line(args, trainer),
+        rates: rates.to_string(),
         devices: trainer.devices(),
         stages: trainer.stages().to_string(),
     }
 }
 
-fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt, Batch>> {
+fn trainer(
+    args: &TrainArgs,
+    model: Gpt,
+    example: &Batch,
+    rates: &Rates,
+) -> Result<Trainer<Gpt, Batch>> {
     let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
     let schedule = match &args.plan {
         Some(path) => read(path)?.into(),
@@ -140,7 +145,8 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .optimizer(AdamW::default())
         .clip_norm(args.clip_norm)
         .post_validation(args.post_validation)
-        .learning_rate(args.learning_rate)
+        .learning_rate(rates.scheduler()?)
+        .on_nan(on_nan(args.on_nan))
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
@@ -149,25 +155,42 @@ fn trainer(args: &TrainArgs, model: Gpt, example: &Batch) -> Result<Trainer<Gpt,
         .build(example)
 }
 
+/// Trains, and evaluates before, after, and as often as `args` say in between.
 fn take_steps(
-    count: u64,
+    args: &TrainArgs,
     tokens: usize,
     mut sampler: Sampler,
     next: impl Fn(&mut Sampler) -> Batch,
+    held_out: &Batch,
     trainer: &mut Trainer<Gpt, Batch>,
     saving: &Saving,
 ) -> Result<Steps> {
-    let interrupt = Interrupt::listen()?;
-    let progress = Progress::start(count, tokens as u64).after(trainer.steps());
     let mut steps = Steps::default();
-    for number in trainer.steps() + 1..=count {
+    let before = trainer.steps();
+    let loss = trainer.evaluate(held_out.clone())?;
+    steps.evaluations.push(Evaluation { step: before, loss });
+    let count = u64::from(args.steps);
+    let interrupt = Interrupt::listen()?;
+    let mut progress = Progress::start(count, tokens as u64, &trainer.devices()).after(before);
+    for step in before + 1..=count {
         let report = trainer.step(next(&mut sampler))?;
-        progress.step(number, report.loss);
+        progress.step(step, &report);
+        if let Some(fault) = &report.skipped {
+            progress.say(&format!("skipped: {fault}"));
+        }
         steps.add(report);
-        let interrupted = interrupt.asked() && number < count;
-        saving.after_step(trainer, &sampler, interrupted || number == count)?;
+        let due = args.evaluate_every.is_some_and(|every| step.is_multiple_of(every.into()));
+        if due || step == count {
+            let loss = trainer.evaluate(held_out.clone())?;
+            steps.evaluations.push(Evaluation { step, loss });
+        }
+        if due {
+            progress.evaluated(step, steps.evaluations[steps.evaluations.len() - 1].loss);
+        }
+        let interrupted = interrupt.asked() && step < count;
+        saving.after_step(trainer, &sampler, interrupted || step == count)?;
         if interrupted {
-            return Err(saving.interrupted(number, count));
+            return Err(saving.interrupted(step, count));
         }
     }
     Ok(steps)
@@ -195,6 +218,13 @@ fn balance(by: BalanceBy) -> Balance {
     }
 }
 
+fn on_nan(policy: NanPolicy) -> OnNan {
+    match policy {
+        NanPolicy::Stop => OnNan::Stop,
+        NanPolicy::Skip => OnNan::Skip,
+    }
+}
+
 /// What a search won.
 pub fn compared(searched: &Searched) -> String {
     match (&searched.best_family, searched.gain) {
@@ -210,6 +240,17 @@ fn model_line(args: &TrainArgs, parameters: u64) -> String {
     format!(
         "GPT of {parameters} parameters: {layers} layers, width {width}, {heads} heads, context \
          {context}"
+    )
+}
+
+fn plan_line(args: &TrainArgs, trainer: &Trainer<Gpt, Batch>) -> String {
+    let Plan { schedule, microbatches, .. } = trainer.plan().plan();
+    format!(
+        "{schedule} with {} of {}, {}{}",
+        counted(*microbatches as usize, "microbatch"),
+        args.microbatch_size,
+        counted(args.steps as usize, "step"),
+        trainer.searched().map(compared).unwrap_or_default()
     )
 }
 
@@ -236,6 +277,7 @@ impl fmt::Display for Job {
         writeln!(f, "model     {}", self.model)?;
         writeln!(f, "text      {}", self.text)?;
         writeln!(f, "schedule  {}", self.plan)?;
+        writeln!(f, "rate      {}", self.rates)?;
         writeln!(f, "devices   {}\n", self.devices.join(", "))?;
         writeln!(f, "{}\n", self.stages.trim_end())
     }

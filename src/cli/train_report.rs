@@ -29,9 +29,14 @@ pub struct TrainReport {
     pub parameters: u64,
     /// Steps that were done before this run, in the one that it continues.
     pub steps_before: u64,
-    /// One for each step.
+    /// One for each step; null where a step was skipped, as its loss is not finite.
     pub losses: Vec<f64>,
-    /// Of all gradients together, before clipping; one for each step, none without clipping.
+    /// Steps in which nothing was updated, counted from 1.
+    pub skipped: Vec<u64>,
+    /// Losses on the text that was not trained on, the first before any step.
+    pub evaluations: Vec<Evaluation>,
+    /// Of all gradients together, before clipping; one for each step, null where it was skipped.
+    /// None without clipping.
     pub gradient_norms: Vec<f64>,
     /// Over all steps.
     pub tokens_per_second: f64,
@@ -93,6 +98,27 @@ pub struct HeldOut {
     pub after: f64,
 }
 
+/// A loss on held-out text, in nats per character.
+#[derive(Clone, Copy, Serialize)]
+pub struct Evaluation {
+    /// How many steps had been taken.
+    pub step: u64,
+    /// The mean over the text's windows.
+    pub loss: f64,
+}
+
+impl HeldOut {
+    /// The first and the last of some evaluations.
+    ///
+    /// # Panics
+    ///
+    /// Panics when there are none.
+    pub fn of(evaluations: &[Evaluation]) -> Self {
+        let at = |evaluation: Option<&Evaluation>| evaluation.expect("a run is evaluated").loss;
+        Self { before: at(evaluations.first()), after: at(evaluations.last()) }
+    }
+}
+
 /// The same step as it was planned and as it was measured.
 pub struct Timetables {
     planned: String,
@@ -108,6 +134,10 @@ pub struct Steps {
     pub gradient_norms: Vec<f64>,
     /// One for each step.
     pub seconds: Vec<f64>,
+    /// Steps that were skipped.
+    pub skipped: Vec<u64>,
+    /// Losses on held-out text.
+    pub evaluations: Vec<Evaluation>,
     /// The most that each device ever held.
     peak_bytes: Vec<u64>,
     /// Timelines are large: only the last ones are kept.
@@ -120,6 +150,9 @@ impl Steps {
         self.losses.push(report.loss);
         self.gradient_norms.extend(report.gradient_norm);
         self.seconds.push(report.seconds);
+        if report.skipped.is_some() {
+            self.skipped.push(self.losses.len() as u64);
+        }
         self.peak_bytes.resize(report.peak_bytes.len(), 0);
         for (peak, bytes) in self.peak_bytes.iter_mut().zip(&report.peak_bytes) {
             *peak = (*peak).max(*bytes);
@@ -231,6 +264,9 @@ impl fmt::Display for TrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HeldOut { before, after } = self.held_out;
         writeln!(f, "held-out loss  {before:.4} before, {after:.4} after, in nats per character")?;
+        if !self.skipped.is_empty() {
+            writeln!(f, "skipped        {} steps", self.skipped.len())?;
+        }
         writeln!(f, "speed          {:.0} tokens/s\n", self.tokens_per_second)?;
         writeln!(f, "one step as planned\n{}", self.timetables.planned)?;
         writeln!(f, "one step as measured\n{}", self.timetables.measured)?;

@@ -18,13 +18,13 @@ use burn_dispatch::DispatchTensor;
 pub use self::burn::{BurnEngine, reference};
 pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
-pub use optimizer::{AdamW, Momentum, Optimizer, Sgd};
+pub use optimizer::{AdamW, Decayed, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
 pub use update::{Clipping, SharedSums, Update, UpdateRule};
 pub use waiting::WaitingEngine;
 
 use crate::compile::{Accumulator, Program};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, StageId};
 use crate::split::Split;
@@ -40,6 +40,12 @@ pub trait Engine: Send {
     /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
     /// all gradients.
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
+
+    /// Takes the inputs of an evaluation, of any number of microbatches. Until the next step there
+    /// is F only. It drops nothing out and leaves nothing behind.
+    fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
+        self.begin_step(0, inputs)
+    }
 
     /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
     /// under way at once; they end in the order in which they were started. A device that
@@ -113,6 +119,8 @@ pub struct Outcome {
     pub parcel: Parcel,
     /// Loss of the microbatch, from the last stage's F.
     pub loss: Option<f32>,
+    /// A loss that is not finite, or an activation that is NaN. The action went on with it.
+    pub fault: Option<Error>,
     /// How long the device itself says that it took.
     pub seconds: Option<f64>,
     /// When the device itself says that it ended: its thread may learn of it later.

@@ -1,4 +1,5 @@
-//! The optimizers' settings. They reproduce Burn's, default values included.
+//! The optimizers' settings. They reproduce Burn's, default values included, but for what decays:
+//! with [`Decayed::All`] they are Burn's in that as well.
 
 /// How parameters are updated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,6 +22,8 @@ pub struct AdamW {
     pub epsilon: f32,
     /// Share of a weight that a step of learning rate 1 takes away.
     pub weight_decay: f32,
+    /// What the weight decay is for.
+    pub decayed: Decayed,
 }
 
 /// Stochastic gradient descent, as Burn's `Sgd`.
@@ -28,8 +31,21 @@ pub struct AdamW {
 pub struct Sgd {
     /// Factor of the L2 penalty's gradient.
     pub weight_decay: f32,
+    /// What the penalty is for.
+    pub decayed: Decayed,
     /// Momentum, if any.
     pub momentum: Option<Momentum>,
+}
+
+/// The parameters that weight decay is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decayed {
+    /// Those of two dimensions or more. Biases and the gains of norms have one: they are few, and
+    /// to make them small does not make the model simpler.
+    #[default]
+    Matrices,
+    /// All of them, as Burn does.
+    All,
 }
 
 /// Momentum, as Burn's.
@@ -45,7 +61,13 @@ pub struct Momentum {
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-5, weight_decay: 1e-4 }
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-5,
+            weight_decay: 1e-4,
+            decayed: Decayed::Matrices,
+        }
     }
 }
 
@@ -74,6 +96,21 @@ impl From<Sgd> for Optimizer {
 }
 
 impl Optimizer {
+    /// What updates a parameter of so many dimensions: the same without weight decay, where it is
+    /// not for that parameter.
+    pub fn of(self, dimensions: usize) -> Self {
+        let spared = |decayed| decayed == Decayed::Matrices && dimensions < 2;
+        match self {
+            Optimizer::AdamW(adamw) if spared(adamw.decayed) => {
+                Optimizer::AdamW(AdamW { weight_decay: 0.0, ..adamw })
+            }
+            Optimizer::Sgd(sgd) if spared(sgd.decayed) => {
+                Optimizer::Sgd(Sgd { weight_decay: 0.0, ..sgd })
+            }
+            decayed => decayed,
+        }
+    }
+
     /// Tensors of a parameter's size that the optimizer keeps.
     pub fn moments(&self) -> u64 {
         match self {

@@ -1,6 +1,8 @@
 //! Which action a device gets next: that of its lane, or that which a policy chooses.
 
-use crate::plan::{Action, CheckedPlan, Choice, Costs, DeviceId, Policy};
+use std::collections::HashMap;
+
+use crate::plan::{Action, Channel, CheckedPlan, Choice, Costs, DeviceId, MicrobatchId, Policy};
 
 /// What decides the order of the actions.
 #[derive(Debug, Clone)]
@@ -25,10 +27,11 @@ pub(super) struct Planned {
     ended: Vec<usize>,
 }
 
-/// An action and the one on another device that must be done before it, as lane and position.
+/// An action and those on other devices that must be done before it, as lane and position: the one
+/// whose parcel it takes, and the one that makes room for its own.
 struct Next {
     action: Action,
-    after: Option<(usize, usize)>,
+    after: [Option<(usize, usize)>; 2],
 }
 
 /// A policy and what it decides about. It starts every step with what it learned about times.
@@ -40,7 +43,7 @@ pub(super) struct Dynamic {
 impl Dispatcher {
     pub(super) fn new(plan: &CheckedPlan, dispatch: Dispatch) -> Self {
         match dispatch {
-            Dispatch::Planned => Self::Planned(Planned::new(plan)),
+            Dispatch::Planned => Self::Planned(Planned::new(plan, &[])),
             Dispatch::Dynamic(base) => {
                 let unknown = Costs::uniform(base.plan().placement.stage_count(), 0.0, 0.0, 0.0);
                 let policy = Policy::new(&base, &unknown);
@@ -79,7 +82,7 @@ impl Dispatcher {
     /// Counts `action` as ended, and its parcel as arrived.
     pub(super) fn end(&mut self, device: usize, action: Action, start: f64, end: f64) {
         match self {
-            Self::Planned(planned) => planned.ended[device] += 1,
+            Self::Planned(planned) => planned.end(device),
             Self::Dynamic(dynamic) => {
                 let Dynamic { base, policy } = &mut **dynamic;
                 policy.end(DeviceId(device as u32), end - start, end);
@@ -92,29 +95,42 @@ impl Dispatcher {
 }
 
 impl Planned {
-    fn new(checked: &CheckedPlan) -> Self {
+    /// The lanes of a plan, over links that hold any of its orders; or, forward only, over
+    /// `channels`.
+    pub(super) fn new(checked: &CheckedPlan, channels: &[Channel]) -> Self {
         let plan = checked.plan();
-        let position = |action: Action| {
-            let lane = plan.placement.device(action.stage).index();
-            let at = plan.lanes[lane].iter().position(|&other| other == action);
-            (lane, at.expect("a checked plan holds every action"))
+        let lanes = plan.lanes.iter().enumerate();
+        let positions: HashMap<Action, (usize, usize)> = lanes
+            .flat_map(|(lane, actions)| (0..).zip(actions).map(move |(at, &of)| (of, (lane, at))))
+            .collect();
+        let room = |action: Action| {
+            let link = checked.sends(action)?;
+            let channel = channels.iter().find(|channel| channel.link == link)?;
+            let microbatch = action.microbatch.0.checked_sub(channel.capacity.max(1))?;
+            Some(Action { stage: link.to, microbatch: MicrobatchId(microbatch), ..action })
         };
         let next = |&action: &Action| {
             let producer = checked.inputs(action).parcel.filter(|_| {
                 // Within a lane the order itself sees to it.
                 checked.receives(action).is_some()
             });
-            Next { action, after: producer.map(position) }
+            let position = |action: Action| positions[&action];
+            Next { action, after: [producer, room(action)].map(|of| of.map(position)) }
         };
         let lanes: Vec<Vec<Next>> =
             plan.lanes.iter().map(|lane| lane.iter().map(next).collect()).collect();
         Self { started: vec![0; lanes.len()], ended: vec![0; lanes.len()], lanes }
     }
 
-    fn next(&mut self, lane: usize) -> Choice {
+    /// Counts the action of a lane that is next to end.
+    pub(super) fn end(&mut self, lane: usize) {
+        self.ended[lane] += 1;
+    }
+
+    pub(super) fn next(&mut self, lane: usize) -> Choice {
         let next = self.lanes[lane].get(self.started[lane]);
-        let ready = |after: (usize, usize)| self.ended[after.0] > after.1;
-        match next.filter(|next| next.after.is_none_or(ready)) {
+        let ready = |&(lane, at): &(usize, usize)| self.ended[lane] > at;
+        match next.filter(|next| next.after.iter().flatten().all(ready)) {
             Some(next) => {
                 self.started[lane] += 1;
                 Choice::Run(next.action)

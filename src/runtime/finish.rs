@@ -31,6 +31,8 @@ pub(super) struct Finish {
     norms: Vec<(ParameterId, f64)>,
     /// The norm of all gradients, when it is known.
     norm: Option<f64>,
+    /// Why the step ends without an update, if it does.
+    skipped: Option<Error>,
 }
 
 /// One device's way through the end of a step.
@@ -53,6 +55,7 @@ enum Done {
     Gather,
     /// An update that is undone if gradients are clipped.
     Provisional,
+    Undone,
     Update,
     Set,
 }
@@ -67,6 +70,7 @@ impl Finish {
             shared: Vec::new(),
             norms: Vec::new(),
             norm: None,
+            skipped: None,
         }
     }
 
@@ -83,11 +87,22 @@ impl Finish {
         self.shared.clear();
         self.norms.clear();
         self.norm = None;
+        self.skipped = None;
     }
 
     /// Counts an action of a device's lane as ended.
     pub(super) fn ended(&mut self, device: usize) {
         self.devices[device].actions -= 1;
+    }
+
+    /// Ends the step without an update; provisional ones are undone.
+    ///
+    /// No other can have been made: no B begins before the loss of its microbatch is known, so a
+    /// loss comes before any lane has ended, and a norm before any update that it is for.
+    pub(super) fn skip(&mut self, fault: Error) {
+        let stands = |device: &Device| matches!(device.done, Done::Update | Done::Set);
+        assert!(!self.devices.iter().any(stands), "an update came before {fault}");
+        self.skipped.get_or_insert(fault);
     }
 
     /// Takes what came of an order.
@@ -121,13 +136,15 @@ impl Finish {
             return None;
         }
         let (done, order) = match done {
+            Done::Provisional if self.skipped.is_some() => (Done::Undone, Order::Undo),
+            _ if self.skipped.is_some() => return None,
             Done::Actions if self.lanes[device].1.lent.is_empty() => self.gather(device)?,
             Done::Actions => (Done::Lend, Order::Lend),
             Done::Lend => self.gather(device)?,
             Done::Gather => self.update()?,
             Done::Provisional => self.validate()?,
             Done::Update => self.set()?,
-            Done::Set => return None,
+            Done::Set | Done::Undone => return None,
         };
         self.devices[device].done = done;
         self.devices[device].answered = false;
@@ -136,6 +153,10 @@ impl Finish {
 
     /// Whether all is done.
     pub(super) fn is_over(&self) -> bool {
+        if self.skipped.is_some() {
+            let left = |device: &Device| device.actions == 0 && device.done != Done::Provisional;
+            return self.devices.iter().all(|device| device.answered && left(device));
+        }
         let set = self.devices.iter().any(|device| !device.values.is_empty());
         let last = |device: &Device| match device.done {
             Done::Update => !set,
@@ -145,9 +166,15 @@ impl Finish {
         self.devices.iter().all(|device| device.answered && last(device))
     }
 
-    /// The norm of all gradients, with clipping.
+    /// The norm of all gradients, with clipping; NaN in a step without an update.
     pub(super) fn gradient_norm(&self) -> Option<f64> {
-        self.norm
+        let none = self.skipped.as_ref().and(self.clipping);
+        none.map_or(self.norm, |_| Some(f64::NAN))
+    }
+
+    /// Why nothing was updated, if nothing was.
+    pub(super) fn skipped(&self) -> Option<Error> {
+        self.skipped.clone()
     }
 
     fn gather(&self, device: usize) -> Option<(Done, Order)> {
@@ -216,7 +243,7 @@ impl Device {
         match self.done {
             Done::Actions | Done::Lend => false,
             Done::Gather => self.answered,
-            Done::Provisional | Done::Update | Done::Set => true,
+            Done::Provisional | Done::Undone | Done::Update | Done::Set => true,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! every thread stops, and the error is what the caller gets.
 
 mod dispatch;
+mod evaluate;
 mod finish;
 mod link;
 mod overhead;
@@ -43,6 +44,19 @@ pub struct Runtime {
     requests: Option<Sender<Request>>,
     replies: Receiver<Reply>,
     threads: Vec<JoinHandle<()>>,
+    /// What becomes of a step with numbers that are not finite.
+    pub on_nan: OnNan,
+}
+
+/// What becomes of a step in which a loss is not finite or an activation is NaN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnNan {
+    /// It is an error, and the run ends.
+    #[default]
+    Stop,
+    /// Its gradients are dropped. Parameters, the optimizer's moments and its count of updates stay
+    /// as they were, and the next step follows.
+    Skip,
 }
 
 /// What one step yielded.
@@ -50,7 +64,10 @@ pub struct Runtime {
 pub struct StepOutcome {
     /// Loss of every microbatch.
     pub losses: Vec<f32>,
-    /// Norm of all gradients together, before clipping; none without clipping.
+    /// Why nothing was updated, if nothing was.
+    pub skipped: Option<Error>,
+    /// Norm of all gradients together, before clipping; none without clipping, and NaN where
+    /// nothing was updated.
     pub gradient_norm: Option<f64>,
     /// What every device did when, in seconds from the step's start.
     pub timeline: Timeline,
@@ -60,7 +77,8 @@ pub struct StepOutcome {
 
 /// What the caller asks of the scheduler.
 enum Request {
-    Step { step: u64, inputs: StepInputs, learning_rate: f64 },
+    Step { step: u64, inputs: StepInputs, learning_rate: f64, on_nan: OnNan },
+    Evaluate { plan: CheckedPlan, inputs: StepInputs },
     Parameters,
     State,
     Restore(States),
@@ -69,6 +87,7 @@ enum Request {
 /// What the scheduler answers.
 enum Reply {
     Step(Result<StepOutcome>),
+    Evaluated(Result<Vec<f32>>),
     Parameters(Result<Vec<(ParameterId, DispatchTensor)>>),
     State(Result<States>),
     Restored(Result<()>),
@@ -112,9 +131,10 @@ impl Runtime {
         }
         let (requests, inbox) = bounded(1);
         let (reply, replies) = bounded(1);
-        let scheduler = scheduler::Scheduler::new(&plan, dispatch, finish, orders, reports);
+        let rest = (finish, channels.to_vec());
+        let scheduler = scheduler::Scheduler::new(&plan, dispatch, rest, orders, reports);
         threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
-        Ok(Self { requests: Some(requests), replies, threads })
+        Ok(Self { requests: Some(requests), replies, threads, on_nan: OnNan::Stop })
     }
 
     /// Runs one step on `inputs`, by microbatch and input.
@@ -128,9 +148,24 @@ impl Runtime {
         inputs: StepInputs,
         learning_rate: f64,
     ) -> Result<StepOutcome> {
-        match self.ask(Request::Step { step, inputs, learning_rate })? {
+        let on_nan = self.on_nan;
+        match self.ask(Request::Step { step, inputs, learning_rate, on_nan })? {
             Reply::Step(outcome) => outcome,
             _ => unreachable!("a step is answered by a step"),
+        }
+    }
+
+    /// Runs the actions of `plan`, which is forward only and places stages as the plan of the steps
+    /// does, on `inputs`, by microbatch and input. Gives the loss of every microbatch.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any device, after which the runtime is of no use; or the first number
+    /// that is not finite, which harms nothing.
+    pub fn evaluate(&mut self, plan: CheckedPlan, inputs: StepInputs) -> Result<Vec<f32>> {
+        match self.ask(Request::Evaluate { plan, inputs })? {
+            Reply::Evaluated(losses) => losses,
+            _ => unreachable!("an evaluation is answered by losses"),
         }
     }
 

@@ -7,10 +7,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::dispatch::{Dispatch, Dispatcher};
 use super::finish::Finish;
 use super::worker::{Answer, Order, Parameters, Report};
-use super::{Reply, Request, States, StepOutcome, WINDOW};
+use super::{OnNan, Reply, Request, States, StepOutcome, WINDOW};
 use crate::engine::StepInputs;
 use crate::error::{Error, Result};
-use crate::plan::{CheckedPlan, Choice};
+use crate::plan::{Channel, CheckedPlan, Choice};
 use crate::trace::{Label, Span, Timeline};
 
 /// What decides, and the channels to and from the devices.
@@ -18,17 +18,20 @@ pub(super) struct Scheduler {
     dispatcher: Dispatcher,
     finish: Finish,
     microbatches: usize,
-    orders: Vec<Sender<Order>>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) orders: Vec<Sender<Order>>,
     reports: Receiver<Report>,
+    /// Most bytes that every device has held, as of the last update.
+    peak_bytes: Vec<u64>,
     /// Orders that have no report yet, by device.
-    under_way: Vec<usize>,
+    pub(super) under_way: Vec<usize>,
 }
 
 impl Scheduler {
     pub(super) fn new(
         plan: &CheckedPlan,
         dispatch: Dispatch,
-        finish: Finish,
+        (finish, channels): (Finish, Vec<Channel>),
         orders: Vec<Sender<Order>>,
         reports: Receiver<Report>,
     ) -> Self {
@@ -36,7 +39,9 @@ impl Scheduler {
             dispatcher: Dispatcher::new(plan, dispatch),
             finish,
             microbatches: plan.plan().microbatches as usize,
+            peak_bytes: vec![0; orders.len()],
             under_way: vec![0; orders.len()],
+            channels,
             orders,
             reports,
         }
@@ -46,10 +51,16 @@ impl Scheduler {
     pub(super) fn run(mut self, requests: &Receiver<Request>, replies: &Sender<Reply>) {
         for request in requests {
             let (reply, failed) = match request {
-                Request::Step { step, inputs, learning_rate } => {
-                    let outcome = self.step(step, &inputs, learning_rate);
+                Request::Step { step, inputs, learning_rate, on_nan } => {
+                    let outcome = self.step(step, &inputs, learning_rate, on_nan);
                     let failed = outcome.is_err();
                     (Reply::Step(outcome), failed)
+                }
+                Request::Evaluate { plan, inputs } => {
+                    let evaluated = self.evaluate(&plan, &inputs);
+                    let failed = evaluated.is_err();
+                    let losses = evaluated.and_then(|of| of.fault.map_or(Ok(of.losses), Err));
+                    (Reply::Evaluated(losses), failed)
                 }
                 Request::Parameters => {
                     let parameters = self.parameters();
@@ -76,27 +87,36 @@ impl Scheduler {
         }
     }
 
-    fn step(&mut self, step: u64, inputs: &StepInputs, learning_rate: f64) -> Result<StepOutcome> {
+    fn step(
+        &mut self,
+        step: u64,
+        inputs: &StepInputs,
+        learning_rate: f64,
+        on_nan: OnNan,
+    ) -> Result<StepOutcome> {
         let start = Instant::now();
         self.all(|_| Order::Begin { step, inputs: inputs.clone(), start })?;
         let mut outcome = StepOutcome {
             losses: vec![0.0; self.microbatches],
+            skipped: None,
             gradient_norm: None,
             timeline: Timeline {
                 lanes: vec![Vec::new(); self.orders.len()],
                 transfers: vec![Vec::new(); self.orders.len()],
             },
-            peak_bytes: vec![0; self.orders.len()],
+            peak_bytes: self.peak_bytes.clone(),
         };
         self.dispatcher.begin();
         self.finish.begin(learning_rate);
-        self.play(start, &mut outcome)?;
+        self.play(start, on_nan, &mut outcome)?;
         outcome.gradient_norm = self.finish.gradient_norm();
+        outcome.skipped = self.finish.skipped();
+        self.peak_bytes.clone_from(&outcome.peak_bytes);
         Ok(outcome)
     }
 
     /// Dispatches all actions and the updates after them, and waits for them.
-    fn play(&mut self, start: Instant, outcome: &mut StepOutcome) -> Result<()> {
+    fn play(&mut self, start: Instant, on_nan: OnNan, outcome: &mut StepOutcome) -> Result<()> {
         loop {
             let mut wait = None;
             for device in 0..self.orders.len() {
@@ -113,12 +133,18 @@ impl Scheduler {
             };
             while let Some((device, answer)) = report {
                 record(outcome, device, &answer);
-                match answer {
-                    Answer::Ran { action, start, end, .. } => {
+                let fault = match answer {
+                    Answer::Ran { action, start, end, fault, .. } => {
                         self.dispatcher.end(device, action, start, end);
                         self.finish.ended(device);
+                        fault
                     }
-                    answer => self.finish.answered(device, answer)?,
+                    answer => self.finish.answered(device, answer).err(),
+                };
+                match fault {
+                    Some(fault) if on_nan == OnNan::Stop => return Err(fault),
+                    Some(fault) => self.finish.skip(fault),
+                    None => {}
                 }
                 report = match self.reports.try_recv() {
                     Ok(report) => Some(self.receive(report)?),
@@ -165,21 +191,21 @@ impl Scheduler {
     }
 
     /// Gives every device an order and waits for all answers.
-    fn all(&mut self, order: impl Fn(usize) -> Order) -> Result<Vec<(usize, Answer)>> {
+    pub(super) fn all(&mut self, order: impl Fn(usize) -> Order) -> Result<Vec<(usize, Answer)>> {
         for device in 0..self.orders.len() {
             self.order(device, order(device))?;
         }
         (0..self.orders.len()).map(|_| self.report()).collect()
     }
 
-    fn order(&mut self, device: usize, order: Order) -> Result<()> {
+    pub(super) fn order(&mut self, device: usize, order: Order) -> Result<()> {
         assert!(self.under_way[device] < WINDOW, "device {device} has its orders");
         self.orders[device].send(order).map_err(|_| gone(device))?;
         self.under_way[device] += 1;
         Ok(())
     }
 
-    fn report(&mut self) -> Result<(usize, Answer)> {
+    pub(super) fn report(&mut self) -> Result<(usize, Answer)> {
         let report = self.reports.recv().map_err(|_| Error::run("all devices are gone"))?;
         self.receive(report)
     }
@@ -213,7 +239,7 @@ fn record(outcome: &mut StepOutcome, device: usize, answer: &Answer) {
         outcome.timeline.lanes[device].push(Span { label, start, end });
     };
     match answer {
-        Answer::Ran { action, start, end, loss, transfers } => {
+        Answer::Ran { action, start, end, loss, transfers, .. } => {
             note(Label::Action(*action), *start, *end);
             let transfer = |&(start, end): &(f64, f64)| Span { label: Label::Transfer, start, end };
             outcome.timeline.transfers[device].extend(transfers.iter().map(transfer));

@@ -19,6 +19,8 @@ use crate::plan::{Action, CheckedPlan};
 pub(super) enum Order {
     /// Get ready for a step that starts at `start`.
     Begin { step: u64, inputs: StepInputs, start: Instant },
+    /// Get ready for an evaluation.
+    BeginEvaluation { inputs: StepInputs, start: Instant },
     /// Compute an action.
     Run(Action),
     /// Give the gradients of parameters that other devices update.
@@ -27,6 +29,8 @@ pub(super) enum Order {
     Gather { shared: SharedGradients, norms: bool },
     /// Update the device's parameters.
     Update(Update),
+    /// Undo the last update.
+    Undo,
     /// Undo the last update, and do this one.
     Redo(Update),
     /// Take parameters that other devices updated.
@@ -48,10 +52,27 @@ pub(super) struct Report {
 /// What came of an order.
 pub(super) enum Answer {
     Done,
-    Ran { action: Action, start: f64, end: f64, loss: Option<f32>, transfers: Vec<(f64, f64)> },
+    Ran {
+        action: Action,
+        start: f64,
+        end: f64,
+        loss: Option<f32>,
+        /// A number that is not finite.
+        fault: Option<Error>,
+        transfers: Vec<(f64, f64)>,
+    },
     Lent(SharedGradients),
-    Gathered { norms: Vec<(ParameterId, f64)>, start: f64, end: f64 },
-    Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
+    Gathered {
+        norms: Vec<(ParameterId, f64)>,
+        start: f64,
+        end: f64,
+    },
+    Updated {
+        parameters: Parameters,
+        start: f64,
+        end: f64,
+        peak_bytes: u64,
+    },
     Parameters(Parameters),
     State(States),
 }
@@ -152,6 +173,10 @@ impl Worker {
                 (self.start, self.free) = (start, 0.0);
                 self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
             }
+            Order::BeginEvaluation { inputs, start } => {
+                (self.start, self.free) = (start, 0.0);
+                self.engine.begin_evaluation(&inputs).map(|()| Answer::Done)
+            }
             Order::Run(_) => unreachable!("actions are computed, and may take longer"),
             Order::Lend => self.engine.take_shared_gradients().map(Answer::Lent),
             Order::Gather { shared, norms } => {
@@ -161,6 +186,7 @@ impl Worker {
                 Ok(Answer::Gathered { norms, start, end: self.now() })
             }
             Order::Update(update) => self.update(&update, false),
+            Order::Undo => self.engine.undo().map(|()| Answer::Done),
             Order::Redo(update) => self.update(&update, true),
             Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
@@ -210,7 +236,8 @@ impl Worker {
         let transfers =
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;
-        Ok(Answer::Ran { action, start, end, loss: outcome.loss, transfers })
+        let Outcome { loss, fault, .. } = outcome;
+        Ok(Answer::Ran { action, start, end, loss, fault, transfers })
     }
 
     fn receive(&mut self, action: Action) -> Result<Parcel> {

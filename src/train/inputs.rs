@@ -49,6 +49,13 @@ pub(super) fn microbatches<B: Batch>(
     Ok(Arc::new(inputs))
 }
 
+/// How many microbatches of the example's shapes a batch has: 1 at least, and rounded down.
+pub(super) fn count<B: Batch>(batch: &B, example: &[Vec<usize>]) -> u32 {
+    let rows = |shapes: &[Vec<usize>]| shapes.first().and_then(|dims| dims.first().copied());
+    let (all, one) = (rows(&shapes(batch)), rows(example));
+    all.zip(one).map_or(1, |(all, one)| (all / one.max(1)).max(1) as u32)
+}
+
 /// Shapes of the batch's tensors.
 pub(super) fn shapes<B: Batch>(batch: &B) -> Vec<Vec<usize>> {
     batch.clone().into_tensors().iter().map(|tensor| tensor.shape().to_vec()).collect()

@@ -1,10 +1,13 @@
 //! Training: the [`Trainer`], optimizers, checkpoints, text, progress.
 
 mod arrange;
+mod builder;
 mod checkpoint;
 mod engines;
+mod evaluate;
 mod gradients;
 mod inputs;
+mod learning_rate;
 mod measure;
 mod prepare;
 pub mod progress;
@@ -14,12 +17,14 @@ mod step_report;
 pub mod text;
 mod trainer;
 
-pub use crate::engine::{AdamW, Momentum, Optimizer, Precision, Sgd};
+pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
+pub use crate::runtime::OnNan;
 pub use arrange::Searched;
+pub use builder::TrainerBuilder;
 pub use checkpoint::{Checkpoint, Checkpoints, Newest};
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use recompute::Recompute;
 pub use stages::Stages;
 pub use step_report::StepReport;
-pub use trainer::{Trainer, TrainerBuilder};
+pub use trainer::Trainer;

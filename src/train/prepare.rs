@@ -163,6 +163,7 @@ impl Rehearsal {
         let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
         let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.start(action, parcel)))
             .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)))?;
-        Ok(outcome.expect("a CPU device computes at once"))
+        let mut outcome = outcome.expect("a CPU device computes at once");
+        outcome.fault.take().map_or(Ok(outcome), Err)
     }
 }

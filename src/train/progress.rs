@@ -1,12 +1,14 @@
-//! How far a run is, on stderr: a bar on a terminal, a few plain lines anywhere else.
+//! How far a run is, on stderr: bars on a terminal, a few plain lines anywhere else.
+
+mod line;
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// About this many lines tell of a run where there is no terminal.
-const LINES: u64 = 15;
+use super::StepReport;
+use line::{Shares, clock, device_line, eta, is_told, padded, step_line};
 
 /// Shows the steps of a run as they are done. Never writes to stdout.
 #[derive(Debug)]
@@ -17,45 +19,94 @@ pub struct Progress {
     before: u64,
     started: Instant,
     /// None where stderr is no terminal.
-    bar: Option<ProgressBar>,
+    view: Option<View>,
+}
+
+/// The live view: a bar for the run, a line for each device.
+#[derive(Debug)]
+struct View {
+    all: MultiProgress,
+    run: ProgressBar,
+    devices: Vec<DeviceView>,
+}
+
+#[derive(Debug)]
+struct DeviceView {
+    name: String,
+    line: ProgressBar,
+    shares: Option<Shares>,
 }
 
 impl Progress {
-    /// Starts the clock of a run of `steps` steps.
-    pub fn start(steps: u64, tokens_per_step: u64) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = "{bar:30} step {pos}/{len}  {msg}  ETA {eta}";
-            let style = ProgressStyle::with_template(style).expect("the template is constant");
-            ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr())
-                .with_style(style)
-        });
-        Self { steps, tokens_per_step, before: 0, started: Instant::now(), bar }
+    /// Starts the clock of a run of `steps` steps on devices of these names.
+    pub fn start(steps: u64, tokens_per_step: u64, devices: &[String]) -> Self {
+        let view = io::stderr().is_terminal().then(|| View::new(steps, devices));
+        Self { steps, tokens_per_step, before: 0, started: Instant::now(), view }
     }
 
     /// The first steps were done in an earlier run.
     pub fn after(mut self, steps: u64) -> Self {
         self.before = steps;
-        if let Some(bar) = &self.bar {
-            bar.set_position(steps);
-            bar.reset_eta();
+        if let Some(view) = &self.view {
+            view.run.set_position(steps);
+            view.run.reset_eta();
         }
         self
     }
 
     /// Step `step`, counted from 1, is done.
-    pub fn step(&self, step: u64, loss: f64) {
+    pub fn step(&mut self, step: u64, report: &StepReport) {
         let elapsed = self.started.elapsed();
         let here = step - self.before;
         let speed = (here * self.tokens_per_step) as f64 / elapsed.as_secs_f64();
-        let figures = format!("loss {loss:.4}  {speed:.0} tokens/s");
-        if let Some(bar) = &self.bar {
-            bar.set_position(step);
-            bar.set_message(figures);
+        let figures = step_line(report.loss, speed);
+        if let Some(view) = &mut self.view {
+            view.step(step, &figures, report);
         } else if is_told(step, self.steps) {
             let left = clock(eta(elapsed, here, self.steps - self.before));
-            // Progress is a courtesy: a closed stderr must not end the run.
-            let line = format!("step {step}/{}  {figures}  ETA {left}", self.steps);
-            writeln!(io::stderr(), "{line}").ok();
+            self.say(&format!("step {step}/{}  {figures}  ETA {left}", self.steps));
+        }
+    }
+
+    /// The loss on held-out data after `step` steps.
+    pub fn evaluated(&self, step: u64, loss: f64) {
+        self.say(&format!("step {step}/{}  held-out loss {loss:.4}", self.steps));
+    }
+
+    /// Puts a line above the bars. Progress is a courtesy: a closed stderr must not end the run.
+    pub fn say(&self, line: &str) {
+        let tell = || writeln!(io::stderr(), "{line}");
+        match &self.view {
+            Some(view) => view.all.suspend(tell).ok(),
+            None => tell().ok(),
+        };
+    }
+}
+
+impl View {
+    fn new(steps: u64, devices: &[String]) -> Self {
+        let style =
+            |template| ProgressStyle::with_template(template).expect("the templates are constant");
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let run = all.add(ProgressBar::new(steps));
+        run.set_style(style("{bar:30} step {pos}/{len}  {msg}  ETA {eta}"));
+        let device = |name| {
+            let line = all.add(ProgressBar::new_spinner());
+            line.set_style(style("{msg}"));
+            DeviceView { name, line, shares: None }
+        };
+        let devices = padded(devices).into_iter().map(device).collect();
+        Self { all, run, devices }
+    }
+
+    fn step(&mut self, step: u64, figures: &str, report: &StepReport) {
+        self.run.set_position(step);
+        self.run.set_message(figures.to_owned());
+        for (device, lane) in self.devices.iter_mut().zip(&report.timeline.lanes) {
+            let last = Shares::of(lane, report.seconds);
+            let shares = device.shares.map_or(last, |before| before.mixed(last));
+            device.shares = Some(shares);
+            device.line.set_message(device_line(&device.name, &shares));
         }
     }
 }
@@ -63,44 +114,9 @@ impl Progress {
 impl Drop for Progress {
     /// A failed run must not leave half a bar in front of its error.
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        if let Some(view) = &self.view {
+            view.devices.iter().for_each(|device| device.line.finish_and_clear());
+            view.run.finish_and_clear();
         }
-    }
-}
-
-/// Whether `step` gets a plain line: the first, the last, and evenly spaced ones between.
-fn is_told(step: u64, steps: u64) -> bool {
-    step == 1 || step == steps || step.is_multiple_of(steps.div_ceil(LINES).max(1))
-}
-
-/// The seconds that are left when the rest of the steps take as long as those done.
-fn eta(elapsed: Duration, step: u64, steps: u64) -> f64 {
-    elapsed.as_secs_f64() * steps.saturating_sub(step) as f64 / step.max(1) as f64
-}
-
-fn clock(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    match seconds / 60 {
-        0 => format!("{seconds}s"),
-        minutes => format!("{minutes}m{:02}s", seconds % 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_is_told_in_a_few_lines() {
-        let told = |steps| (1..=steps).filter(|step| is_told(*step, steps)).count();
-        assert_eq!([1, 2, 15, 200].map(told), [1, 2, 15, 16]);
-        assert!((10..=20).contains(&told(100_003)));
-    }
-
-    #[test]
-    fn what_is_left_takes_as_long_per_step_as_what_is_done() {
-        let left = |step| clock(eta(Duration::from_secs(30), step, 100));
-        assert_eq!([1, 30, 50, 100].map(left), ["49m30s", "1m10s", "30s", "0s"]);
     }
 }

@@ -47,6 +47,16 @@ fn another_run_is_told_apart_by_the_first_option_that_differs() {
 }
 
 #[test]
+fn what_is_said_of_checkpoints_needs_a_folder_for_them() {
+    let folder = Folder::new("no-checkpoint");
+    for arguments in [&["--resume"][..], &["--checkpoint-every", "5"], &["--checkpoint-keep", "1"]]
+    {
+        let output = folder.train(arguments).output().unwrap();
+        check_failure(&output, 2, &["--checkpoint <DIR>"]);
+    }
+}
+
+#[test]
 fn an_empty_folder_is_resumed_from_the_beginning() {
     let folder = Folder::new("empty");
     let output = folder.saving(&[&TWO[..], &["--resume"]].concat()).output().unwrap();

@@ -1,5 +1,7 @@
 // Uses the page as a reader would, and writes what it found into the page.
-{
+const found = { problems, bars: {}, read: {}, lanes: {}, filled: {} };
+
+function use() {
   const all = (selector, from = document) => [...from.querySelectorAll(selector)];
   const text = (id) => document.getElementById(id)?.textContent ?? "";
   const point = (node, kind) => node.dispatchEvent(
@@ -10,7 +12,6 @@
     return { ...counts, [kind]: (counts[kind] ?? 0) + 1 };
   }, {});
 
-  const found = { problems, bars: {}, read: {}, lanes: {}, filled: {} };
   for (const which of ["planned", "measured"]) {
     found.bars[which] = counted(bars(which));
     found.lanes[which] = all(`#${which} .lanes .idle`).length;
@@ -22,7 +23,7 @@
         && says.includes(which);
     }).length;
   }
-  // Names are in their bars, and those of a plan with even times are all there.
+  // Names are in their bars.
   found.legible = all(".lanes .bar").every((bar) => {
     const box = bar.querySelector("rect").getBoundingClientRect();
     return all("text", bar).every((name) => {
@@ -44,8 +45,14 @@
   found.settings = text("settings");
   const root = document.documentElement;
   found.width = { page: root.scrollWidth, room: root.clientWidth, window: innerWidth };
-  const output = document.createElement("output");
-  output.id = "found";
-  output.textContent = JSON.stringify(found);
-  document.body.append(output);
 }
+
+try {
+  use();
+} catch (error) {
+  problems.push(String(error));
+}
+const output = document.createElement("output");
+output.id = "found";
+output.textContent = JSON.stringify(found);
+document.body.append(output);

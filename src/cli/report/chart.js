@@ -25,7 +25,7 @@ function smooth(points) {
 /** A plot's frame: axes with ticks, and where a point is in pixels. */
 function frame(width, height, domain, format = tickText) {
   const [x0, x1, y0, y1] = domain;
-  const rows = ticks(y0, y1, 5);
+  const rows = ticks(y0, y1, 6);
   const labels = rows.map((value) => format(value, rows));
   const left = 12 + 6.2 * most(labels.map((label) => label.replace("\u202f", "").length));
   const [right, top, bottom] = [width - 8, 8, height - 22];

@@ -108,7 +108,8 @@ function fromTo([first, last]) {
 
 function cut() {
   const totals = data.stages.map((stage) => sum(stage.cost));
-  const slowest = totals.indexOf(most(totals));
+  const loads = data.devices.map((device) => sum(device.stages.map((stage) => totals[stage])));
+  const fullest = loads.indexOf(most(loads));
   const by = data.balance === "measured"
     ? "the time that every block took on its device"
     : "counted floating point operations";
@@ -119,9 +120,9 @@ function cut() {
       : "Cut so that the slowest stage is as fast as can be, by ";
   lead("cut-lead", `${counted(data.blocks.length, "block")} in ${counted(data.stages.length, "stage")}. `,
     how, bold(by), ". ",
-    data.stages.length > 1
-      ? `The slowest is stage ${slowest}, with ${(totals[slowest] * totals.length / sum(totals)).toFixed(2)}`
-        + " times the mean."
+    loads.length > 1
+      ? `Device ${fullest} has the most work, `
+        + `${(loads[fullest] * loads.length / sum(loads)).toFixed(2)} times the mean.`
       : "",
     data.searched ? ` ${data.searched[0].toUpperCase()}${data.searched.slice(1)}.` : "");
   blockColumns(at("blocks"));

@@ -44,6 +44,8 @@ pub struct BurnEngine {
     accumulators: HashMap<Accumulator, DispatchTensor>,
     inputs: Vec<Vec<DispatchTensor>>,
     step: u64,
+    /// Whether it evaluates, and does not train.
+    evaluates: bool,
     meter: Meter,
     pool: Pool,
 }
@@ -66,6 +68,7 @@ impl BurnEngine {
             accumulators: HashMap::new(),
             inputs: Vec::new(),
             step: 0,
+            evaluates: false,
             meter: Meter::default(),
             pool: Pool::default(),
             device,
@@ -141,8 +144,12 @@ impl BurnEngine {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
                     let node = &graph[id];
-                    let value = flex::evaluate(node, &mut operands, in_place, key, &self.pool)
-                        .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
+                    let value = if self.evaluates && matches!(node.op, Op::Dropout { .. }) {
+                        self.undropped(operands, in_place)
+                    } else {
+                        flex::evaluate(node, &mut operands, in_place, key, &self.pool)
+                            .unwrap_or_else(|| evaluate::evaluate(node, operands, key))
+                    };
                     // What an op computes is dense, except where it only views its operand.
                     let owned = !node.op.is_movement() || split.copied[id.index()];
                     let value = if owned { dense(value, &self.pool) } else { value };
@@ -170,6 +177,44 @@ impl BurnEngine {
                 }
             }
         }
+    }
+
+    /// What dropout gives where nothing is dropped: its operand, in memory of its own.
+    fn undropped(
+        &self,
+        mut operands: Vec<DispatchTensor>,
+        in_place: Option<usize>,
+    ) -> DispatchTensor {
+        let operand = operands.pop().expect("dropout has one operand");
+        if in_place.is_some() { operand } else { copy(&operand, &self.pool) }
+    }
+
+    /// Moves the inputs of a step or an evaluation to the device.
+    fn take_inputs(&mut self, inputs: &StepInputs) {
+        self.inputs.iter().flatten().for_each(|input| self.meter.take_back(input));
+        let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
+        self.inputs =
+            inputs.iter().map(|tensors| tensors.iter().map(on_device).collect()).collect();
+        self.inputs.iter().flatten().for_each(|input| self.meter.lend(input));
+    }
+
+    /// Takes the values of a microbatch; an evaluation begins with none.
+    fn stash(&mut self, action: Action) -> Stash {
+        if self.evaluates {
+            return Stash::new();
+        }
+        let stage = self.stages.get_mut(&action.stage).expect("the plan gave this stage here");
+        std::mem::take(&mut stage.stash[action.microbatch.index()])
+    }
+
+    /// Keeps the values of a microbatch for its next action; an evaluation has none.
+    fn keep(&mut self, action: Action, stash: Stash) {
+        if self.evaluates {
+            stash.values().for_each(|value| self.meter.release(value));
+            return;
+        }
+        let stage = self.stages.get_mut(&action.stage).expect("the stage was there before");
+        stage.stash[action.microbatch.index()] = stash;
     }
 
     /// Operands of `id`; the one to be overwritten leaves the stash.
@@ -230,22 +275,23 @@ type Stash = HashMap<NodeId, DispatchTensor>;
 
 impl Engine for BurnEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
-        self.step = step;
+        (self.step, self.evaluates) = (step, false);
         for sum in self.accumulators.values_mut() {
             clear(sum, &self.pool);
         }
-        self.inputs.iter().flatten().for_each(|input| self.meter.take_back(input));
-        let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
-        self.inputs =
-            inputs.iter().map(|tensors| tensors.iter().map(on_device).collect()).collect();
-        self.inputs.iter().flatten().for_each(|input| self.meter.lend(input));
+        self.take_inputs(inputs);
+        Ok(())
+    }
+
+    fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
+        self.evaluates = true;
+        self.take_inputs(inputs);
         Ok(())
     }
 
     fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>> {
-        let stage = self.stages.get_mut(&action.stage).expect("the plan gave this stage here");
-        let position = stage.position;
-        let mut stash = std::mem::take(&mut stage.stash[action.microbatch.index()]);
+        let position = self.stages[&action.stage].position;
+        let mut stash = self.stash(action);
         // The program is lent to `play` while the rest of the engine is changed.
         let setup = std::mem::take(&mut self.setup.stages);
         let program = &setup[position].program;
@@ -268,13 +314,15 @@ impl Engine for BurnEngine {
         let ended = matches!(action.work, Work::W | Work::BW);
         assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
-        let stage = self.stages.get_mut(&action.stage).expect("the stage was there before");
-        stage.stash[action.microbatch.index()] = stash;
-        if action.work == Work::F {
-            check_numbers(&parcel, action)?;
-        }
-        let loss = loss.map(|loss| scalar(&loss, action)).transpose()?;
-        Ok(Some(Outcome { parcel, loss, ..Outcome::default() }))
+        self.keep(action, stash);
+        let loss = loss.as_ref().map(scalar);
+        let fault = match loss {
+            Some(loss) if !loss.is_finite() => Some(format!("the loss is {loss}")),
+            _ if action.work == Work::F && has_nan(&parcel) => Some("an activation is NaN".into()),
+            _ => None,
+        };
+        let fault = fault.map(|problem| not_finite(problem, action));
+        Ok(Some(Outcome { parcel, loss, fault, ..Outcome::default() }))
     }
 
     fn shared_sums(&self) -> SharedSums {
@@ -406,22 +454,17 @@ fn add(value: DispatchTensor, sum: &mut DispatchTensor) {
 
 /// The first stage whose output has a NaN is where a NaN loss comes from. An infinity may be meant:
 /// a mask is made of them.
-fn check_numbers(parcel: &Parcel, action: Action) -> Result<()> {
-    if !parcel.iter().filter_map(flex::slice).any(flex::any_nan) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::NotFinite, "an activation is NaN")
-        .in_action(action)
-        .hint("a smaller learning rate, or inputs without NaN"))
+fn has_nan(parcel: &Parcel) -> bool {
+    parcel.iter().filter_map(flex::slice).any(flex::any_nan)
 }
 
-fn scalar(loss: &DispatchTensor, action: Action) -> Result<f32> {
-    let data = burn::tensor::Tensor::<1>::from_dispatch(loss.clone()).into_data();
-    let loss = data.iter::<f32>().next().expect("the loss has one element");
-    if loss.is_finite() {
-        return Ok(loss);
-    }
-    Err(Error::new(ErrorKind::NotFinite, format!("the loss is {loss}"))
+fn not_finite(problem: String, action: Action) -> Error {
+    Error::new(ErrorKind::NotFinite, problem)
         .in_action(action)
-        .hint("a smaller learning rate, or inputs without NaN"))
+        .hint("a smaller learning rate, or inputs without NaN")
+}
+
+fn scalar(loss: &DispatchTensor) -> f32 {
+    let data = burn::tensor::Tensor::<1>::from_dispatch(loss.clone()).into_data();
+    data.iter::<f32>().next().expect("the loss has one element")
 }

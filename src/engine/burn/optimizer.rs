@@ -1,7 +1,7 @@
 //! The optimizer's state of one parameter, and its update.
 
-use burn_backend::Scalar;
 use burn_backend::ops::FloatTensorOps;
+use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::pool::Pool;
@@ -14,6 +14,7 @@ type D = Dispatch;
 /// What an optimizer remembers of one parameter.
 #[derive(Debug)]
 pub(super) struct State {
+    optimizer: Optimizer,
     /// Updates so far.
     updates: usize,
     moments: Vec<DispatchTensor>,
@@ -23,10 +24,11 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(rule: &UpdateRule, parameter: &DispatchTensor, pool: &Pool) -> Self {
+        let optimizer = rule.optimizer.of(parameter.shape().num_dims());
         let zeros = |count: u64| (0..count).map(|_| zeros_like(parameter, pool)).collect();
-        let moments = rule.optimizer.moments();
+        let moments = optimizer.moments();
         let before = rule.may_undo().then(|| zeros(1 + moments));
-        Self { updates: 0, moments: zeros(moments), before }
+        Self { optimizer, updates: 0, moments: zeros(moments), before }
     }
 
     /// Continues as it was after so many updates.
@@ -70,7 +72,6 @@ impl State {
 
     pub(super) fn update(
         &mut self,
-        optimizer: &Optimizer,
         update: &Update,
         parameter: &mut DispatchTensor,
         gradient: &DispatchTensor,
@@ -78,7 +79,7 @@ impl State {
         self.updates += 1;
         let step = Step { rate: update.learning_rate, scale: update.scale, number: self.updates };
         let moments = &mut self.moments;
-        match optimizer {
+        match &self.optimizer {
             Optimizer::AdamW(adamw) => adamw_step(adamw, &step, parameter, gradient, moments),
             Optimizer::Sgd(sgd) => sgd_step(sgd, &step, parameter, gradient, moments),
         }

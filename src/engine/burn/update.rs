@@ -84,7 +84,7 @@ impl BurnEngine {
             if update.provisional {
                 state.keep(value);
             }
-            state.update(&self.setup.rule.optimizer, update, value, gradient);
+            state.update(update, value, gradient);
         }
     }
 

@@ -80,6 +80,7 @@ pub(super) fn build(
         under_way: VecDeque::new(),
         inputs: Arc::default(),
         step: 0,
+        evaluates: false,
     };
     engine.load()?;
     engine.sealed = engine.context.objects();

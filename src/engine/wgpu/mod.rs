@@ -62,6 +62,8 @@ pub struct WgpuEngine {
     under_way: VecDeque<UnderWay>,
     inputs: StepInputs,
     step: u64,
+    /// Whether it evaluates, and does not train.
+    evaluates: bool,
     /// Objects made when all was there.
     sealed: u64,
 }
@@ -79,7 +81,7 @@ type Turns = Vec<Vec<Dispatch>>;
 /// A microbatch on its way through a run.
 #[derive(Debug)]
 struct Held {
-    /// How many W are left.
+    /// How many W are left; of F, without backward work.
     left: usize,
     /// Whether it has a late slot.
     late: bool,
@@ -122,9 +124,9 @@ impl WgpuEngine {
         assert!(room, "a slot for every microbatch that the plan holds");
     }
 
-    /// The run's last W gives the slot back.
+    /// The run's last W gives the slot back; without backward work its last F does.
     fn release(&mut self, action: Action, run: usize) {
-        if !matches!(action.work, Work::W | Work::BW) {
+        if !self.evaluates && !matches!(action.work, Work::W | Work::BW) {
             return;
         }
         let held = &mut self.runs[run].held;
@@ -139,9 +141,16 @@ impl WgpuEngine {
 impl Engine for WgpuEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
-        self.step = step;
+        (self.step, self.evaluates) = (step, false);
         self.inputs = inputs.clone();
         self.clear();
+        self.context.check()
+    }
+
+    fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
+        assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
+        self.evaluates = true;
+        self.inputs = inputs.clone();
         self.context.check()
     }
 

@@ -160,12 +160,13 @@ impl WgpuEngine {
         Ok(entry)
     }
 
-    /// Seed, step and microbatch, low words first.
+    /// Seed, step and microbatch, low words first, and whether nothing is dropped.
     fn key(&self, action: Action) -> [u32; KEY_BYTES as usize / 4] {
         let halves = |number: u64| [number as u32, (number >> 32) as u32];
         let [seed_low, seed_high] = halves(self.setup.seed);
         let [step_low, step_high] = halves(self.step);
-        [seed_low, seed_high, step_low, step_high, action.microbatch.0, 0, 0, 0]
+        let kept = u32::from(self.evaluates);
+        [seed_low, seed_high, step_low, step_high, action.microbatch.0, kept, 0, 0]
     }
 
     /// Records the copies of what a work gives to the host.
@@ -235,10 +236,20 @@ impl WgpuEngine {
         for (copy, words) in done.downloads.into_iter().zip(tensors) {
             match copy.what {
                 Sink::Loss => {
-                    outcome.loss = Some(self.loss(f32::from_bits(words[0]), done.action)?);
+                    let loss = f32::from_bits(words[0]);
+                    outcome.loss = Some(loss);
+                    if !loss.is_finite() {
+                        let problem = format!("the loss is {loss}");
+                        outcome.fault = Some(self.not_finite(&problem, done.action));
+                    }
                 }
                 Sink::Parcel { shape, element } => {
-                    outcome.parcel.push(self.sent(words, shape, element, done.action)?);
+                    let (sent, has_nan) = sent(words, shape, element);
+                    outcome.parcel.push(sent);
+                    if has_nan && done.action.work == Work::F {
+                        let fault = self.not_finite("an activation is NaN", done.action);
+                        outcome.fault.get_or_insert(fault);
+                    }
                 }
             }
         }
@@ -246,39 +257,6 @@ impl WgpuEngine {
             outcome.transfers.push((start, Instant::now()));
         }
         Ok(Some(outcome))
-    }
-
-    fn loss(&self, loss: f32, action: Action) -> Result<f32> {
-        if loss.is_finite() {
-            return Ok(loss);
-        }
-        Err(self.not_finite(&format!("the loss is {loss}"), action))
-    }
-
-    /// A tensor of a parcel from elements as the device stores them.
-    fn sent(
-        &self,
-        words: Vec<u32>,
-        shape: Vec<usize>,
-        element: Element,
-        action: Action,
-    ) -> Result<DispatchTensor> {
-        let floats: Vec<f32> = match element {
-            Element::F32 => bytemuck::cast_vec(words),
-            Element::F16 => widened(&words, shape.iter().product()),
-            Element::Int => {
-                let wide: Vec<i64> = words.into_iter().map(|x| i64::from(x as i32)).collect();
-                return Ok(host_tensor(TensorData::new(wide, shape)));
-            }
-            Element::Bool => {
-                let truths: Vec<bool> = words.into_iter().map(|x| x != 0).collect();
-                return Ok(host_tensor(TensorData::new(truths, shape)));
-            }
-        };
-        if action.work == Work::F && floats.iter().any(|x| x.is_nan()) {
-            return Err(self.not_finite("an activation is NaN", action));
-        }
-        Ok(host_tensor(TensorData::new(floats, shape)))
     }
 
     fn not_finite(&self, problem: &str, action: Action) -> Error {
@@ -335,6 +313,24 @@ impl WgpuEngine {
         }
         Ok(data)
     }
+}
+
+/// A tensor of a parcel from elements as the device stores them, and whether it has a NaN.
+fn sent(words: Vec<u32>, shape: Vec<usize>, element: Element) -> (DispatchTensor, bool) {
+    let floats: Vec<f32> = match element {
+        Element::F32 => bytemuck::cast_vec(words),
+        Element::F16 => widened(&words, shape.iter().product()),
+        Element::Int => {
+            let wide: Vec<i64> = words.into_iter().map(|x| i64::from(x as i32)).collect();
+            return (host_tensor(TensorData::new(wide, shape)), false);
+        }
+        Element::Bool => {
+            let truths: Vec<bool> = words.into_iter().map(|x| x != 0).collect();
+            return (host_tensor(TensorData::new(truths, shape)), false);
+        }
+    };
+    let has_nan = floats.iter().any(|x| x.is_nan());
+    (host_tensor(TensorData::new(floats, shape)), has_nan)
 }
 
 /// A fused backward is B, then W.

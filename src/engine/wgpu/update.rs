@@ -55,18 +55,25 @@ impl Updates {
         }
         let mut steps = Vec::new();
         for (chunk, &bytes) in arenas.chunks(ArenaId::Owned).iter().enumerate() {
-            let of = &setup.rule.optimizer;
-            let shader = optimizer::update(of, bytes as usize / 4, wide);
-            let moments = (0..of.moments() as u32).map(ArenaId::Moment);
-            let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
-            let mut bindings: Vec<_> = arenas
-                .map(|arena| buffers.chunk(arena, chunk).as_entire_buffer_binding())
-                .collect();
-            bindings.push(buffers.settings.as_entire_buffer_binding());
-            let mut written = vec![true; bindings.len()];
-            written[1] = false;
-            *written.last_mut().expect("there are parameters") = false;
-            steps.push(dispatch(context, &shader, &written, &bindings)?);
+            // Two kernels, each with the arithmetic that it always has: a factor that is one for
+            // some elements could be left out by a driver where it is one for all.
+            let decayed = arenas.decayed[chunk];
+            let parts =
+                [(0..decayed, setup.rule.optimizer), (decayed..bytes, setup.rule.optimizer.of(1))];
+            for (part, optimizer) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
+                let (offset, bytes) = (part.start, part.end - part.start);
+                let shader = optimizer::update(&optimizer, bytes as usize / 4, wide);
+                let moments = (0..optimizer.moments() as u32).map(ArenaId::Moment);
+                let arenas = [ArenaId::Owned, ArenaId::Gradients].into_iter().chain(moments);
+                let mut bindings: Vec<_> = arenas
+                    .map(|arena| buffers.range(Range { arena, chunk, offset, bytes }))
+                    .collect();
+                bindings.push(buffers.settings.as_entire_buffer_binding());
+                let mut written = vec![true; bindings.len()];
+                written[1] = false;
+                *written.last_mut().expect("there are parameters") = false;
+                steps.push(dispatch(context, &shader, &written, &bindings)?);
+            }
         }
         Ok(Self { additions, norms, steps, count: 0 })
     }
@@ -180,7 +187,7 @@ impl WgpuEngine {
         }
     }
 
-    /// Clears all sums of gradients.
+    /// Clears all sums of gradients, for the actions that are submitted next.
     pub(super) fn clear(&mut self) {
         let mut encoder = self.context.encoder();
         for arena in [ArenaId::Gradients, ArenaId::Sums] {

@@ -9,6 +9,7 @@ mod squeeze;
 
 use std::fmt;
 
+pub use forward_only::evaluation;
 pub use request::Schedule;
 
 use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};

@@ -66,6 +66,8 @@ pub(crate) struct Range {
 pub(crate) struct Arenas {
     /// Bytes of the buffers of every arena.
     pub(crate) chunks: Vec<(ArenaId, Vec<u64>)>,
+    /// How many bytes of every buffer of owned parameters decay: those at its beginning.
+    pub(crate) decayed: Vec<u64>,
     /// Where parameters are.
     pub(crate) parameters: HashMap<ParameterId, Range>,
     /// Where the norms of owned parameters' gradients are, with clipping.
@@ -87,22 +89,17 @@ impl Arenas {
         let graph = &split.joint.graph;
         let bytes = |id: NodeId| graph[id].shape.elements() as u64 * ELEMENT;
         let of = |parameter: ParameterId| bytes(graph.parameters[parameter.index()].node);
-        let unique = |mut ids: Vec<ParameterId>| {
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        };
-        let owned = unique(stages.iter().flat_map(|stage| stage.owned.clone()).collect());
+        let mut owned = unique(stages.iter().flat_map(|stage| stage.owned.clone()).collect());
         let used = unique(stages.iter().flat_map(|of| of.program.parameters.clone()).collect());
         let borrowed: Vec<ParameterId> =
             used.into_iter().filter(|id| owned.binary_search(id).is_err()).collect();
-        let constants: Vec<NodeId> = {
-            let mut all: Vec<NodeId> =
-                stages.iter().flat_map(|stage| stage.program.constants.clone()).collect();
-            all.sort_unstable();
-            all.dedup();
-            all
+        let spared = |parameter: ParameterId| {
+            let dimensions = graph[graph.parameters[parameter.index()].node].shape.0.len();
+            rule.optimizer.of(dimensions) != rule.optimizer
         };
+        owned.sort_by_key(|&id| (spared(id), id));
+        let constants: Vec<NodeId> =
+            unique(stages.iter().flat_map(|stage| stage.program.constants.clone()).collect());
         let mut others: Vec<Accumulator> = gradients.added.clone();
         others.extend(&gradients.shared);
 
@@ -121,6 +118,10 @@ impl Arenas {
         let parts = |&id: &ParameterId| of(id).div_ceil(NORM_PART * ELEMENT) * ELEMENT;
         let norms = packer.arena(ArenaId::Norms, clipped.iter().map(parts));
 
+        let mut decayed: Vec<u64> = packer.chunks[0].1.clone();
+        for (_, range) in owned.iter().zip(&own).filter(|(id, _)| spared(**id)) {
+            decayed[range.chunk] = decayed[range.chunk].min(range.offset);
+        }
         let first = |parameter: ParameterId| {
             let sums = stages.iter().flat_map(|stage| &stage.program.accumulators);
             sums.filter(|sum| sum.parameter == parameter).min().copied()
@@ -134,6 +135,7 @@ impl Arenas {
         let parameters = owned.into_iter().zip(own).chain(borrowed.into_iter().zip(borrow));
         Self {
             chunks: packer.chunks,
+            decayed,
             parameters: parameters.collect(),
             norms,
             sums,
@@ -151,6 +153,12 @@ impl Arenas {
         let found = self.chunks.iter().find(|(id, _)| *id == arena);
         found.map_or(&[], |(_, chunks)| chunks)
     }
+}
+
+fn unique<T: Ord>(mut ids: Vec<T>) -> Vec<T> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
 
 /// Puts tensors one after another into buffers.

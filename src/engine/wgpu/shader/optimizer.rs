@@ -115,7 +115,8 @@ fn shader(
 }
 
 fn adamw_step(adamw: &AdamW) -> String {
-    let AdamW { beta_1, beta_2, epsilon, .. } = *adamw;
+    let AdamW { beta_1, beta_2, epsilon, weight_decay, .. } = *adamw;
+    let kept = if weight_decay == 0.0 { "" } else { " * s.y" };
     let (factor_1, factor_2) = (1.0 - beta_1, 1.0 - beta_2);
     format!(
         "    let s = settings[0];\n    let g = get_g(i) * settings[1].x;\n    \
@@ -123,7 +124,7 @@ fn adamw_step(adamw: &AdamW) -> String {
          let v1 = get_v(i) * {beta_2:?}f + g * g * {factor_2:?}f;\n    \
          put_m(i, m1);\n    put_v(i, v1);\n    \
          let delta = (m1 / s.z) / (sqrt(v1 / s.w) + {epsilon:?}f);\n    \
-         put_p(i, get_p(i) * s.y - delta * s.x);\n"
+         put_p(i, get_p(i){kept} - delta * s.x);\n"
     )
 }
 

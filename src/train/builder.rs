@@ -1,0 +1,324 @@
+//! The settings of a training run, and what becomes of them before the first step.
+
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::arrange::{Arranged, Request, arrange};
+use super::engines;
+use super::inputs::shapes;
+use super::learning_rate::LearningRates;
+use super::measure::{self, Balance};
+use super::prepare::{Studied, study};
+use super::recompute::Recompute;
+use super::stages;
+use super::trainer::Trainer;
+use super::{AdamW, Optimizer};
+use crate::batch::Batch;
+use crate::engine::wgpu::Gpu;
+use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
+use crate::error::{Error, Result, panic_message};
+use crate::plan::{Schedule, ZB_H1};
+use crate::runtime::{OnNan, Runtime};
+/// Microbatches of a step where nothing else is said.
+const MICROBATCHES: u32 = 8;
+
+/// Settings of a training run of `M` on batches `B`.
+#[derive(Debug)]
+pub struct TrainerBuilder<M, B, L> {
+    model: M,
+    loss: L,
+    /// None for `auto`.
+    devices: Option<Vec<NamedDevice>>,
+    schedule: Schedule,
+    chunks: Option<u32>,
+    /// None for the plan's own, or [`MICROBATCHES`].
+    microbatches: Option<u32>,
+    optimizer: Optimizer,
+    /// Above this, the norm of all gradients is clipped to it.
+    clip_norm: Option<f64>,
+    post_validation: bool,
+    learning_rate: LearningRates,
+    seed: u64,
+    on_nan: OnNan,
+    memory_limit: Option<u64>,
+    /// None for what suits the schedule.
+    balance: Option<Balance>,
+    activations: Precision,
+    recompute: Recompute,
+    batch: PhantomData<fn(B)>,
+}
+
+impl<M, B, L> TrainerBuilder<M, B, L>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    pub(super) fn new(model: M, loss: L) -> Self {
+        Self {
+            model,
+            loss,
+            devices: None,
+            schedule: Schedule::Family(&ZB_H1),
+            chunks: None,
+            microbatches: None,
+            optimizer: AdamW::default().into(),
+            clip_norm: None,
+            post_validation: false,
+            learning_rate: LearningRates::new(1e-3),
+            seed: 0,
+            on_nan: OnNan::Stop,
+            memory_limit: None,
+            balance: None,
+            activations: Precision::F32,
+            recompute: Recompute::None,
+            batch: PhantomData,
+        }
+    }
+
+    /// The devices, such as `cpux2` or `auto`; see [`devices`].
+    ///
+    /// # Errors
+    ///
+    /// When `spec` names something that is not a device.
+    pub fn devices(mut self, spec: &str) -> Result<Self> {
+        self.devices = Some(devices(spec)?);
+        Ok(self)
+    }
+
+    /// The devices as Burn knows them, in the order of their first stages.
+    pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
+        let named = |(index, device)| NamedDevice {
+            name: format!("burn:{index}"),
+            kind: DeviceKind::Burn(device),
+        };
+        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
+        self
+    }
+
+    /// The devices as wgpu knows them, in the order of their first stages; each should have the
+    /// limits of its adapter.
+    pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
+        let named = |(index, (device, queue))| NamedDevice {
+            name: format!("wgpu:{index}"),
+            kind: DeviceKind::Wgpu(Gpu::opened(device, queue)),
+        };
+        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
+        self
+    }
+
+    /// The order in which devices work: a family such as [`ZB_H1`], a [`Plan`](crate::plan::Plan),
+    /// or any other [`Schedule`].
+    pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
+        self.schedule = schedule.into();
+        self
+    }
+
+    /// How many stages every device holds, where the schedule leaves a choice.
+    pub fn chunks_per_device(mut self, chunks: impl Into<Option<u32>>) -> Self {
+        self.chunks = chunks.into();
+        self
+    }
+
+    /// How many microbatches a step's batch is cut into: 8, or as many as a given plan has.
+    pub fn microbatches(mut self, microbatches: impl Into<Option<u32>>) -> Self {
+        self.microbatches = microbatches.into();
+        self
+    }
+
+    /// How parameters are updated.
+    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.optimizer = optimizer.into();
+        self
+    }
+
+    /// Clips all gradients by their global norm: where it is above `max_norm`, they are multiplied
+    /// by `max_norm / norm`.
+    pub fn clip_norm(mut self, max_norm: impl Into<Option<f64>>) -> Self {
+        self.clip_norm = max_norm.into();
+        self
+    }
+
+    /// Lets every device update as soon as it has its own gradients, and undo that where the norm
+    /// of all turns out to be clipped. It changes no bit, takes memory for a copy of the parameters
+    /// and the optimizer's state, and needs [`clip_norm`](Self::clip_norm).
+    pub fn post_validation(mut self, post_validation: bool) -> Self {
+        self.post_validation = post_validation;
+        self
+    }
+
+    /// The learning rate: a number, or one of Burn's schedulers, which takes a step before every
+    /// step of the trainer. One with groups of parameters is refused.
+    pub fn learning_rate(mut self, learning_rate: impl Into<ModuleLrScheduler>) -> Self {
+        self.learning_rate = LearningRates::new(learning_rate);
+        self
+    }
+
+    /// The seed of dropout.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// What becomes of a step whose loss is not finite. A skipped step has its number, and so its
+    /// learning rate and its dropout, as every other.
+    ///
+    /// Gradients that are not finite although all losses are show in their norm, with
+    /// [`clip_norm`](Self::clip_norm), and the step is skipped as well. Without it they make the
+    /// weights so: then the losses of all later steps are not finite.
+    pub fn on_nan(mut self, on_nan: OnNan) -> Self {
+        self.on_nan = on_nan;
+        self
+    }
+
+    /// Most bytes that a device may hold.
+    pub fn memory_limit_per_device(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_limit = bytes.into();
+        self
+    }
+
+    /// What the stages are balanced by. `None` is [`Balance::Measured`] for [`Schedule::Auto`], and
+    /// else [`Balance::Flops`].
+    pub fn balance(mut self, balance: impl Into<Option<Balance>>) -> Self {
+        self.balance = balance.into();
+        self
+    }
+
+    /// How activations are stored between kernels. With [`Precision::F16`], all devices are GPUs
+    /// that have it; one that the caller opened has it with `wgpu::Features::SHADER_F16`.
+    pub fn activations(mut self, precision: Precision) -> Self {
+        self.activations = precision;
+        self
+    }
+
+    /// Where F is computed again before B instead of keeping what it computed.
+    pub fn recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
+    /// it, and starts the devices.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the model from being trained like this, before the first step.
+    pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
+        catch_unwind(AssertUnwindSafe(|| self.prepare(example))).unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            Err(Error::model(format!("it could not be prepared: {message}"))
+                .hint("report this model: a model is refused with a reason, not with a panic"))
+        })
+    }
+
+    fn rule(&self) -> Result<UpdateRule> {
+        let clipping = match self.clip_norm {
+            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
+                return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
+                    .hint("a norm above 0, such as 1"));
+            }
+            None if self.post_validation => {
+                return Err(Error::config("post-validation without clipping: nothing to validate")
+                    .hint("clip_norm, or no post-validation"));
+            }
+            norm => norm,
+        };
+        let post_validation = self.post_validation;
+        let clipping = clipping.map(|max_norm| Clipping { max_norm, post_validation });
+        Ok(UpdateRule { optimizer: self.optimizer, clipping })
+    }
+
+    fn balance_or_default(&self) -> Balance {
+        self.balance.unwrap_or(match self.schedule {
+            Schedule::Auto => Balance::Measured,
+            _ => Balance::Flops,
+        })
+    }
+
+    fn microbatch_count(&self) -> Result<u32> {
+        match (&self.schedule, self.microbatches) {
+            (_, Some(0)) => Err(Error::config("0 microbatches").hint("1 or more")),
+            (Schedule::Fixed(plan), Some(asked)) if asked != plan.microbatches => {
+                let own = plan.microbatches;
+                Err(Error::config(format!("the plan has {own} microbatches, not {asked}"))
+                    .hint(format!("{own} microbatches")))
+            }
+            (Schedule::Fixed(plan), _) => Ok(plan.microbatches),
+            (_, asked) => Ok(asked.unwrap_or(MICROBATCHES)),
+        }
+    }
+
+    fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
+        self.learning_rate.check(&self.model)?;
+        let rule = self.rule()?;
+        let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
+        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if named.is_empty() {
+            return Err(Error::config("no devices").hint("one device or more"));
+        }
+        let shapes = shapes(example);
+        if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
+            return Err(Error::data(format!("tensor {empty} of the example has no elements"))
+                .hint("an example of one microbatch's shapes"));
+        }
+        let mut studied = study(&self.model, &self.loss, example, microbatches, self.seed)?;
+        let times = match balance {
+            Balance::Flops => measure::flops(&studied.split, named.len()),
+            Balance::Measured => {
+                measure::measure(&mut studied, &named, self.activations, self.seed)?
+            }
+        };
+        let Studied { split, values, .. } = studied;
+
+        let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
+        let opened = engines::open(named, self.activations)?;
+        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
+        let request = Request {
+            split: &split,
+            times: &times,
+            schedule: &self.schedule,
+            chunks: self.chunks,
+            microbatches,
+            rule: &rule,
+            activations: self.activations,
+            recompute: self.recompute,
+            limits: &limits,
+        };
+        let arranged = arrange(&request, &opened)?;
+        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
+        let placement = &plan.plan().placement;
+        let stages = stages::describe(&split, &setups, &cuts, placement, &names);
+        let common =
+            engines::Common { split: split.clone(), values, microbatches, seed: self.seed, rule };
+        let devices = engines::prepare(opened, layouts, &setups, placement);
+        let engines =
+            devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
+        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
+        let mut runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rule.clipping)?;
+        runtime.on_nan = self.on_nan;
+        Ok(Trainer {
+            model: self.model,
+            runtime,
+            plan,
+            costs,
+            balance,
+            prediction,
+            communication: arranged.communication,
+            searched: arranged.searched,
+            split,
+            stages,
+            devices: names,
+            example: shapes,
+            optimizer: self.optimizer,
+            clip_norm: self.clip_norm,
+            learning_rate: self.learning_rate,
+            seed: self.seed,
+            steps: 0,
+            batch: PhantomData,
+        })
+    }
+}

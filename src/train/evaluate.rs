@@ -1,0 +1,29 @@
+//! Losses without training, on the devices that train.
+
+use burn::module::Module;
+
+use super::Trainer;
+use super::inputs;
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::plan::{check, evaluation};
+
+impl<M: Module, B: Batch> Trainer<M, B> {
+    /// The mean loss over a batch of any number of microbatches like the example, as in inference:
+    /// without dropout. The devices of the run compute it, and nothing changes: neither the weights
+    /// nor the bits of later steps, nor what a device holds at most.
+    ///
+    /// # Errors
+    ///
+    /// When the batch has other shapes, the loss is not finite, or a device fails. Only after an
+    /// error of a device is the trainer of no further use.
+    pub fn evaluate(&mut self, batch: B) -> Result<f64> {
+        let count = inputs::count(&batch, &self.example);
+        let inputs = inputs::microbatches(batch, &self.example, count)?;
+        let forward = self.prediction.channels.iter().filter(|of| of.link.is_forward());
+        let round = forward.map(|channel| channel.capacity).min().unwrap_or(count);
+        let plan = check(evaluation(&self.plan.plan().placement, count, round))?;
+        let losses = self.runtime.evaluate(plan, inputs)?;
+        Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / f64::from(count))
+    }
+}
