@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Run,
     /// The loss or a gradient is not a finite number.
     NotFinite,
+    /// Somebody asked for the end.
+    Interrupted,
 }
 
 /// One error: which stage, action, op, module or file; what was expected; what to try.

@@ -41,6 +41,6 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use train::{
-    AdamW, Balance, Decayed, Momentum, OnNan, Optimizer, Precision, Recompute, Sgd, StepReport,
-    Trainer, gradients,
+    AdamW, Balance, Checkpoint, Checkpoints, Decayed, Momentum, OnNan, Optimizer, Precision,
+    Recompute, Sgd, StepReport, Trainer, gradients,
 };

@@ -5,10 +5,12 @@ mod cli {
     pub mod bench;
     pub mod bench_gpu;
     pub mod bench_plan;
+    pub mod checkpoint;
     pub mod config;
     pub mod devices;
     pub mod drawing;
     pub mod evaluate;
+    pub mod interrupt;
     pub mod learning_rate;
     pub mod plan;
     pub mod report;
@@ -28,6 +30,8 @@ use cli::train::Job;
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
+/// What a shell gives for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // Mesa's layer that picks the desktop's GPU looks for a display, and complains on stderr where
@@ -92,13 +96,18 @@ fn exit(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Settings that cannot be used together are wrong usage just as unknown ones are.
         Err(error) if error.kind == ErrorKind::Config => fail(&error.to_string(), WRONG_USAGE),
+        Err(error) if error.kind == ErrorKind::Interrupted => end(&error.to_string(), INTERRUPTED),
         Err(error) => fail(&error.to_string(), FAILED),
     }
 }
 
-/// One line on stderr, whatever a path or a message contains.
 fn fail(problem: &str, code: u8) -> ExitCode {
-    let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
-    writeln!(io::stderr(), "error: {line}").ok();
+    end(&format!("error: {problem}"), code)
+}
+
+/// One line on stderr, whatever a path or a message contains.
+fn end(reason: &str, code: u8) -> ExitCode {
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    writeln!(io::stderr(), "{line}").ok();
     ExitCode::from(code)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use zerobubble::compile::Accumulator;
-use zerobubble::engine::{Engine, Outcome, Parcel, SharedSums, StepInputs, Update};
+use zerobubble::engine::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
@@ -61,6 +61,14 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
         Ok(Vec::new())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -16,7 +16,7 @@ use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::TensorId;
 
 use parameters::Parameter;
-pub(crate) use parameters::{load, read};
+pub(crate) use parameters::{load, paths, read};
 pub(crate) use verify::{EagerLoss, eager_loss, norm, verify_gradient, verify_loss};
 
 use crate::batch::{Batch, move_to};

@@ -71,6 +71,36 @@ pub(super) fn frozen<M: Module>(model: &M) -> HashSet<ParamId> {
     visitor.0
 }
 
+/// Paths of the module's float parameters, each with its position in [`read`]: what the module
+/// holds twice has two paths and one position.
+pub(crate) fn paths<M: Module>(model: &M) -> Vec<(String, usize)> {
+    struct Visitor {
+        path: Vec<String>,
+        seen: Vec<ParamId>,
+        paths: Vec<(String, usize)>,
+    }
+    impl ModuleVisitor for Visitor {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let position = self.seen.iter().position(|id| *id == param.id).unwrap_or_else(|| {
+                self.seen.push(param.id);
+                self.seen.len() - 1
+            });
+            self.paths.push((self.path.join("."), position));
+        }
+    }
+    let mut visitor = Visitor { path: Vec::new(), seen: Vec::new(), paths: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.paths
+}
+
 /// Values of the module's parameters, each once, in the module's own order.
 pub(crate) fn read<M: Module>(model: &M) -> Vec<TensorData> {
     struct Visitor {

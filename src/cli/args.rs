@@ -169,6 +169,33 @@ pub struct TrainArgs {
                 every device [default: measured for auto, else flops]"
     )]
     pub balance: Option<BalanceBy>,
+    /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint
+    /// and exit code 130; a second Ctrl-C ends it at once
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Steps from one checkpoint to the next; the last step has one in any case
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        requires = "checkpoint",
+        value_parser = count::<u64>(u32::MAX)
+    )]
+    pub checkpoint_every: u64,
+    /// How many checkpoints are kept, the last ones
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 3,
+        requires = "checkpoint",
+        value_parser = count::<usize>(65_536)
+    )]
+    pub checkpoint_keep: usize,
+    /// Continue from the newest checkpoint that is whole; where there is none, start from the
+    /// beginning. The model, the text, --seed, --microbatches, --microbatch-size and --clip-norm
+    /// have to be as they were. --devices, --schedule, --steps and --learning-rate may be others
+    #[arg(long, requires = "checkpoint")]
+    pub resume: bool,
     /// How activations are stored: f16 halves their memory, on GPUs that have it
     #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
     pub activations: Precision,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::Device;
+use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::Plan;
@@ -11,8 +12,10 @@ use zerobubble::train::text::{Corpus, Sampler};
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
 use super::args::{BalanceBy, NanPolicy, TrainArgs};
+use super::checkpoint::{Done, Saving};
 use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
+use super::interrupt::Interrupt;
 use super::learning_rate::Rates;
 use super::plan::{Moves, read};
 use super::report::{self, Finished};
@@ -35,21 +38,36 @@ pub struct Job {
     stages: String,
 }
 
+/// What came of a run.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    Trained(Box<TrainReport>),
+    /// There was nothing left to do.
+    Done(Done),
+}
+
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
-pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<TrainReport> {
+pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Outcome> {
     report::check(args)?;
     let corpus = match &args.text {
         Some(path) => Corpus::read(path)?,
         None => Corpus::of_this_crate()?,
     };
-    let sampler = corpus.sampler(args.context, args.seed)?;
+    let mut sampler = corpus.sampler(args.context, args.seed)?;
     let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
     let device = Device::flex();
     let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
     let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
+    let mut saving = Saving::open(args, &corpus)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
     let mut trainer = trainer(args, model, &example, &rates)?;
+    saving.resume(&mut trainer, &mut sampler)?;
+    let steps_before = trainer.steps();
+    if steps_before >= u64::from(args.steps) {
+        return Ok(Outcome::Done(Done::of(&mut trainer)?));
+    }
 
     let (parameters, devices) = (trainer.parameters(), trainer.devices());
     let stages = trainer.stages().to_string();
@@ -58,18 +76,11 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
     let rows = args.microbatch_size * microbatches as usize;
     let tokens = rows * args.context;
-    let job = Job {
-        model: model_line(args, parameters),
-        text: text_line(&corpus),
-        plan: plan_line(args, &trainer),
-        rates: rates.to_string(),
-        devices: devices.clone(),
-        stages: stages.clone(),
-    };
+    let job = job(args, &corpus, &trainer, &rates);
     start(&job)?;
 
     let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer)?;
+    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer, &saving)?;
     let model = trainer.model()?;
 
     let weights_hash = trainer.weights_hash()?;
@@ -81,6 +92,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
         stages: stages.lines().map(str::to_owned).collect(),
         recomputed,
         parameters,
+        steps_before,
         tokens_per_second: steps.per_second(tokens),
         bubble: bubbles(prediction, measured),
         peak_bytes: peaks(prediction, &steps),
@@ -100,7 +112,18 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let (trainer, steps) = (&trainer, &steps);
     let finished = Finished { args, job: &job, trainer, steps, report: &report };
     report.written = report::write(&finished)?;
-    Ok(report)
+    Ok(Outcome::Trained(Box::new(report)))
+}
+
+fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>, rates: &Rates) -> Job {
+    Job {
+        model: model_line(args, trainer.parameters()),
+        text: text_line(corpus),
+        plan: plan_line(args, trainer),
+        rates: rates.to_string(),
+        devices: trainer.devices(),
+        stages: trainer.stages().to_string(),
+    }
 }
 
 fn trainer(
@@ -140,13 +163,16 @@ fn take_steps(
     next: impl Fn(&mut Sampler) -> Batch,
     held_out: &Batch,
     trainer: &mut Trainer<Gpt, Batch>,
+    saving: &Saving,
 ) -> Result<Steps> {
     let mut steps = Steps::default();
-    let before = trainer.evaluate(held_out.clone())?;
-    steps.evaluations.push(Evaluation { step: 0, loss: before });
+    let before = trainer.steps();
+    let loss = trainer.evaluate(held_out.clone())?;
+    steps.evaluations.push(Evaluation { step: before, loss });
     let count = u64::from(args.steps);
-    let mut progress = Progress::start(count, tokens as u64, &trainer.devices());
-    for step in 1..=count {
+    let interrupt = Interrupt::listen()?;
+    let mut progress = Progress::start(count, tokens as u64, &trainer.devices()).after(before);
+    for step in before + 1..=count {
         let report = trainer.step(next(&mut sampler))?;
         progress.step(step, &report);
         if let Some(fault) = &report.skipped {
@@ -160,6 +186,11 @@ fn take_steps(
         }
         if due {
             progress.evaluated(step, steps.evaluations[steps.evaluations.len() - 1].loss);
+        }
+        let interrupted = interrupt.asked() && step < count;
+        saving.after_step(trainer, &sampler, interrupted || step == count)?;
+        if interrupted {
+            return Err(saving.interrupted(step, count));
         }
     }
     Ok(steps)
@@ -230,6 +261,15 @@ fn text_line(corpus: &Corpus) -> String {
         corpus.characters(),
         corpus.vocabulary.size()
     )
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Trained(report) => report.fmt(f),
+            Outcome::Done(done) => done.fmt(f),
+        }
+    }
 }
 
 impl fmt::Display for Job {

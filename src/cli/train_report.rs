@@ -27,6 +27,8 @@ pub struct TrainReport {
     pub recomputed: Vec<u32>,
     /// How many numbers were trained.
     pub parameters: u64,
+    /// Steps that were done before this run, in the one that it continues.
+    pub steps_before: u64,
     /// One for each step; null where a step was skipped, as its loss is not finite.
     pub losses: Vec<f64>,
     /// Steps in which nothing was updated, counted from 1.

@@ -85,8 +85,25 @@ pub trait Engine: Send {
     /// Values of the parameters that this device owns.
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>>;
 
+    /// The parameters that this device owns, with what the optimizer remembers of them.
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>>;
+
+    /// Continues from a state of all parameters. Comes between two steps.
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()>;
+
     /// Most bytes held at once since the engine was made.
     fn peak_bytes(&self) -> u64;
+}
+
+/// A parameter, and what the optimizer remembers of it.
+#[derive(Debug, Clone)]
+pub struct ParameterState {
+    /// The parameter's value.
+    pub value: DispatchTensor,
+    /// The optimizer's tensors of the same shape; none for a parameter that is not trained.
+    pub moments: Vec<DispatchTensor>,
+    /// Updates so far.
+    pub updates: u64,
 }
 
 /// Inputs of a step, by microbatch and input.

@@ -2,7 +2,7 @@
 
 use burn_dispatch::DispatchTensor;
 
-use super::{Engine, Outcome, Parcel, SharedSums, StepInputs, Update};
+use super::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -51,6 +51,14 @@ impl Engine for NullEngine {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         Ok(Vec::new())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchTensor;
 
-use super::{Engine, Outcome, Parcel, SharedSums, StepInputs, Update};
+use super::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -91,6 +91,14 @@ impl Engine for WaitingEngine {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         Ok(Vec::new())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -122,7 +122,9 @@ impl Finish {
             }
             Answer::Updated { parameters, .. } => self.devices[device].values = parameters,
             Answer::Done => {}
-            Answer::Ran { .. } | Answer::Parameters(_) => unreachable!("not of a step's end"),
+            Answer::Ran { .. } | Answer::Parameters(_) | Answer::State(_) => {
+                unreachable!("not of a step's end")
+            }
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
-use crate::engine::{Clipping, Engine, IN_FLIGHT, StepInputs};
+use crate::engine::{Clipping, Engine, IN_FLIGHT, ParameterState, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
@@ -80,6 +80,8 @@ enum Request {
     Step { step: u64, inputs: StepInputs, learning_rate: f64, on_nan: OnNan },
     Evaluate { plan: CheckedPlan, inputs: StepInputs },
     Parameters,
+    State,
+    Restore(States),
 }
 
 /// What the scheduler answers.
@@ -87,7 +89,12 @@ enum Reply {
     Step(Result<StepOutcome>),
     Evaluated(Result<Vec<f32>>),
     Parameters(Result<Vec<(ParameterId, DispatchTensor)>>),
+    State(Result<States>),
+    Restored(Result<()>),
 }
+
+/// Parameters with the optimizer's state of each.
+type States = Vec<(ParameterId, ParameterState)>;
 
 impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
@@ -171,6 +178,30 @@ impl Runtime {
         match self.ask(Request::Parameters)? {
             Reply::Parameters(parameters) => parameters,
             _ => unreachable!("a question for parameters is answered by them"),
+        }
+    }
+
+    /// All trained parameters with what the optimizer remembers of them, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        match self.ask(Request::State)? {
+            Reply::State(state) => state,
+            _ => unreachable!("a question for the state is answered by it"),
+        }
+    }
+
+    /// Continues from a state of all parameters.
+    ///
+    /// # Errors
+    ///
+    /// When a device fails, or failed before.
+    pub fn restore(&mut self, state: Vec<(ParameterId, ParameterState)>) -> Result<()> {
+        match self.ask(Request::Restore(state))? {
+            Reply::Restored(done) => done,
+            _ => unreachable!("a state that is to be taken is answered by that"),
         }
     }
 

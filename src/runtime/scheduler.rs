@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::dispatch::{Dispatch, Dispatcher};
 use super::finish::Finish;
 use super::worker::{Answer, Order, Parameters, Report};
-use super::{OnNan, Reply, Request, StepOutcome, WINDOW};
+use super::{OnNan, Reply, Request, States, StepOutcome, WINDOW};
 use crate::engine::StepInputs;
 use crate::error::{Error, Result};
 use crate::plan::{Channel, CheckedPlan, Choice};
@@ -66,6 +66,16 @@ impl Scheduler {
                     let parameters = self.parameters();
                     let failed = parameters.is_err();
                     (Reply::Parameters(parameters), failed)
+                }
+                Request::State => {
+                    let state = self.state();
+                    let failed = state.is_err();
+                    (Reply::State(state), failed)
+                }
+                Request::Restore(state) => {
+                    let restored = self.all(|_| Order::Restore(state.clone())).map(drop);
+                    let failed = restored.is_err();
+                    (Reply::Restored(restored), failed)
                 }
             };
             if failed {
@@ -169,6 +179,15 @@ impl Scheduler {
             parameters.extend(values);
         }
         Ok(parameters)
+    }
+
+    fn state(&mut self) -> Result<States> {
+        let mut states = States::new();
+        for (_, answer) in self.all(|_| Order::State)? {
+            let Answer::State(of) = answer else { unreachable!("asked for the state") };
+            states.extend(of);
+        }
+        Ok(states)
     }
 
     /// Gives every device an order and waits for all answers.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use burn_dispatch::DispatchTensor;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
+use super::States;
 use super::link::Links;
 use crate::compile::Accumulator;
 use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs, Update};
@@ -36,6 +37,10 @@ pub(super) enum Order {
     Set(Parameters),
     /// Give the device's parameters.
     Parameters,
+    /// Give the device's parameters and the optimizer's state of them.
+    State,
+    /// Continue from a state of all parameters.
+    Restore(States),
 }
 
 /// A device's answer to an order.
@@ -69,6 +74,7 @@ pub(super) enum Answer {
         peak_bytes: u64,
     },
     Parameters(Parameters),
+    State(States),
 }
 
 pub(super) type SharedGradients = Vec<(Accumulator, DispatchTensor)>;
@@ -184,6 +190,8 @@ impl Worker {
             Order::Redo(update) => self.update(&update, true),
             Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
+            Order::State => self.engine.state().map(Answer::State),
+            Order::Restore(state) => self.engine.restore(&state).map(|()| Answer::Done),
         }
     }
 

@@ -313,7 +313,10 @@ where
             stages,
             devices: names,
             example: shapes,
+            optimizer: self.optimizer,
+            clip_norm: self.clip_norm,
             learning_rate: self.learning_rate,
+            seed: self.seed,
             steps: 0,
             batch: PhantomData,
         })

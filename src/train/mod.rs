@@ -1,7 +1,8 @@
-//! Training: the [`Trainer`], optimizers, text, progress.
+//! Training: the [`Trainer`], optimizers, checkpoints, text, progress.
 
 mod arrange;
 mod builder;
+mod checkpoint;
 mod engines;
 mod evaluate;
 mod gradients;
@@ -20,6 +21,7 @@ pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
 pub use crate::runtime::OnNan;
 pub use arrange::Searched;
 pub use builder::TrainerBuilder;
+pub use checkpoint::{Checkpoint, Checkpoints, Newest};
 pub use gradients::gradients;
 pub use measure::Balance;
 pub use recompute::Recompute;

@@ -15,6 +15,8 @@ use line::{Shares, clock, device_line, eta, is_told, padded, step_line};
 pub struct Progress {
     steps: u64,
     tokens_per_step: u64,
+    /// Steps that were done before the clock started.
+    before: u64,
     started: Instant,
     /// None where stderr is no terminal.
     view: Option<View>,
@@ -39,18 +41,29 @@ impl Progress {
     /// Starts the clock of a run of `steps` steps on devices of these names.
     pub fn start(steps: u64, tokens_per_step: u64, devices: &[String]) -> Self {
         let view = io::stderr().is_terminal().then(|| View::new(steps, devices));
-        Self { steps, tokens_per_step, started: Instant::now(), view }
+        Self { steps, tokens_per_step, before: 0, started: Instant::now(), view }
+    }
+
+    /// The first steps were done in an earlier run.
+    pub fn after(mut self, steps: u64) -> Self {
+        self.before = steps;
+        if let Some(view) = &self.view {
+            view.run.set_position(steps);
+            view.run.reset_eta();
+        }
+        self
     }
 
     /// Step `step`, counted from 1, is done.
     pub fn step(&mut self, step: u64, report: &StepReport) {
         let elapsed = self.started.elapsed();
-        let speed = (step * self.tokens_per_step) as f64 / elapsed.as_secs_f64();
+        let here = step - self.before;
+        let speed = (here * self.tokens_per_step) as f64 / elapsed.as_secs_f64();
         let figures = step_line(report.loss, speed);
         if let Some(view) = &mut self.view {
             view.step(step, &figures, report);
         } else if is_told(step, self.steps) {
-            let left = clock(eta(elapsed, step, self.steps));
+            let left = clock(eta(elapsed, here, self.steps - self.before));
             self.say(&format!("step {step}/{}  {figures}  ETA {left}", self.steps));
         }
     }

@@ -59,6 +59,7 @@ pub struct Sampler {
     training: Vec<u8>,
     context: usize,
     generator: Xoshiro256PlusPlus,
+    drawn: u64,
 }
 
 impl Corpus {
@@ -116,11 +117,23 @@ impl Corpus {
         self.training.len() + self.held_out.len()
     }
 
+    /// A hash of the text as it is trained on: the same text gives the same tokens.
+    pub fn hash(&self) -> String {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        hasher.update(String::from_iter(&self.vocabulary.characters).as_bytes());
+        // No character has this byte, so the parts are told apart.
+        for part in [&self.training, &self.held_out] {
+            hasher.update(&[0xff]);
+            hasher.update(part);
+        }
+        format!("{:032x}", hasher.digest128())
+    }
+
     /// Draws windows of `context` tokens from the training part.
     pub fn sampler(&self, context: usize, seed: u64) -> Result<Sampler> {
         self.check_context("training", &self.training, context)?;
         let generator = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Ok(Sampler { training: self.training.clone(), context, generator })
+        Ok(Sampler { training: self.training.clone(), context, generator, drawn: 0 })
     }
 
     /// `rows` windows of `context` tokens, evenly spaced over the held-out part.
@@ -206,11 +219,27 @@ impl Vocabulary {
 impl Sampler {
     /// The next `rows` windows.
     pub fn next_batch(&mut self, rows: usize) -> Windows {
+        let starts: Vec<usize> = (0..rows).map(|_| self.draw()).collect();
+        windows(&self.training, self.context, starts.into_iter())
+    }
+
+    /// Windows drawn so far.
+    pub fn drawn(&self) -> u64 {
+        self.drawn
+    }
+
+    /// Draws windows for nobody, so that those after them come next.
+    pub fn skip(&mut self, windows: u64) {
+        for _ in 0..windows {
+            self.draw();
+        }
+    }
+
+    fn draw(&mut self) -> usize {
         // 64 bits wide, so that a 32-bit machine draws the same windows.
         let starts = (self.training.len() - self.context) as u64;
-        let generator = &mut self.generator;
-        let draw = || generator.random_range(0..starts) as usize;
-        windows(&self.training, self.context, std::iter::repeat_with(draw).take(rows))
+        self.drawn += 1;
+        self.generator.random_range(0..starts) as usize
     }
 }
 
@@ -387,6 +416,19 @@ mod tests {
         assert!(batch.tokens.iter().zip(&batch.targets).all(follows));
         let row = batch.rows(3..5);
         assert_eq!((row.rows, &row.tokens[..]), (2, &batch.tokens[21..35]));
+    }
+
+    #[test]
+    fn a_sampler_that_skips_what_was_drawn_goes_on_as_the_other_does() {
+        let corpus = alphabet(20);
+        let mut first = corpus.sampler(7, 1).unwrap();
+        first.next_batch(33);
+        let mut second = corpus.sampler(7, 1).unwrap();
+        second.skip(first.drawn());
+        assert_eq!(second.next_batch(5), first.next_batch(5));
+        assert_eq!((first.drawn(), second.drawn()), (38, 38));
+        assert_eq!(corpus.hash(), alphabet(20).hash());
+        assert_ne!(corpus.hash(), alphabet(21).hash());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 
+use super::Optimizer;
 use super::arrange::Searched;
 use super::builder::TrainerBuilder;
 use super::inputs;
@@ -37,7 +38,10 @@ pub struct Trainer<M, B> {
     pub(super) stages: Stages,
     pub(super) devices: Vec<String>,
     pub(super) example: Vec<Vec<usize>>,
+    pub(super) optimizer: Optimizer,
+    pub(super) clip_norm: Option<f64>,
     pub(super) learning_rate: LearningRates,
+    pub(super) seed: u64,
     pub(super) steps: u64,
     pub(super) batch: PhantomData<fn(B)>,
 }

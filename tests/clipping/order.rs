@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use zerobubble::compile::Accumulator;
-use zerobubble::engine::{Clipping, Engine, Outcome, Parcel, SharedSums, StepInputs, Update};
+use zerobubble::engine::{
+    Clipping, Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update,
+};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{Action, CheckedPlan, ONE_F_ONE_B, bounds, check, generate};
@@ -89,6 +91,14 @@ impl Engine for Scribe {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
         Ok(Vec::new())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -17,7 +17,10 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::{Engine, EngineSetup, Outcome, Parcel, SharedSums, StageSetup, StepInputs, Update};
+use super::{
+    Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StageSetup, StepInputs,
+    Update,
+};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
@@ -370,6 +373,33 @@ impl Engine for BurnEngine {
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let owned = self.optimizer.keys();
         Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let copy = |tensor: &DispatchTensor| copy(tensor, &self.pool);
+        let saved = |(&id, state): (&ParameterId, &State)| {
+            let (value, moments) = (copy(&self.parameters[&id]), state.moments().iter().map(copy));
+            let moments = moments.collect();
+            (id, ParameterState { value, moments, updates: state.updates() })
+        };
+        Ok(self.optimizer.iter().map(saved).collect())
+    }
+
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        let own = |tensor: &DispatchTensor| move_to(copy(tensor, &self.pool), &self.device);
+        for (parameter, saved) in state {
+            if let Some(held) = self.parameters.get_mut(parameter) {
+                self.meter.release(held);
+                *held = own(&saved.value);
+                self.meter.hold(held);
+            }
+            if let Some(held) = self.optimizer.get_mut(parameter) {
+                held.moments().iter().for_each(|moment| self.meter.release(moment));
+                held.restore(saved.updates, saved.moments.iter().map(own).collect());
+                held.moments().iter().for_each(|moment| self.meter.hold(moment));
+            }
+        }
+        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

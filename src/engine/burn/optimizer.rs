@@ -31,6 +31,19 @@ impl State {
         Self { optimizer, updates: 0, moments: zeros(moments), before }
     }
 
+    /// Continues as it was after so many updates.
+    pub(super) fn restore(&mut self, updates: u64, moments: Vec<DispatchTensor>) {
+        (self.updates, self.moments) = (updates as usize, moments);
+    }
+
+    pub(super) fn updates(&self) -> u64 {
+        self.updates as u64
+    }
+
+    pub(super) fn moments(&self) -> &[DispatchTensor] {
+        &self.moments
+    }
+
     /// All that is held.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &DispatchTensor> {
         self.moments.iter().chain(self.before.iter().flatten())

@@ -42,7 +42,7 @@ use self::build::Buffers;
 use self::layout::{Run, Script};
 use self::play::UnderWay;
 use self::staging::Ring;
-use super::{Engine, EngineSetup, Outcome, Parcel, SharedSums, StepInputs, Update};
+use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
 use crate::compile::Accumulator;
 use crate::error::Result;
 use crate::graph::ParameterId;
@@ -197,6 +197,14 @@ impl Engine for WgpuEngine {
         let owned: Vec<ParameterId> =
             self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect();
         self.values(&owned)
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        self.states()
+    }
+
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        self.set_states(state)
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -11,7 +11,7 @@ use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
-use crate::engine::{EngineSetup, SharedSums, Update, host_tensor};
+use crate::engine::{EngineSetup, ParameterState, SharedSums, Update, host_tensor};
 use crate::error::Result;
 use crate::graph::ParameterId;
 
@@ -219,6 +219,48 @@ impl WgpuEngine {
             }
         }
         Ok(())
+    }
+
+    /// Parameters that the device owns, with the optimizer's state of them.
+    pub(super) fn states(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let owned: Vec<ParameterId> =
+            self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect();
+        let updates = self.updates.count as u64;
+        let mut states = Vec::new();
+        for id in owned {
+            let mut tensors = Vec::new();
+            for arena in self.arenas_of_state() {
+                let values = self.read(Range { arena, ..self.layout.arenas.parameters[&id] })?;
+                tensors.push(self.tensor(id, values));
+            }
+            let value = tensors.remove(0);
+            states.push((id, ParameterState { value, moments: tensors, updates }));
+        }
+        Ok(states)
+    }
+
+    /// Takes parameters, and the optimizer's state of those that the device owns.
+    pub(super) fn set_states(&mut self, states: &[(ParameterId, ParameterState)]) -> Result<()> {
+        for (id, ParameterState { value, moments, updates }) in states {
+            match self.layout.arenas.parameters.get(id) {
+                Some(&range) if range.arena == ArenaId::Owned => {
+                    let tensors = std::iter::once(value).chain(moments);
+                    for (arena, tensor) in self.arenas_of_state().into_iter().zip(tensors) {
+                        self.write(Range { arena, ..range }, tensor)?;
+                    }
+                    self.updates.count = *updates as usize;
+                }
+                Some(&range) => self.write(range, value)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where owned parameters are, and then the optimizer's state of each in the same places.
+    fn arenas_of_state(&self) -> Vec<ArenaId> {
+        let moments = (0..self.setup.rule.optimizer.moments() as u32).map(ArenaId::Moment);
+        std::iter::once(ArenaId::Owned).chain(moments).collect()
     }
 
     fn tensor(&self, parameter: ParameterId, values: Vec<f32>) -> DispatchTensor {

@@ -1,0 +1,31 @@
+//! Writes that are still there after the power has failed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a new file, and waits until the disk has it.
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Renames within a folder, and waits until the disk knows it.
+pub(super) fn rename(folder: &Path, from: &str, to: &str) -> io::Result<()> {
+    fs::rename(folder.join(from), folder.join(to))?;
+    sync_folder(folder)
+}
+
+/// Waits until the disk knows which files a folder has.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Windows opens no folder as a file, and keeps names in a journal.
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // Some network file systems do not know this for folders.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        done => done,
+    }
+}

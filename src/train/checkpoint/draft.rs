@@ -1,0 +1,75 @@
+//! A checkpoint that is being written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::checksums::Checksums;
+use super::folder::{finished, partial, replaced};
+use super::{CHECKSUMS, disk};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A folder with files, not yet under its name. It goes when it is dropped unfinished.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    folder: &'a Path,
+    step: u64,
+    checksums: Checksums,
+    open: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(folder: &'a Path, step: u64) -> Result<Self> {
+        let path = folder.join(partial(step));
+        fs::create_dir(&path).map_err(|error| unwritable(&path, &error))?;
+        Ok(Self { folder, step, checksums: Checksums::default(), open: true })
+    }
+
+    /// Writes a file.
+    pub(super) fn add(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        self.checksums.add(name, content);
+        self.write(name, content)
+    }
+
+    /// Gives the checkpoint its name, in place of one that has it.
+    pub(super) fn finish(mut self) -> Result<PathBuf> {
+        self.write(CHECKSUMS, self.checksums.text().as_bytes())?;
+        let path = self.folder.join(finished(self.step));
+        self.put_in_place().map_err(|error| unwritable(&path, &error))?;
+        self.open = false;
+        Ok(path)
+    }
+
+    fn put_in_place(&self) -> std::io::Result<()> {
+        let (folder, step) = (self.folder, self.step);
+        let (partial, finished, replaced) = (partial(step), finished(step), replaced(step));
+        disk::sync_folder(&folder.join(&partial))?;
+        if !folder.join(&finished).exists() {
+            return disk::rename(folder, &partial, &finished);
+        }
+        // No system renames onto a folder with files. If this ends between the two renames, the
+        // folder's next opening gives the old one its name back.
+        disk::rename(folder, &finished, &replaced)?;
+        disk::rename(folder, &partial, &finished)?;
+        fs::remove_dir_all(folder.join(&replaced))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.folder.join(partial(self.step)).join(name);
+        disk::write(&path, content).map_err(|error| unwritable(&path, &error))
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            // Whatever stays is cleared when the folder is opened again.
+            let _ = fs::remove_dir_all(self.folder.join(partial(self.step)));
+        }
+    }
+}
+
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot be written: {error}"))
+        .in_file(path)
+        .hint("a folder that can be written to, on a disk with room")
+}
