@@ -1,6 +1,7 @@
 //! Promise: GPUs train as CPU devices do, with the same bits on any number of queues; memory is
 //! what was predicted; what fails says so at once.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
@@ -19,9 +20,13 @@ const STEPS: u64 = 3;
 
 type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
 
+/// The random numbers of Flex are one stream of the process, which all tests draw from.
+static DRAWING: Mutex<()> = Mutex::new(());
+
 fn gpt(dropout: f64, tied: bool) -> Gpt {
     let device = Device::flex();
-    // The random numbers of Flex are one stream of the process, which other tests use as well.
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(3);
     let config = GptConfig::new(VOCABULARY, CONTEXT, 3, 16, 2);
     config.with_dropout(dropout).with_tied(tied).init(&device)
 }

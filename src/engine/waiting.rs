@@ -14,6 +14,10 @@ use crate::plan::Action;
 /// How long an action takes that begins so long after the step began.
 pub type Time = Box<dyn Fn(Action, Duration) -> Duration + Send>;
 
+/// How much later than asked an operating system ends a sleep, about: so long before its end an
+/// action is waited for awake.
+const LATE: Duration = Duration::from_micros(70);
+
 /// Yields an empty parcel after each action's time.
 ///
 /// As a device with a queue does, it begins an action when the one before has ended, not when the
@@ -52,9 +56,13 @@ impl Engine for WaitingEngine {
 
     fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
         let Some(&(end, time)) = self.under_way.front() else { return Ok(None) };
-        std::thread::sleep(end.saturating_duration_since(Instant::now()).min(patience));
-        if Instant::now() < end {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        std::thread::sleep(left(end).saturating_sub(LATE).min(patience));
+        if left(end) > LATE {
             return Ok(None);
+        }
+        while !left(end).is_zero() {
+            std::thread::yield_now();
         }
         self.under_way.pop_front();
         let seconds = Some(time.as_secs_f64());

@@ -1,6 +1,7 @@
 //! Plans on devices that only wait: the bubble that is measured next to the one predicted, and what
 //! a device costs that is slow at times, in a fixed order and in one that is decided meanwhile.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use zerobubble::plan::{
     search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime};
-use zerobubble::trace::bubble;
+use zerobubble::trace::{Label, Span, Timeline, bubble};
 
 /// What F, B and W of a device's stages take for a microbatch, each.
 const WORK: Duration = Duration::from_millis(5);
@@ -35,7 +36,8 @@ const SPAN: Duration = Duration::from_millis(25);
 /// Both experiments.
 #[derive(Debug, Serialize)]
 pub struct Table {
-    /// From the end of an action to the start of what waits for it on another device.
+    /// From the end of an action to the start of what waits for it on another device, in nine of
+    /// ten cases at most.
     hand_over_seconds: f64,
     bubbles: Vec<Row>,
     slow_device: Vec<SlowRow>,
@@ -87,21 +89,38 @@ pub fn table() -> Result<Table> {
 }
 
 /// What passes between the end of an action and the start of the one on the next device that waits
-/// for it: the threads of both devices and the scheduler's wake up one after another.
+/// for it, in nine of ten cases at most: the threads of both devices and the scheduler's wake up
+/// one after another, and other devices' do so at the same time.
 fn hand_over() -> Result<f64> {
     let (devices, microbatches) = SIZES[SIZES.len() - 1];
-    let plan = check(generate(&ONE_F_ONE_B, devices, None, microbatches)?)?;
+    let plan = check(generate(&ZB_V, devices, None, microbatches)?)?;
     let costs = costs(&plan);
     let channels = simulate(&plan, &costs)?.channels;
     let engines = engines(&plan, move |_, action, _| duration(costs.time(action)));
-    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, None)?;
+    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, &channels, engines, None)?;
     let mut waits = Vec::new();
-    for _ in 0..=STEPS {
-        let lanes = runtime.step(0, Arc::default(), 0.0)?.timeline.lanes;
-        // The first microbatch finds every device idle.
-        waits.extend(lanes.windows(2).map(|pair| pair[1][0].start - pair[0][0].end));
+    for step in 0..=STEPS {
+        let timeline = runtime.step(step, Arc::default(), 0.0)?.timeline;
+        waits.extend(idle_waits(&plan, &timeline));
     }
-    Ok(median(waits.into_iter()))
+    waits.sort_unstable_by(f64::total_cmp);
+    Ok(waits[waits.len() * 9 / 10])
+}
+
+/// From the end of an action to the start of what it sends to, where the other device idles.
+fn idle_waits(plan: &CheckedPlan, timeline: &Timeline) -> Vec<f64> {
+    let spans = timeline.lanes.iter().flatten().filter_map(|span| match span.label {
+        Label::Action(action) => Some((action, span.end)),
+        Label::Transfer | Label::Update => None,
+    });
+    let ends: HashMap<Action, f64> = spans.collect();
+    let wait = |pair: &[Span]| {
+        let Label::Action(action) = pair[1].label else { return None };
+        plan.receives(action)?;
+        let sent = ends[&plan.inputs(action).parcel?];
+        (sent > pair[0].end).then_some(pair[1].start - sent)
+    };
+    timeline.lanes.iter().flat_map(|lane| lane.windows(2).filter_map(wait)).collect()
 }
 
 /// The plan of `auto` for devices and blocks that are all alike, in the memory of 1F1B.
