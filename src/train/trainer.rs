@@ -62,8 +62,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// # Errors
     ///
-    /// When the batch has other shapes, a device fails, or, with [`OnNan::Stop`], the loss is not
-    /// finite. After an error of a device or a loss that is not finite the trainer is of no further
+    /// When the batch has other shapes, a device fails, or, with
+    /// [`OnNan::Stop`](crate::OnNan::Stop), the loss is not finite. After an error of a device or a loss that is not finite the trainer is of no further
     /// use.
     pub fn step(&mut self, batch: B) -> Result<StepReport> {
         let start = Instant::now();
@@ -129,8 +129,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         Ok(format!("{:032x}", hasher.digest128()))
     }
 
-    /// The plan that every step follows; for [`Schedule::Dynamic`] the one that it comes to where
-    /// nothing is late.
+    /// The plan that every step follows; for
+    /// [`Schedule::Dynamic`](crate::plan::Schedule::Dynamic) the one that it comes to where nothing
+    /// is late.
     pub fn plan(&self) -> &CheckedPlan {
         &self.plan
     }
@@ -156,7 +157,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         &self.communication
     }
 
-    /// What the search of [`Schedule::Auto`] found.
+    /// What the search of [`Schedule::Auto`](crate::plan::Schedule::Auto) found.
     pub fn searched(&self) -> Option<&Searched> {
         self.searched.as_ref()
     }
