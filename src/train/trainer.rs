@@ -63,8 +63,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// # Errors
     ///
     /// When the batch has other shapes, a device fails, or, with
-    /// [`OnNan::Stop`](crate::OnNan::Stop), the loss is not finite. After an error of a device or a loss that is not finite the trainer is of no further
-    /// use.
+    /// [`OnNan::Stop`](crate::OnNan::Stop), the loss is not finite. After an error of a device or a
+    /// loss that is not finite the trainer is of no further use.
     pub fn step(&mut self, batch: B) -> Result<StepReport> {
         let start = Instant::now();
         let count = self.plan.plan().microbatches;
