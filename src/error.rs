@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::plan::{Action, StageId};
+use zerobubble_plan::{Action, StageId};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -133,6 +133,17 @@ impl Error {
     pub fn in_op(mut self, op: impl Into<String>) -> Self {
         self.site.op = Some(op.into());
         self
+    }
+}
+
+impl From<zerobubble_plan::Error> for Error {
+    fn from(error: zerobubble_plan::Error) -> Self {
+        let kind = match error.kind {
+            zerobubble_plan::ErrorKind::Config => ErrorKind::Config,
+            _ => ErrorKind::Plan,
+        };
+        let site = Site { stage: error.stage, action: error.action, ..Site::default() };
+        Self { kind, site: Box::new(site), problem: error.problem, hint: error.hint }
     }
 }
 

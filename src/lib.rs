@@ -20,7 +20,7 @@
 //! let plan = check(generate(&ZB_H1, 4, None, 12)?)?;
 //! let simulation = simulate(&plan, &Costs::unit(4))?;
 //! assert_eq!(simulation.bubble.makespan, 39.0);
-//! # Ok::<(), zerobubble::Error>(())
+//! # Ok::<(), zerobubble::plan::Error>(())
 //! ```
 
 pub mod batch;
@@ -32,11 +32,9 @@ pub mod error;
 pub mod gpt;
 pub mod graph;
 pub mod nn;
-pub mod plan;
 pub mod random;
 pub mod runtime;
 pub mod split;
-pub mod trace;
 pub mod train;
 
 pub use error::{Error, Result};
@@ -44,3 +42,5 @@ pub use train::{
     AdamW, Balance, Checkpoint, Checkpoints, Decayed, Momentum, OnNan, Optimizer, Precision,
     Recompute, Sgd, StepReport, Trainer, gradients,
 };
+pub use zerobubble_plan as plan;
+pub use zerobubble_plan::trace;

@@ -1,10 +1,7 @@
 //! Promise: a stage that computes F again before B trains to the same bits in less memory, to the
 //! byte that was predicted, and `auto` has it do so only where the memory limit asks for it.
 
-use std::process::Command;
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde_json::Value;
 use zerobubble::capture::capture;
 use zerobubble::compile::{Program, compile, compile_recomputing};
 use zerobubble::differentiate::differentiate;
@@ -296,39 +293,13 @@ fn what_fits_only_with_recomputation_says_so() {
         let job = Job::new(&model, "cpux2", schedule, 8);
         let error = |limit| job.build(Recompute::None, limit).err().map(|error| error.to_string());
         let hopeless = error(10_000).expect("no plan fits");
-        assert!(!hopeless.contains("--recompute"), "{hopeless}");
+        assert!(!hopeless.contains("recompute("), "{hopeless}");
         let all = job.build(Recompute::Stage, None).unwrap();
         let limit = *peaks(&all).iter().max().unwrap();
         if let Some(error) = error(limit) {
-            assert!(error.contains("(try: --recompute auto, "), "{error}");
+            assert!(error.contains("(try: `recompute(auto)`, "), "{error}");
         }
         let trainer = job.build(Recompute::Auto, limit).unwrap();
         assert!(peaks(&trainer).iter().all(|bytes| *bytes <= limit));
     }
-}
-
-#[test]
-fn the_command_line_says_which_stages_compute_again() {
-    let run = |recompute: &str| {
-        let line = "train --steps 1 --layers 2 --width 16 --heads 2 --context 8 --microbatches 3 \
-            --microbatch-size 1 --devices cpux2 --json --recompute";
-        let arguments = line.split_whitespace().chain([recompute]);
-        Command::new(env!("CARGO_BIN_EXE_zerobubble")).args(arguments).output().unwrap()
-    };
-    let report = |recompute| -> Value { serde_json::from_slice(&run(recompute).stdout).unwrap() };
-    let (none, stage, auto) = (report("none"), report("stage"), report("auto"));
-    assert_eq!(stage["recomputed"], Value::from(vec![0, 1]));
-    assert!(stage["stages"][1].as_str().unwrap().ends_with("F again before B"), "{stage}");
-    for other in [none, auto] {
-        assert_eq!(other["recomputed"], Value::from(Vec::<u32>::new()));
-        assert!(!other["stages"][1].as_str().unwrap().contains("again"), "{other}");
-        assert_eq!(other["weights_hash"], stage["weights_hash"]);
-    }
-    let wrong = run("all");
-    assert_eq!(wrong.status.code(), Some(2));
-    let error = String::from_utf8(wrong.stderr).unwrap();
-    assert!(
-        error.contains("there is no recomputation 'all' (try: none, stage or auto)"),
-        "{error}"
-    );
 }

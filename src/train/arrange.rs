@@ -68,7 +68,7 @@ pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged>
         (Err(error), Recompute::None)
             if error.kind == ErrorKind::Plan && where_needed(request, devices, first).is_ok() =>
         {
-            let hint = format!("--recompute auto, {}", error.hint);
+            let hint = format!("`recompute(auto)`, {}", error.hint);
             return Err(error.hint(hint));
         }
         (Err(error), _) => return Err(error),
@@ -99,7 +99,7 @@ fn planned(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Res
 }
 
 fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
-    fit(&arranged.prediction.memory, request.limits)
+    Ok(fit(&arranged.prediction.memory, request.limits)?)
 }
 
 /// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
@@ -161,12 +161,12 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
     };
     if plan.is_forward_only() {
         return Err(Error::config(format!("{} has no backward work to train by", plan.schedule))
-            .hint(format!("--schedule {ZB_H1}")));
+            .hint(format!("`schedule({ZB_H1})`")));
     }
     let lanes = plan.lanes.len();
     if lanes != devices as usize {
         return Err(Error::config(format!("the plan is for {lanes} devices, there are {devices}"))
-            .hint(format!("{lanes} devices, such as --devices cpux{lanes}")));
+            .hint(format!("{lanes} devices, such as `devices(cpux{lanes})`")));
     }
     Ok(plan)
 }
@@ -210,7 +210,7 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     // A device's chunks share its memory; whether they fit together is known exactly later.
     let chunks = |device| placement.stages_of(device).count() as u64;
     let limit = |device: DeviceId| request.limits[device.index()];
-    cut(&|device| limit(device) / chunks(device)).or_else(|_| cut(&limit))
+    Ok(cut(&|device| limit(device) / chunks(device)).or_else(|_| cut(&limit))?)
 }
 
 /// Compiles the stages and plays the plan on paper.

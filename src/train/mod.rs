@@ -1,4 +1,4 @@
-//! Training: the [`Trainer`], optimizers, checkpoints, text, progress.
+//! Training: the [`Trainer`], optimizers, checkpoints.
 
 mod arrange;
 mod builder;
@@ -10,11 +10,9 @@ mod inputs;
 mod learning_rate;
 mod measure;
 mod prepare;
-pub mod progress;
 mod recompute;
 mod stages;
 mod step_report;
-pub mod text;
 mod trainer;
 
 pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};

@@ -1,0 +1,505 @@
+//! What can be written after `zerobubble`, and what is assumed where nothing is.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use zerobubble::error::{Error, Result};
+use zerobubble::plan::{Schedule, ZB_H1};
+use zerobubble::train::{Precision, Recompute};
+
+use super::config::with_file;
+
+/// A parsed command line.
+pub struct Cli {
+    /// Print one JSON object on stdout and nothing else.
+    pub json: bool,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Why there is no [`Cli`].
+pub enum UsageError {
+    /// Help or the version was asked for: this is it.
+    Asked(String),
+    /// The arguments make no sense: this says why.
+    Wrong(String),
+}
+
+/// A portable pipeline-parallel trainer for Burn models.
+///
+/// Without a command it trains the example GPT, as `train` does without options.
+#[derive(Parser)]
+#[command(name = "zerobubble", version)]
+pub(super) struct Arguments {
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// List what can be trained on
+    Devices,
+    /// Train the example GPT through a pipeline
+    Train(TrainArgs),
+    /// Draw a timetable without any model
+    Plan(PlanArgs),
+    /// Measure the figures that the README quotes, side by side
+    Bench(BenchArgs),
+}
+
+/// Options of `train`.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Devices of the pipeline: a comma list of cpu or gpu:N, each with an xK if there are K of it
+    #[arg(long, value_name = "SPEC", default_value = "auto")]
+    pub devices: String,
+    // The help is made of the names, so that a new schedule cannot be missing there.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t = Schedule::from(&ZB_H1),
+        help = schedule_help()
+    )]
+    pub schedule: Schedule,
+    /// A file with the plan to follow, as plan --format plan or csv prints it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "chunks"])]
+    pub plan: Option<PathBuf>,
+    /// Stages of each device, with a schedule that leaves a choice
+    #[arg(long, value_name = "V", value_parser = count::<u32>(64))]
+    pub chunks: Option<u32>,
+    /// Parts that a step's batch is cut into [default: 8, or those of --plan]
+    #[arg(long, value_name = "M", value_parser = count::<u32>(65_536))]
+    pub microbatches: Option<u32>,
+    /// Sequences in a microbatch
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = count::<usize>(65_536))]
+    pub microbatch_size: usize,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = count::<u32>(u32::MAX))]
+    pub steps: u32,
+    /// Seed of the weights, the batches and the sample
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Transformer blocks
+    #[arg(long, value_name = "L", default_value_t = 4, value_parser = count::<usize>(1024))]
+    pub layers: usize,
+    /// Width of the residual stream
+    #[arg(long, value_name = "D", default_value_t = 128, value_parser = count::<usize>(65_536))]
+    pub width: usize,
+    /// Attention heads in each block
+    #[arg(long, value_name = "H", default_value_t = 4, value_parser = count::<usize>(65_536))]
+    pub heads: usize,
+    /// Characters that the model sees at once
+    #[arg(long, value_name = "T", default_value_t = 64, value_parser = count::<usize>(65_536))]
+    pub context: usize,
+    /// Learning rate of AdamW, the largest one where it changes
+    #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
+    pub learning_rate: f64,
+    /// How the learning rate goes on after the warm-up: as it is, or down along half a cosine
+    #[arg(
+        long,
+        value_enum,
+        value_name = "constant|cosine",
+        hide_possible_values = true,
+        default_value = "constant"
+    )]
+    pub learning_rate_schedule: RateSchedule,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "R",
+        value_parser = learning_rate,
+        help = "Where the cosine ends [default: a tenth of --learning-rate]"
+    )]
+    pub min_learning_rate: Option<f64>,
+    /// Steps in which the learning rate rises to its full value
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup: u32,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<u32>(u32::MAX),
+        help = "Steps from one loss on held-out text to the next [default: before and after all]"
+    )]
+    pub evaluate_every: Option<u32>,
+    /// What becomes of a step whose loss is not finite: it ends the run, or nothing is updated
+    #[arg(
+        long,
+        value_enum,
+        value_name = "stop|skip",
+        hide_possible_values = true,
+        default_value = "stop"
+    )]
+    pub on_nan: NanPolicy,
+    /// A TOML file with these options by name; those on the command line come first
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Clip all gradients by their global norm: multiply them by R / norm where it is above R
+    #[arg(long, value_name = "R", value_parser = norm)]
+    pub clip_norm: Option<f64>,
+    /// Update a device's weights before the norm of all gradients is known, and again where they
+    /// are clipped; takes memory for a copy of the weights and the optimizer's state
+    #[arg(long, requires = "clip_norm")]
+    pub post_validation: bool,
+    /// Refuse a plan with which a device would hold more than this
+    #[arg(long, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub memory_limit_per_device: Option<u64>,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Text file or folder to train on [default: zerobubble's own sources]"
+    )]
+    pub text: Option<PathBuf>,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "flops|measured",
+        hide_possible_values = true,
+        help = "What makes the stages equally slow: counted flops, or block times measured on \
+                every device [default: measured for auto, else flops]"
+    )]
+    pub balance: Option<BalanceBy>,
+    /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint
+    /// and exit code 130; a second Ctrl-C ends it at once
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Steps from one checkpoint to the next; the last step has one in any case
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        requires = "checkpoint",
+        value_parser = count::<u64>(u32::MAX)
+    )]
+    pub checkpoint_every: u64,
+    /// How many checkpoints are kept, the last ones
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 3,
+        requires = "checkpoint",
+        value_parser = count::<usize>(65_536)
+    )]
+    pub checkpoint_keep: usize,
+    /// Continue from the newest checkpoint that is whole; where there is none, start from the
+    /// beginning. The model, the text, --seed, --microbatches, --microbatch-size and --clip-norm
+    /// have to be as they were. --devices, --schedule, --steps and --learning-rate may be others
+    #[arg(long, requires = "checkpoint")]
+    pub resume: bool,
+    /// How activations are stored: f16 halves their memory, on GPUs that have it
+    #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
+    pub activations: Precision,
+    /// What computes F again before B instead of keeping its values: no stage, every stage, or
+    /// those whose device would be above --memory-limit-per-device
+    #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
+    pub recompute: Recompute,
+    /// Write a page about the run, which any browser opens: curves, timetables, memory
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RateSchedule {
+    /// As it is.
+    Constant,
+    /// Down along half a cosine, to the smallest rate at the last step.
+    Cosine,
+}
+
+/// What becomes of a step whose loss is not finite.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NanPolicy {
+    /// The run ends with an error.
+    Stop,
+    /// Nothing is updated, and the run goes on.
+    Skip,
+}
+
+/// Where the costs of blocks come from when the model is cut into stages.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BalanceBy {
+    /// Count floating point operations.
+    Flops,
+    /// Run every block on every device and take the time.
+    Measured,
+}
+
+/// Options of `plan`.
+#[derive(Args)]
+pub struct PlanArgs {
+    // The help is made of the names, so that a new schedule cannot be missing there.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t = Schedule::from(&ZB_H1),
+        help = schedule_help()
+    )]
+    pub schedule: Schedule,
+    /// A file with a plan to judge, as --format plan or csv prints it, in place of a schedule
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["schedule", "stages", "chunks", "microbatches"]
+    )]
+    pub check: Option<PathBuf>,
+    /// Devices
+    #[arg(long, value_name = "P", default_value_t = 4, value_parser = count::<u32>(1024))]
+    pub stages: u32,
+    /// Stages of each device, with a schedule that leaves a choice
+    #[arg(long, value_name = "V", value_parser = count::<u32>(64))]
+    pub chunks: Option<u32>,
+    /// Parts that a step's batch is cut into
+    #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
+    pub microbatches: u32,
+    /// Time from one device to the next, in the unit of --cost
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = time)]
+    pub transfer: f64,
+    /// Microbatches that every device may stash
+    #[arg(long, value_name = "L", value_parser = stash_limit)]
+    pub memory_limit: Option<f64>,
+    /// Time of F, B and W per microbatch; or a triple per device with ';' between
+    #[arg(long, value_name = "F,B,W", default_value = "1,1,1")]
+    pub cost: DeviceTimes,
+    /// Bytes of an activation, and of a gradient, between two stages: prints what a step moves
+    #[arg(long, value_name = "BYTES")]
+    pub activation_bytes: Option<u64>,
+    /// Bytes of all parameters, to compare with an all-reduce of their gradients
+    #[arg(long, value_name = "BYTES", requires = "activation_bytes")]
+    pub parameter_bytes: Option<u64>,
+    /// How to print the plan; --json is short for json
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+/// How a plan is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The timetable and its figures.
+    Text,
+    /// One object with the lanes and the figures.
+    Json,
+    /// The plan alone, as text that --check and train --plan read.
+    Plan,
+    /// The plan alone, in the compute-only form of PyTorch's pipelining.
+    Csv,
+    /// The timetable as a picture.
+    Svg,
+}
+
+/// What `bench` measures in place of training.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Benched {
+    /// Plans: auto on drawn cases, and schedules on devices that only wait.
+    Plan,
+}
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Measure plans, without any model, instead of training
+    #[arg(value_enum, conflicts_with_all = ["steps", "devices"])]
+    pub what: Option<Benched>,
+    /// Rounds; in each of them every contender runs one step, in turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count::<u32>(10_000))]
+    pub steps: u32,
+    /// A GPU, such as gpu:0, to measure instead of CPU devices
+    #[arg(long, value_name = "SPEC")]
+    pub devices: Option<String>,
+}
+
+/// Times of F, B and W: one triple for all devices, or one for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceTimes(Vec<[f64; 3]>);
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> std::result::Result<Self, UsageError> {
+        let arguments = with_file(&Arguments::command(), arguments.into_iter().collect())?;
+        let parsed = Arguments::try_parse_from(arguments)?;
+        let command = match parsed.command {
+            Some(command) => command,
+            None => Command::Train(Defaults::try_parse_from(["zerobubble"])?.train),
+        };
+        Ok(Self { json: parsed.json, command })
+    }
+}
+
+/// Gives the options of `train` their defaults.
+#[derive(Parser)]
+struct Defaults {
+    #[command(flatten)]
+    train: TrainArgs,
+}
+
+/// Whether `train` has `--name`.
+pub fn is_option_of_train(name: &str) -> bool {
+    let defaults = Defaults::command();
+    defaults.get_arguments().any(|argument| argument.get_long() == Some(name))
+}
+
+impl From<clap::Error> for UsageError {
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Self::Asked(text);
+        }
+        // An error is one line here: what is wrong and the tip, without the usage that follows.
+        let problem = text.split("\nUsage:").next().unwrap_or_default();
+        let problem = problem.split("\nFor more information").next().unwrap_or_default();
+        let problem = problem.trim().trim_start_matches("error: ").replace("\n\n  tip:", ";");
+        let hint = if problem.contains("(try:") { "" } else { " (try: --help)" };
+        Self::Wrong(problem + hint)
+    }
+}
+
+impl PlanArgs {
+    /// How the plan is wanted, given the flag that all commands have.
+    pub fn format(&self, json: bool) -> Result<Format> {
+        match self.format {
+            Some(format) if json && format != Format::Json => {
+                Err(Error::config("--json and another --format contradict each other")
+                    .hint("one of them"))
+            }
+            None if json => Ok(Format::Json),
+            format => Ok(format.unwrap_or(Format::Text)),
+        }
+    }
+}
+
+impl DeviceTimes {
+    /// The times of each of `devices` devices.
+    pub fn of(&self, devices: u32) -> Result<Vec<[f64; 3]>> {
+        match self.0[..] {
+            [all] => Ok(vec![all; devices as usize]),
+            _ if self.0.len() == devices as usize => Ok(self.0.clone()),
+            _ => Err(Error::config(format!(
+                "--cost has {} triples for {devices} devices",
+                self.0.len()
+            ))
+            .hint("one triple F,B,W for all devices, or one for each")),
+        }
+    }
+}
+
+impl FromStr for DeviceTimes {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let triple = |triple: &str| {
+            let times = triple.split(',').map(time).collect::<std::result::Result<Vec<_>, _>>()?;
+            let count = times.len();
+            times.try_into().map_err(|_| format!("'{triple}' has {count} times, F,B,W are three"))
+        };
+        text.split(';').map(triple).collect::<std::result::Result<_, _>>().map(Self)
+    }
+}
+
+fn schedule_help() -> String {
+    let names: Vec<&str> = Schedule::names().collect();
+    format!("Order of the work on the devices: {}", names.join(", "))
+}
+
+/// From 1 to `limit`: limits are far above any use, and keep products of counts in range.
+fn count<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
+    limit: u32,
+) -> impl TypedValueParser<Value = T>
+where
+    <T as TryFrom<u64>>::Error: Send + Sync + 'static + std::error::Error,
+{
+    RangedU64ValueParser::<T>::new().range(1..=u64::from(limit))
+}
+
+fn time(text: &str) -> std::result::Result<f64, String> {
+    number(text, |time| time >= 0.0, "a time, 0 or more")
+}
+
+fn stash_limit(text: &str) -> std::result::Result<f64, String> {
+    number(text, |limit| limit > 0.0, "a number of microbatches above 0")
+}
+
+fn norm(text: &str) -> std::result::Result<f64, String> {
+    number(text, |norm| norm > 0.0, "a norm above 0")
+}
+
+fn learning_rate(text: &str) -> std::result::Result<f64, String> {
+    number(text, |rate| rate > 0.0, "a learning rate above 0")
+}
+
+fn number(
+    text: &str,
+    usable: impl Fn(f64) -> bool,
+    what: &str,
+) -> std::result::Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() && usable(number) => Ok(number),
+        _ => Err(format!("'{text}' is not {what}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> std::result::Result<Cli, UsageError> {
+        Cli::read(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_train_with_its_defaults() {
+        for line in ["zerobubble --json", "zerobubble train --json", "zerobubble --json train"] {
+            let Ok(Cli { json: true, command: Command::Train(args) }) = read(line) else {
+                panic!("'{line}' is not train")
+            };
+            assert_eq!(
+                (args.devices.as_str(), args.schedule.clone()),
+                ("auto", Schedule::from(&ZB_H1))
+            );
+            assert_eq!((args.text, args.memory_limit_per_device), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_usage_error_is_its_first_paragraph() {
+        let rows = [
+            ("zerobubble fly", "unrecognized subcommand 'fly' (try: --help)"),
+            (
+                "zerobubble plan --stage 4",
+                "unexpected argument '--stage' found; a similar argument exists: '--stages' \
+                 (try: --help)",
+            ),
+        ];
+        for (line, expected) in rows {
+            let Err(UsageError::Wrong(problem)) = read(line) else { panic!("'{line}' is right") };
+            assert_eq!(problem, expected);
+        }
+    }
+
+    #[test]
+    fn times_are_for_all_devices_or_for_each() {
+        let times = |text: &str, devices| text.parse::<DeviceTimes>().unwrap().of(devices);
+        assert_eq!(times("1, 2,0.5", 2).unwrap(), [[1.0, 2.0, 0.5]; 2]);
+        assert_eq!(times("1,1,1;2,3,4", 2).unwrap()[1], [2.0, 3.0, 4.0]);
+        assert!(times("1,1,1;2,3,4", 3).is_err());
+    }
+}

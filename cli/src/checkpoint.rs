@@ -1,0 +1,207 @@
+//! What `train` saves and continues from, and which of its options have to stay the same.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::text::{Corpus, Sampler};
+use serde::{Deserialize, Serialize};
+use zerobubble::error::{Error, ErrorKind, Result};
+use zerobubble::gpt::Gpt;
+use zerobubble::train::{Checkpoint, Checkpoints, Trainer};
+
+use super::args::TrainArgs;
+use super::evaluate::Batch;
+
+/// The checkpoints of a run, if it was asked to make any.
+pub struct Saving {
+    checkpoints: Option<Checkpoints>,
+    every: u64,
+    newest: Option<Checkpoint>,
+    options: Options,
+}
+
+/// What a run notes in its checkpoints.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    options: Options,
+    /// Where in the text it is.
+    windows_drawn: u64,
+}
+
+/// What the batches and the model are made of.
+#[derive(Clone, Serialize, Deserialize)]
+struct Options {
+    seed: u64,
+    layers: usize,
+    width: usize,
+    heads: usize,
+    context: usize,
+    microbatch_size: usize,
+    text: PathBuf,
+    text_hash: String,
+}
+
+/// A run whose steps had all been done before.
+#[derive(Serialize)]
+pub struct Done {
+    pub steps_before: u64,
+    pub losses: Vec<f64>,
+    pub step_seconds: Vec<f64>,
+    pub weights_hash: String,
+}
+
+impl Saving {
+    /// Opens the folder, and reads what the run continues from.
+    pub fn open(args: &TrainArgs, corpus: &Corpus) -> Result<Self> {
+        let options = Options::of(args, corpus);
+        let every = args.checkpoint_every;
+        let Some(folder) = &args.checkpoint else {
+            return Ok(Self { checkpoints: None, every, newest: None, options });
+        };
+        let checkpoints = Checkpoints::open(folder)?.keep(args.checkpoint_keep);
+        let newest = match args.resume {
+            true => newest(&checkpoints, &options)?,
+            false => unused(&checkpoints).map(|()| None)?,
+        };
+        Ok(Self { checkpoints: Some(checkpoints), every, newest, options })
+    }
+
+    /// Puts a new run where the checkpoint was.
+    pub fn resume(
+        &mut self,
+        trainer: &mut Trainer<Gpt, Batch>,
+        sampler: &mut Sampler,
+    ) -> Result<()> {
+        let Some(newest) = self.newest.take() else { return Ok(()) };
+        trainer.resume(&newest)?;
+        sampler.skip(newest.note::<Note>()?.windows_drawn);
+        Ok(())
+    }
+
+    /// Saves after a step, where it is time or the run `ends`.
+    pub fn after_step(
+        &self,
+        trainer: &mut Trainer<Gpt, Batch>,
+        sampler: &Sampler,
+        ends: bool,
+    ) -> Result<()> {
+        match &self.checkpoints {
+            Some(checkpoints) if ends || trainer.steps().is_multiple_of(self.every) => {
+                let options = self.options.clone();
+                let note = Note { options, windows_drawn: sampler.drawn() };
+                trainer.save(checkpoints, &note).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a run says that ended early.
+    pub fn interrupted(&self, step: u64, steps: u64) -> Error {
+        let problem = format!("interrupted after step {step} of {steps}");
+        match &self.checkpoints {
+            Some(checkpoints) => {
+                let folder = checkpoints.folder().display();
+                let problem = format!("{problem}, which is saved in {folder}");
+                Error::new(ErrorKind::Interrupted, problem)
+                    .hint("the same command with --resume, to go on")
+            }
+            None => Error::new(ErrorKind::Interrupted, format!("{problem}; nothing is saved"))
+                .hint("--checkpoint DIR, to be able to go on"),
+        }
+    }
+}
+
+/// The checkpoint to continue from; says on stderr which one it is.
+fn newest(checkpoints: &Checkpoints, options: &Options) -> Result<Option<Checkpoint>> {
+    let found = checkpoints.newest()?;
+    for error in &found.skipped {
+        tell(&format!("skipped a checkpoint that is not whole: {error}"));
+    }
+    match found.checkpoint {
+        Some(checkpoint) => {
+            let saved = checkpoint.note::<Note>()?.options;
+            saved.check(options).map_err(|error| error.in_file(checkpoint.path()))?;
+            tell(&format!("continuing from {}", checkpoint.path().display()));
+            Ok(Some(checkpoint))
+        }
+        None => {
+            let folder = checkpoints.folder().display();
+            tell(&format!("no checkpoint in {folder} yet: starting from the beginning"));
+            Ok(None)
+        }
+    }
+}
+
+/// A run from the beginning does not mix its checkpoints with another's.
+fn unused(checkpoints: &Checkpoints) -> Result<()> {
+    match checkpoints.steps()?.last() {
+        None => Ok(()),
+        Some(last) => Err(Error::data(format!("there are checkpoints up to step {last}"))
+            .in_file(checkpoints.folder())
+            .hint("--resume to continue from the last one, or another folder")),
+    }
+}
+
+impl Done {
+    /// Of a trainer that was resumed at its end.
+    pub fn of(trainer: &mut Trainer<Gpt, Batch>) -> Result<Self> {
+        Ok(Self {
+            steps_before: trainer.steps(),
+            losses: Vec::new(),
+            step_seconds: Vec::new(),
+            weights_hash: trainer.weights_hash()?,
+        })
+    }
+}
+
+impl Options {
+    fn of(args: &TrainArgs, corpus: &Corpus) -> Self {
+        Self {
+            seed: args.seed,
+            layers: args.layers,
+            width: args.width,
+            heads: args.heads,
+            context: args.context,
+            microbatch_size: args.microbatch_size,
+            text: corpus.source.clone(),
+            text_hash: corpus.hash(),
+        }
+    }
+
+    /// Whether these, of a checkpoint, are those of the run.
+    fn check(&self, run: &Self) -> Result<()> {
+        let rows = [
+            ("seed", self.seed, run.seed),
+            ("layers", self.layers as u64, run.layers as u64),
+            ("width", self.width as u64, run.width as u64),
+            ("heads", self.heads as u64, run.heads as u64),
+            ("context", self.context as u64, run.context as u64),
+            ("microbatch-size", self.microbatch_size as u64, run.microbatch_size as u64),
+        ];
+        if let Some((option, saved, given)) = rows.iter().find(|(_, saved, given)| saved != given) {
+            return Err(Error::data(format!("saved with --{option} {saved}, not {given}"))
+                .hint(format!("--{option} {saved}, or another folder")));
+        }
+        if self.text_hash != run.text_hash {
+            let (saved, given) = (self.text.display(), run.text.display());
+            return Err(Error::data(format!(
+                "saved with another text, {saved}, than {given} is now"
+            ))
+            .hint("the text as it was, or another folder"));
+        }
+        Ok(())
+    }
+}
+
+/// Progress is a courtesy: a closed stderr must not end the run.
+fn tell(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "all steps were done before: {} (more with --steps)", self.steps_before)?;
+        writeln!(f, "weights hash   {}", self.weights_hash)
+    }
+}

@@ -1,0 +1,170 @@
+//! `--config FILE`: options of `train` from a TOML file, as if they stood on the command line.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::args::UsageError;
+
+/// The command that takes a file.
+const TRAIN: &str = "train";
+
+/// An option in a file.
+struct Setting {
+    name: String,
+    /// As it is written on the command line; nothing for a flag that is not set.
+    argument: Option<String>,
+}
+
+/// Puts the options of the file that `arguments` name behind the command. Those that `arguments`
+/// have themselves, or that contradict one of these, are left out.
+pub fn with_file(
+    definition: &Command,
+    mut arguments: Vec<OsString>,
+) -> Result<Vec<OsString>, UsageError> {
+    let definition = definition.clone();
+    let matches = definition.clone().try_get_matches_from(&arguments)?;
+    let Some((TRAIN, given)) = matches.subcommand() else { return Ok(arguments) };
+    let Some(path) = given.get_one::<PathBuf>("config") else { return Ok(arguments) };
+    let text = fs::read_to_string(path)
+        .map_err(|error| UsageError::Wrong(format!("{}: {error}", path.display())))?;
+    let settings = settings(&definition, path, &text)?;
+    let train = train(&definition);
+    let wanted = settings.into_iter().filter(|setting| !is_given(train, given, &setting.name));
+    let wanted = wanted.filter_map(|setting| setting.argument).map(OsString::from);
+    let command = arguments.iter().position(|argument| argument == TRAIN);
+    let behind = command.expect("the command was parsed") + 1;
+    arguments.splice(behind..behind, wanted);
+    Ok(arguments)
+}
+
+/// Whether the command line has this option, or one that it contradicts.
+fn is_given(train: &Command, given: &ArgMatches, name: &str) -> bool {
+    let on_command_line =
+        |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let contradicts = |arg: &Arg| {
+        train.get_arg_conflicts_with(arg).iter().any(|other| other.get_long() == Some(name))
+    };
+    let mut all = train.get_arguments().filter(|arg| on_command_line(arg));
+    all.any(|arg| arg.get_long() == Some(name) || contradicts(arg))
+}
+
+/// The options in a file, each of which the command takes.
+fn settings(definition: &Command, path: &Path, text: &str) -> Result<Vec<Setting>, UsageError> {
+    let wrong = |at: usize, problem: &str| {
+        let line = 1 + text[..at].matches('\n').count();
+        UsageError::Wrong(format!("{}:{line}: {problem}", path.display()))
+    };
+    let table = DeTable::parse(text)
+        .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message()))?;
+    let setting = |(name, value): (&Spanned<_>, &Spanned<DeValue>)| {
+        let (at, name): (usize, &str) = (name.span().start, AsRef::as_ref(name.get_ref()));
+        let argument = argument(definition, name, value.get_ref());
+        let argument = argument.map_err(|problem| wrong(at, &problem))?;
+        if let Some(argument) = &argument {
+            check(definition, argument).map_err(|problem| wrong(at, &problem))?;
+        }
+        Ok(Setting { name: name.to_owned(), argument })
+    };
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries.into_iter().map(setting).collect()
+}
+
+/// An entry of a file as an argument.
+fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<String>, String> {
+    let is_flag =
+        |arg: &Arg| arg.get_long() == Some(name) && matches!(arg.get_action(), ArgAction::SetTrue);
+    if name == "config" {
+        return Err("a file names no other".into());
+    }
+    let text = match value {
+        DeValue::Boolean(set) if train(definition).get_arguments().any(is_flag) => {
+            return Ok(set.then(|| format!("--{name}")));
+        }
+        DeValue::Boolean(set) => set.to_string(),
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_err(|error| format!("'{number}': {error}"))?
+            .to_string(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            let article = if matches!(value, DeValue::Array(_)) { "an" } else { "a" };
+            let kind = value.type_str();
+            return Err(format!("the value of '{name}' is {article} {kind}, not text or a number"));
+        }
+    };
+    Ok(Some(format!("--{name}={text}")))
+}
+
+/// Whether the command takes an argument.
+fn check(definition: &Command, argument: &str) -> Result<(), String> {
+    let line = [definition.get_name(), TRAIN, argument];
+    let Err(error) = definition.clone().try_get_matches_from(line) else { return Ok(()) };
+    // What it needs beside it may be elsewhere in the file.
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return Ok(());
+    }
+    match UsageError::from(error) {
+        UsageError::Wrong(problem) => Err(problem),
+        UsageError::Asked(_) => Err(format!("'{argument}' is no option")),
+    }
+}
+
+fn train(definition: &Command) -> &Command {
+    definition.find_subcommand(TRAIN).expect("there is such a command")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::args::Arguments;
+
+    fn read(text: &str) -> Result<Vec<String>, String> {
+        match settings(&Arguments::command(), Path::new("run.toml"), text) {
+            Ok(settings) => Ok(settings.into_iter().filter_map(|of| of.argument).collect()),
+            Err(UsageError::Wrong(problem) | UsageError::Asked(problem)) => Err(problem),
+        }
+    }
+
+    #[test]
+    fn entries_are_options_by_name() {
+        let text = "steps = 1_000\n# faster\nlearning-rate = 3e-3\nschedule = \"1f1b\"\nseed=0x10";
+        let expected = ["--steps=1000", "--learning-rate=3e-3", "--schedule=1f1b", "--seed=16"];
+        assert_eq!(read(text).unwrap(), expected);
+        let text = "post-validation = true\nclip-norm = 1.0";
+        assert_eq!(read(text).unwrap(), ["--post-validation", "--clip-norm=1.0"]);
+        assert_eq!(read("post-validation = false").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_option_is_named_with_its_line() {
+        let rows = [
+            ("steps = 3\n\nwidht = 4", "run.toml:3: unexpected argument '--widht' found"),
+            ("steps = 0", "run.toml:1: invalid value '0' for '--steps"),
+            (
+                "seed = 1\nsteps = [1]",
+                "run.toml:2: the value of 'steps' is an array, not text or a number",
+            ),
+            (
+                "[train]\nsteps = 1",
+                "run.toml:1: the value of 'train' is a table, not text or a number",
+            ),
+            ("seed = 1\nconfig = \"a\"", "run.toml:2: a file names no other"),
+            ("seed = 1\nsteps =", "run.toml:2: "),
+            ("help = true", "run.toml:1: "),
+        ];
+        for (text, expected) in rows {
+            let problem = read(text).unwrap_err();
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! `zerobubble plan`: a timetable without any model.
+
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Serialize;
+use zerobubble::error::{Error, ErrorKind, Result};
+use zerobubble::plan::{
+    self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
+    DeviceMemory, Limits, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
+    StageCost, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search, simulate,
+    simulate_dynamic, sum_of_blocks, to_csv,
+};
+use zerobubble::trace::{Beside, draw, svg};
+
+use super::args::{Format, PlanArgs};
+use super::drawing::{bytes, counted, percent, short, width};
+
+/// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
+const PAIRS_LIMIT: u64 = 65_536;
+
+/// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
+const BLOCKS_PER_DEVICE: u32 = 12;
+
+/// What a microbatch stashes in one block, in a unit that limits are cut off to.
+const BLOCK_STASH: u64 = 1 << 20;
+
+/// A plan and what it will do.
+#[derive(Serialize)]
+pub struct Timetable {
+    lanes: Vec<Vec<String>>,
+    makespan: f64,
+    lower_bound: f64,
+    step_bubble: f64,
+    span_bubble: f64,
+    /// In microbatches; the index is the device.
+    peak_stash: Vec<f64>,
+    /// What a step moves, if the bytes of an activation are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    communication: Option<Moves>,
+    /// The best family, where the plan was searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best_family: Option<Compared>,
+    #[serde(skip)]
+    plan: CheckedPlan,
+    #[serde(skip)]
+    simulation: Simulation,
+}
+
+/// A family that a searched plan is compared with.
+#[derive(Serialize)]
+struct Compared {
+    name: String,
+    makespan: f64,
+    /// How much longer it takes, as a fraction.
+    gain: f64,
+}
+
+/// Bytes that a step moves between devices.
+#[derive(Serialize)]
+pub struct Moves {
+    /// Over every link, by the stages that it joins, such as `0>1`.
+    links: Vec<LinkMoves>,
+    /// Gradients and new values of parameters that several devices use.
+    shared_bytes: u64,
+    total_bytes: u64,
+    /// What an all-reduce of all gradients among the same devices would move.
+    all_reduce_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct LinkMoves {
+    link: String,
+    bytes: u64,
+}
+
+/// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
+/// paper.
+pub fn run(args: &PlanArgs) -> Result<Timetable> {
+    let Proved { plan, costs, simulation, peak_stash, best_family } = proved(args)?;
+    if !simulation.bubble.makespan.is_finite() {
+        return Err(Error::config("the times add up to more than a number can hold")
+            .hint("a larger unit for --cost and --transfer"));
+    }
+    progress(&plan, &simulation.channels)?;
+    let parameters = args.parameter_bytes.unwrap_or(0);
+    let moves = args.activation_bytes.map(|_| communication(plan.plan(), &costs, parameters, 0));
+    Ok(Timetable {
+        lanes: plan.plan().lanes.iter().map(|lane| names(lane)).collect(),
+        makespan: simulation.bubble.makespan,
+        lower_bound: simulation.lower_bound,
+        step_bubble: simulation.bubble.step,
+        span_bubble: simulation.bubble.span,
+        peak_stash,
+        communication: moves.as_ref().map(Moves::of),
+        best_family,
+        plan,
+        simulation,
+    })
+}
+
+/// A plan that was checked and run on paper.
+struct Proved {
+    plan: CheckedPlan,
+    costs: Costs,
+    simulation: Simulation,
+    /// In microbatches of each device's share.
+    peak_stash: Vec<f64>,
+    best_family: Option<Compared>,
+}
+
+fn proved(args: &PlanArgs) -> Result<Proved> {
+    let plan = match (&args.check, &args.schedule) {
+        (Some(path), _) => read(path)?,
+        (None, Schedule::Auto) => return searched(args),
+        (None, Schedule::Family(family)) => {
+            check_size(args, args.chunks.unwrap_or(1))?;
+            generate(family, args.stages, args.chunks, args.microbatches)?
+        }
+        (None, Schedule::Dynamic) => return decided(args),
+        (None, Schedule::Fixed(_)) => unreachable!("a plan is in a file"),
+    };
+    let costs = costs(args, &plan)?;
+    let plan = check(plan)?;
+    let simulation = simulate(&plan, &costs)?;
+    if let Some(limit) = args.memory_limit {
+        check_stash(&simulation.memory, limit)?;
+    }
+    let peak_stash = stashes(&simulation.memory);
+    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
+}
+
+/// The plan in a file.
+pub fn read(path: &Path) -> Result<Plan> {
+    let in_file = |error: Error| error.in_file(path);
+    let text = fs::read_to_string(path).map_err(|error| {
+        in_file(Error::new(ErrorKind::Io, format!("it cannot be read: {error}")))
+    })?;
+    plan::read(&text).map_err(|error| in_file(error.into()))
+}
+
+fn check_size(args: &PlanArgs, chunks: u32) -> Result<()> {
+    let pairs = u64::from(args.stages) * u64::from(args.microbatches) * u64::from(chunks);
+    if pairs > PAIRS_LIMIT {
+        return Err(Error::config(format!("{pairs} pairs of stage and microbatch are too many"))
+            .hint(format!(
+                "fewer --stages, --chunks or --microbatches: their product at most {PAIRS_LIMIT}"
+            )));
+    }
+    Ok(())
+}
+
+/// What a device's whole share costs is divided evenly over its chunks.
+fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
+    let placement = &plan.placement;
+    let times = args.cost.of(placement.device_count() as u32)?;
+    let mut costs = Costs::unit(placement.stage_count());
+    for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
+        let chunks = placement.stages_of(device).count() as f64;
+        *stage = share(times[device.index()], chunks);
+    }
+    costs.boundaries.fill(boundary(args));
+    Ok(costs)
+}
+
+/// What the devices come to by themselves, if every action takes the time that it costs: from
+/// zb-h1, or from zb-v with two chunks per device.
+fn decided(args: &PlanArgs) -> Result<Proved> {
+    let chunks = args.chunks.unwrap_or(1);
+    check_size(args, chunks)?;
+    let base = if chunks == 2 { &ZB_V } else { &ZB_H1 };
+    let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
+    let costs = costs(args, base.plan())?;
+    let plan = dynamic(&base, &costs)?;
+    let simulation = simulate_dynamic(&plan, &Limits::of(&base), &costs)?;
+    if let Some(limit) = args.memory_limit {
+        check_stash(&simulation.memory, limit)?;
+    }
+    let peak_stash = stashes(&simulation.memory);
+    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
+}
+
+/// The plan of `auto` for a model of equal blocks, as many as every device can have
+/// [`BLOCKS_PER_DEVICE`] of. The memory limit counts the stash in devices' even shares.
+fn searched(args: &PlanArgs) -> Result<Proved> {
+    if args.chunks.is_some() {
+        return Err(Error::config("--chunks with auto, which chooses them")
+            .hint("one of them, or another --schedule"));
+    }
+    check_size(args, BLOCKS_PER_DEVICE)?;
+    let times = args.cost.of(args.stages)?;
+    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
+    let row = |times: &[f64; 3]| {
+        let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
+        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
+    };
+    let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
+    let limit = args.memory_limit.map(|limit| (limit * one) as u64);
+    // Activations take no room there: the limit is one of the stash.
+    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
+    let input = SearchInput {
+        blocks: times.iter().map(row).collect(),
+        crossings: vec![crossing; blocks - 1],
+        marks: Vec::new(),
+        microbatches: args.microbatches,
+        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
+    };
+    let price =
+        |placement: &Placement, cuts: &[Range<usize>]| sum_of_blocks(&input, placement, cuts);
+    let found = search(&input, &price)?;
+    let best_family = found.gain().zip(found.best_family.clone());
+    let best_family = best_family.map(|(gain, BestFamily { name, makespan })| Compared {
+        name: name.to_string(),
+        makespan,
+        gain,
+    });
+    let mut costs = found.costs;
+    costs.boundaries.fill(boundary(args));
+    let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
+    let (peak_stash, simulation) = (shares.collect(), found.simulation);
+    Ok(Proved { plan: found.plan, costs, simulation, peak_stash, best_family })
+}
+
+/// A part of a device's whole share.
+fn share(times: [f64; 3], parts: f64) -> StageCost {
+    let [forward, backward_input, backward_weight] = times.map(|time| time / parts);
+    StageCost { forward, backward_input, backward_weight, ..StageCost::default() }
+}
+
+fn boundary(args: &PlanArgs) -> BoundaryCost {
+    let bytes = args.activation_bytes.unwrap_or(0);
+    BoundaryCost { transfer: args.transfer, activation_bytes: bytes, gradient_bytes: bytes }
+}
+
+fn stashes(memory: &[DeviceMemory]) -> Vec<f64> {
+    memory.iter().map(|device| device.peak_stash).collect()
+}
+
+fn check_stash(memory: &[DeviceMemory], limit: f64) -> Result<()> {
+    let peaks = || (0u32..).map(DeviceId).zip(memory.iter().map(|device| device.peak_stash));
+    let Some((device, peak)) = peaks().find(|(_, peak)| *peak > limit) else {
+        return Ok(());
+    };
+    let most = short(peaks().map(|(_, peak)| peak).fold(0.0, f64::max));
+    let problem =
+        format!("device {device} stashes {} microbatches, the limit is {limit}", short(peak));
+    Err(Error::plan(problem)
+        .hint(format!("a limit of {most}, fewer --microbatches, or a schedule that stashes less")))
+}
+
+fn names(lane: &[Action]) -> Vec<String> {
+    lane.iter().map(ToString::to_string).collect()
+}
+
+impl Moves {
+    /// The same for scripts.
+    pub fn of(moves: &Communication) -> Self {
+        let links = moves.links.iter();
+        Self {
+            links: links
+                .map(|of| LinkMoves { link: of.link.to_string(), bytes: of.bytes })
+                .collect(),
+            shared_bytes: moves.shared_bytes,
+            total_bytes: moves.total_bytes,
+            all_reduce_bytes: moves.all_reduce_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Moves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} a step", bytes(self.total_bytes))?;
+        let most = self.links.iter().map(|link| link.bytes).max();
+        if let Some(most) = most {
+            write!(f, ", at most {} on each of {} links", bytes(most), self.links.len())?;
+        }
+        if self.shared_bytes > 0 {
+            write!(f, ", {} for shared parameters", bytes(self.shared_bytes))?;
+        }
+        if self.all_reduce_bytes > 0 {
+            write!(f, "; an all-reduce of all gradients {}", bytes(self.all_reduce_bytes))?;
+        }
+        Ok(())
+    }
+}
+
+impl Timetable {
+    /// As text in the format that was asked for, if it is not JSON.
+    pub fn text(&self, format: Format) -> String {
+        match format {
+            Format::Text | Format::Json => self.to_string(),
+            Format::Plan => self.plan.plan().to_string(),
+            Format::Csv => to_csv(&self.plan),
+            Format::Svg => {
+                let beside = Beside {
+                    schedule: &self.plan.plan().schedule,
+                    unit: "",
+                    peak_stash: &self.peak_stash,
+                };
+                svg(&self.simulation.timeline, &beside)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Timetable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { schedule, lanes, microbatches, .. } = self.plan.plan();
+        let timeline = &self.simulation.timeline;
+        let devices = counted(lanes.len(), "device");
+        let microbatches = counted(*microbatches as usize, "microbatch");
+        writeln!(f, "{schedule}, {devices}, {microbatches}\n")?;
+        writeln!(f, "{}", draw(timeline, width(timeline)))?;
+        writeln!(
+            f,
+            "makespan     {} (no order of this work takes less than {})",
+            short(self.makespan),
+            short(self.lower_bound)
+        )?;
+        if let Some(Compared { name, makespan, gain }) = &self.best_family {
+            let (makespan, longer) = (short(*makespan), percent(*gain));
+            writeln!(f, "best family  {makespan} by {name}, which takes {longer} longer")?;
+        }
+        writeln!(f, "step bubble  {}", percent(self.step_bubble))?;
+        writeln!(f, "span bubble  {}", percent(self.span_bubble))?;
+        let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");
+        writeln!(f, "peak stash   {stash} (microbatches of each device)")?;
+        match &self.communication {
+            Some(moves) => writeln!(f, "moved        {moves}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! An untimed run of a plan, by tokens, over channels of given capacities: it ends or it deadlocks.
+//!
+//! A lane takes its parcel at the start of an action and sends at the end; a send blocks while the
+//! channel is full. Each lane is deterministic and each channel has one sender and one receiver,
+//! so whether all lanes end depends on no timing (Kahn 1974): one run proves it for all.
+
+use super::Plan;
+use super::action::{Action, DeviceId};
+use super::bounds::Channel;
+use super::check::CheckedPlan;
+use crate::error::{Error, Result};
+
+/// Proves that `plan` ends when every link in `channels` holds that many parcels at most.
+///
+/// Capacity 0 is a rendezvous: the sender waits until the receiver takes the parcel. A link that
+/// is not listed is unbounded.
+pub fn progress(plan: &CheckedPlan, channels: &[Channel]) -> Result<()> {
+    run(plan.plan(), channels).map(|_| ())
+}
+
+/// An action by its place in the lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub device: DeviceId,
+    pub position: usize,
+}
+
+/// Runs a plan whose lanes are in order; returns the actions in one order they can run in.
+pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<Step>> {
+    let links = 2 * plan.placement.stage_count();
+    let mut net = Net {
+        plan,
+        lanes: vec![Lane::default(); plan.lanes.len()],
+        queues: vec![Queue { sent: 0, taken: 0, capacity: u32::MAX }; links],
+        order: Vec::with_capacity(plan.lanes.iter().map(Vec::len).sum()),
+    };
+    for channel in channels {
+        if !plan.placement.links().any(|link| link == channel.link) {
+            return Err(Error::plan(format!("no two devices are joined by link {}", channel.link))
+                .hint("links are between neighbouring stages on different devices"));
+        }
+        net.queues[channel.link.slot()].capacity = channel.capacity;
+    }
+    let mut awake: Vec<DeviceId> = (0..plan.lanes.len() as u32).rev().map(DeviceId).collect();
+    while let Some(device) = awake.pop() {
+        advance(&mut net, device, &mut awake);
+    }
+    let stuck: Vec<String> =
+        (0..plan.lanes.len() as u32).filter_map(|device| waits(&net, DeviceId(device))).collect();
+    if stuck.is_empty() {
+        return Ok(net.order);
+    }
+    Err(Error::plan(format!("deadlock: {}", stuck.join(", ")))
+        .hint("move one of these actions later in its lane"))
+}
+
+struct Net<'a> {
+    plan: &'a Plan,
+    lanes: Vec<Lane>,
+    /// Indexed by [`Link::slot`].
+    queues: Vec<Queue>,
+    order: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    position: usize,
+    /// The action has run; what remains is to hand its parcel on.
+    sending: bool,
+}
+
+/// A blocked sender's parcel counts as sent: the receiver may take it from the sender's hand.
+#[derive(Clone, Copy)]
+struct Queue {
+    sent: u32,
+    taken: u32,
+    capacity: u32,
+}
+
+impl Queue {
+    fn overfull(self) -> bool {
+        self.sent - self.taken > self.capacity
+    }
+}
+
+/// Runs one lane until it is blocked or done; wakes the lanes it may have unblocked.
+fn advance(net: &mut Net, device: DeviceId, awake: &mut Vec<DeviceId>) {
+    let placement = &net.plan.placement;
+    let lane = &mut net.lanes[device.index()];
+    while let Some(&action) = net.plan.lanes[device.index()].get(lane.position) {
+        let outbound = placement.outbound(action);
+        if !lane.sending {
+            if let Some(link) = placement.inbound(action) {
+                let queue = &mut net.queues[link.slot()];
+                if queue.sent == queue.taken {
+                    return;
+                }
+                queue.taken += 1;
+                awake.push(placement.device(link.from));
+            }
+            net.order.push(Step { device, position: lane.position });
+            if let Some(link) = outbound {
+                net.queues[link.slot()].sent += 1;
+                awake.push(placement.device(link.to));
+            }
+        }
+        lane.sending = outbound.is_some_and(|link| net.queues[link.slot()].overfull());
+        if lane.sending {
+            return;
+        }
+        lane.position += 1;
+    }
+}
+
+/// What the lane waits for, if it has not come to its end.
+fn waits(net: &Net, device: DeviceId) -> Option<String> {
+    let lane = net.lanes[device.index()];
+    let action = *net.plan.lanes[device.index()].get(lane.position)?;
+    if lane.sending {
+        let link = net.plan.placement.outbound(action).expect("only a sender blocks on a send");
+        let capacity = net.queues[link.slot()].capacity;
+        return Some(format!(
+            "device {device} waits after {action} for room on link {link} of capacity {capacity}"
+        ));
+    }
+    let link = net.plan.placement.inbound(action).expect("only a receiver waits for a parcel");
+    let sends = |sender: &&Action| {
+        sender.microbatch == action.microbatch
+            && net.plan.placement.outbound(**sender) == Some(link)
+    };
+    let sender = net.plan.lanes[net.plan.placement.device(link.from).index()].iter().find(sends);
+    let sender = sender.expect("every action that is waited for is in its lane");
+    Some(format!("device {device} waits at {action} for {sender}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Link, StageId, check};
+
+    /// The result for a plan of two devices with one capacity for both links.
+    fn ends(lane_0: &str, lane_1: &str, capacity: u32) -> String {
+        let text = format!(
+            "schedule test\nmicrobatches 2\nplacement 0 1\ndevice 0: {lane_0}\ndevice 1: {lane_1}\n"
+        );
+        let plan = check(text.parse().unwrap()).unwrap();
+        let up = Link { from: StageId(0), to: StageId(1) };
+        let down = Link { from: StageId(1), to: StageId(0) };
+        match progress(&plan, &[up, down].map(|link| Channel { link, capacity })) {
+            Ok(()) => "ends".to_owned(),
+            Err(error) => error.problem,
+        }
+    }
+
+    #[test]
+    fn a_plan_ends_only_with_enough_room_on_its_links() {
+        let (gpipe_0, gpipe_1) = ("0F0 0F1 0BW0 0BW1", "1F0 1F1 1BW0 1BW1");
+        assert_eq!(ends(gpipe_0, gpipe_1, 0), "ends");
+        let one_f_one_b_1 = "1F0 1BW0 1F1 1BW1";
+        assert_eq!(
+            ends(gpipe_0, one_f_one_b_1, 0),
+            "deadlock: device 0 waits after 0F1 for room on link 0>1 of capacity 0, \
+             device 1 waits after 1BW0 for room on link 1>0 of capacity 0"
+        );
+        assert_eq!(ends(gpipe_0, one_f_one_b_1, 1), "ends");
+    }
+}

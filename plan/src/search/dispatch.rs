@@ -1,0 +1,358 @@
+//! The inner loop: a list scheduler (Graham 1966) that turns priorities into an order.
+//!
+//! Whenever a device is free it runs the ready action with the smallest key. What does not fit in
+//! memory is not ready.
+
+use super::instance::{B, F, Instance, W};
+use super::room::{b_fits, f_fits};
+use crate::action::{Action, MicrobatchId, StageId, Work};
+
+/// What the list scheduler goes by.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Policy {
+    /// The key of an action is its microbatch times `cycle` plus its stage's offset of F, B or W.
+    pub cycle: f64,
+    pub offsets: Vec<[f64; 3]>,
+    /// How many microbatches may be between F and B on a stage.
+    pub ahead: Vec<u32>,
+    /// A device waits for a parcel that is under way if the key of its action is smaller than that
+    /// of all that is ready, and it comes within this fraction of the time that the ready action
+    /// with the smallest key takes.
+    pub patience: f64,
+}
+
+/// Reused from run to run, so that the inner loop does not allocate. Holds the last order.
+#[derive(Default)]
+pub(super) struct Order {
+    lanes: Vec<Vec<Entry>>,
+    /// When the last action of every device ends.
+    ends: Vec<f64>,
+    progress: Vec<Progress>,
+    /// When the parcel for F of microbatch k is on stage s, at `s * microbatches + k`.
+    forward_arrivals: Vec<f64>,
+    /// The same for B. On the last stage that is the end of F.
+    backward_arrivals: Vec<f64>,
+    lane_states: Vec<LaneState>,
+}
+
+/// `3 * stage + work` and the microbatch.
+#[derive(Clone, Copy)]
+struct Entry {
+    kind: u32,
+    microbatch: u32,
+}
+
+/// How many F, B and W of a stage have been started.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Progress {
+    pub f: u32,
+    pub b: u32,
+    pub w: u32,
+}
+
+#[derive(Clone, Copy)]
+struct LaneState {
+    free: f64,
+    /// When the device has something to decide, as far as is known.
+    wakes: f64,
+    /// Time of the actions that are still to run.
+    left: f64,
+    stash: u64,
+}
+
+impl Order {
+    /// The lanes of the last run that ended, as a plan has them.
+    pub fn lanes(&self) -> Vec<Vec<Action>> {
+        let action = |entry: &Entry| {
+            let work = [Work::F, Work::B, Work::W][entry.kind as usize % 3];
+            Action::new(StageId(entry.kind / 3), work, MicrobatchId(entry.microbatch))
+        };
+        self.lanes.iter().map(|lane| lane.iter().map(action).collect()).collect()
+    }
+
+    /// How many actions the last run came to.
+    pub fn dispatched(&self) -> usize {
+        self.lanes.iter().map(Vec::len).sum()
+    }
+
+    /// The mean over the devices of the time at which they are done.
+    pub fn mean_end(&self) -> f64 {
+        self.ends.iter().sum::<f64>() / self.ends.len() as f64
+    }
+
+    fn reset(&mut self, instance: &Instance) {
+        let slots = instance.stages.len() * instance.microbatches;
+        self.lanes.resize_with(instance.devices.len(), Vec::new);
+        self.lanes.truncate(instance.devices.len());
+        self.lanes.iter_mut().for_each(Vec::clear);
+        self.progress.clear();
+        self.progress.resize(instance.stages.len(), Progress::default());
+        for arrivals in [&mut self.forward_arrivals, &mut self.backward_arrivals] {
+            arrivals.clear();
+            arrivals.resize(slots, f64::INFINITY);
+        }
+        self.forward_arrivals[..instance.microbatches].fill(0.0);
+        let m = instance.microbatches as f64;
+        self.lane_states.clear();
+        self.lane_states.extend(instance.devices.iter().map(|device| LaneState {
+            free: 0.0,
+            wakes: 0.0,
+            left: m * device.work,
+            stash: 0,
+        }));
+    }
+}
+
+/// Runs one step by `policy`, and returns its makespan; nothing if that is not below `cutoff`, or
+/// if not even one microbatch fits.
+///
+/// Actions start as soon as their device is free and their parcel is there, in the order found: the
+/// makespan is the one that `simulate` finds for these lanes.
+pub(super) fn dispatch(
+    instance: &Instance,
+    policy: &Policy,
+    cutoff: f64,
+    order: &mut Order,
+) -> Option<f64> {
+    order.reset(instance);
+    let mut left = instance.actions();
+    let mut makespan = 0.0f64;
+    while left > 0 {
+        let (device, now) = earliest(&order.lane_states)?;
+        match choose(instance, policy, order, device, now) {
+            Choice::Run { stage, work } => {
+                let end = run(instance, order, device, stage, work);
+                makespan = makespan.max(end);
+                if end + order.lane_states[device].left >= cutoff {
+                    return None;
+                }
+                left -= 1;
+            }
+            Choice::Wait(until) => order.lane_states[device].wakes = until,
+        }
+    }
+    order.ends.clear();
+    order.ends.extend(order.lane_states.iter().map(|lane| lane.free));
+    Some(makespan)
+}
+
+enum Choice {
+    Run {
+        stage: usize,
+        work: usize,
+    },
+    /// Until a parcel comes that is under way; infinitely long if none is.
+    Wait(f64),
+}
+
+fn earliest(lanes: &[LaneState]) -> Option<(usize, f64)> {
+    let mut found = (0, f64::INFINITY);
+    for (device, lane) in lanes.iter().enumerate() {
+        if lane.wakes < found.1 {
+            found = (device, lane.wakes);
+        }
+    }
+    found.1.is_finite().then_some(found)
+}
+
+/// What a device could do next.
+#[derive(Clone, Copy)]
+struct Candidate {
+    key: f64,
+    stage: usize,
+    work: usize,
+    ready: f64,
+}
+
+fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, now: f64) -> Choice {
+    let none = Candidate { key: f64::INFINITY, stage: usize::MAX, work: F, ready: f64::INFINITY };
+    let (mut best, mut coming) = (none, none);
+    let mut weight = none;
+    // The smallest key of what waits for memory: W frees it.
+    let mut blocked = f64::INFINITY;
+    let state = &instance.devices[device];
+    let stash = order.lane_states[device].stash;
+    let m = instance.microbatches;
+    for &s in &state.chunks {
+        let Progress { f, b, w } = order.progress[s];
+        let key = |work: usize, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
+        let mut offer = |work: usize, k: u32, ready: f64, fits: bool| {
+            let candidate = Candidate { key: key(work, k), stage: s, work, ready };
+            if !fits {
+                blocked = if ready <= now { blocked.min(candidate.key) } else { blocked };
+            } else if ready <= now {
+                best = if candidate.key < best.key { candidate } else { best };
+            } else if ready < coming.ready {
+                coming = candidate;
+            }
+        };
+        if b < f {
+            let ready = order.backward_arrivals[s * m + b as usize];
+            if ready < f64::INFINITY {
+                offer(B, b, ready, b_fits(instance, state, s, stash, &order.progress));
+            }
+        }
+        if (f as usize) < m && f - b < policy.ahead[s] {
+            let ready = order.forward_arrivals[s * m + f as usize];
+            if ready < f64::INFINITY {
+                offer(F, f, ready, f_fits(instance, state, s, stash, &order.progress));
+            }
+        }
+        if w < b && key(W, w) < weight.key {
+            weight = Candidate { key: key(W, w), stage: s, work: W, ready: now };
+        }
+    }
+    if weight.stage != usize::MAX && weight.key.min(blocked) < best.key {
+        best = Candidate { key: weight.key.min(blocked), ..weight };
+    }
+    if best.stage == usize::MAX {
+        return Choice::Wait(coming.ready);
+    }
+    let otherwise = policy.patience * instance.stages[best.stage].time[best.work];
+    if coming.key < best.key && coming.ready < now + otherwise {
+        return Choice::Wait(coming.ready);
+    }
+    Choice::Run { stage: best.stage, work: best.work }
+}
+
+/// Runs the next action of a kind; returns its end.
+fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: usize) -> f64 {
+    let stage = &instance.stages[s];
+    let m = instance.microbatches;
+    let lane = &mut order.lane_states[device];
+    let progress = &mut order.progress[s];
+    let count = match work {
+        F => &mut progress.f,
+        B => &mut progress.b,
+        _ => &mut progress.w,
+    };
+    let k = *count;
+    *count += 1;
+    let arrival = match work {
+        F => order.forward_arrivals[s * m + k as usize],
+        B => order.backward_arrivals[s * m + k as usize],
+        _ => 0.0,
+    };
+    let end = lane.free.max(arrival) + stage.time[work];
+    order.lanes[device].push(Entry { kind: (3 * s + work) as u32, microbatch: k });
+    lane.free = end;
+    lane.wakes = end;
+    lane.left -= stage.time[work];
+    lane.stash = match work {
+        F => lane.stash.saturating_add(stage.after_f),
+        B => {
+            let kept = lane.stash.saturating_add(stage.bytes.backward_for_w);
+            kept.saturating_sub(stage.bytes.forward_for_b)
+        }
+        _ => lane.stash.saturating_sub(stage.after_b),
+    };
+    let slot = |stage: usize| stage * m + k as usize;
+    let (arrivals, to, at) = match work {
+        F if s + 1 == instance.stages.len() => (&mut order.backward_arrivals, s, end),
+        F => (&mut order.forward_arrivals, s + 1, end + stage.transfer_up),
+        B if s > 0 => (&mut order.backward_arrivals, s - 1, end + stage.transfer_down),
+        _ => return end,
+    };
+    arrivals[slot(to)] = at;
+    let receiver = &mut order.lane_states[instance.stages[to].device];
+    receiver.wakes = receiver.wakes.min(receiver.free.max(at));
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::SearchInput;
+    use crate::{
+        BoundaryCost, Costs, DeviceId, Placement, Plan, StageBytes, StageCost, check, simulate,
+    };
+    use proptest::array::{uniform3, uniform7};
+    use proptest::prelude::*;
+
+    fn any_stage() -> impl Strategy<Value = StageCost> {
+        (uniform3(0u32..9), uniform7(0u64..40)).prop_map(|(times, bytes)| {
+            let [forward, backward_input, backward_weight] = times.map(f64::from);
+            let bytes = StageBytes {
+                fixed: bytes[0],
+                forward_for_b: bytes[1],
+                forward_for_w: bytes[2],
+                backward_for_w: bytes[3],
+                working_f: bytes[4],
+                working_b: bytes[5],
+                working_w: bytes[6],
+            };
+            StageCost { forward, backward_input, backward_weight, bytes }
+        })
+    }
+
+    fn any_boundary() -> impl Strategy<Value = BoundaryCost> {
+        (0u32..3).prop_map(|transfer| BoundaryCost {
+            transfer: f64::from(transfer),
+            ..BoundaryCost::default()
+        })
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            cycle in 0.0..30.0,
+            offsets in prop::collection::vec(uniform3(-200.0..200.0), 8),
+            ahead in prop::collection::vec(1u32..6, 8),
+            patience in 0.0..1.0,
+        ) -> Policy {
+            Policy { cycle, offsets, ahead, patience }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+        #[test]
+        fn any_policy_gives_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
+            placement in prop::sample::select(vec![
+                vec![0], vec![0, 1, 2], vec![2, 0, 1, 2, 0, 1], vec![1, 0, 0, 1],
+                vec![0, 1, 0, 1, 0, 1], vec![0, 1, 2, 2, 1, 0],
+            ]),
+            microbatches in 1u32..9,
+            stages in prop::collection::vec(any_stage(), 6),
+            boundaries in prop::collection::vec(any_boundary(), 5),
+            policy in any_policy(),
+            spare in uniform3(0u64..200),
+        ) {
+            let n = placement.len();
+            let placement = Placement { stages: placement.into_iter().map(DeviceId).collect() };
+            let costs = Costs {
+                stages: stages[..n].to_vec(),
+                boundaries: boundaries[..n - 1].to_vec(),
+                buffers: Vec::new(),
+            };
+            let mut input = SearchInput {
+                blocks: Vec::new(), crossings: Vec::new(), marks: Vec::new(), microbatches,
+                memory_limits: Vec::new(),
+            };
+            let unlimited = Instance::new(&input, &placement, &costs, &[0; 3]);
+            // Room for one microbatch, and some to spare.
+            input.memory_limits = unlimited
+                .devices
+                .iter()
+                .zip(spare)
+                .map(|(device, spare)| {
+                    let fixed = device.chunks.iter().map(|s| costs.stages[*s].bytes.fixed);
+                    fixed.sum::<u64>() + device.stash + device.headroom + spare
+                })
+                .collect();
+            let instance = Instance::new(&input, &placement, &costs, &[0; 3]);
+            let mut order = Order::default();
+            let makespan = dispatch(&instance, &policy, f64::INFINITY, &mut order);
+            prop_assert!(makespan.is_some(), "locked in at {} actions", order.dispatched());
+            let lanes = order.lanes();
+            let plan = Plan { schedule: "test".into(), microbatches, placement, lanes };
+            let simulation = simulate(&check(plan).unwrap(), &costs).unwrap();
+            // Times are whole numbers, so sums are exact.
+            prop_assert_eq!(makespan.unwrap(), simulation.bubble.makespan);
+            for (memory, limit) in simulation.memory.iter().zip(&input.memory_limits) {
+                prop_assert!(memory.peak_bytes() <= *limit);
+            }
+            let cutoff = makespan.unwrap();
+            prop_assert!(dispatch(&instance, &policy, cutoff, &mut order).is_none());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The named families, which a search starts from and which it is measured by.
+
+use super::bound::Estimator;
+use super::layout::cuts_of;
+use super::record::{Record, Verdict};
+use super::{Price, SearchInput};
+use crate::Plan;
+use crate::error::Result;
+use crate::schedule::{FAMILIES, generate};
+
+/// Stages per device, for families that leave the choice.
+const CHUNKS: [u32; 3] = [2, 3, 4];
+
+/// The named family with the smallest makespan under the same memory limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BestFamily {
+    /// Its name, as the plan has it.
+    pub name: String,
+    /// Its makespan with the devices in the order given, on the better of two cuts: the one of
+    /// [`place`](crate::place), and the one that the search finds for its placement.
+    pub makespan: f64,
+}
+
+/// Offers every family that there are enough blocks for; returns the best one that fits.
+pub(super) fn prove(
+    input: &SearchInput,
+    estimator: &Estimator,
+    price: Price,
+    record: &mut Record,
+) -> Result<Option<BestFamily>> {
+    let mut best: Option<BestFamily> = None;
+    for plan in plans(input) {
+        if !estimator.can_fill(plan.placement.stage_count()) {
+            continue;
+        }
+        for layout in cuts_of(estimator, &plan.placement)? {
+            let costs = price(&layout.placement, &layout.cuts)?;
+            let name = plan.schedule.clone();
+            if let Verdict::Fits { makespan } = record.offer(plan.clone(), &layout, &costs)?
+                && best.as_ref().is_none_or(|best| makespan < best.makespan)
+            {
+                best = Some(BestFamily { name, makespan });
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// Every family that trains, with as many chunks per device as it may have.
+fn plans(input: &SearchInput) -> Vec<Plan> {
+    let devices = input.blocks.len() as u32;
+    let plan = |family, chunks| generate(family, devices, chunks, input.microbatches).ok();
+    let own = FAMILIES.iter().map(|family| plan(family, None));
+    let chosen = FAMILIES.iter().flat_map(|family| CHUNKS.map(|chunks| plan(family, Some(chunks))));
+    let mut plans: Vec<Plan> = Vec::new();
+    for plan in own.chain(chosen).flatten().filter(|plan| !plan.is_forward_only()) {
+        if !plans.contains(&plan) {
+            plans.push(plan);
+        }
+    }
+    plans
+}

@@ -1,0 +1,334 @@
+//! Where the blocks go: device orders and cuts with a small bound on the makespan.
+
+use std::ops::Range;
+
+use super::bound::{Draft, Estimator, Load};
+use super::improve::Budget;
+use crate::action::DeviceId;
+use crate::error::Result;
+use crate::place::{BlockCost, PlaceOptions, place};
+use crate::placement::Placement;
+use crate::simulate::StageCost;
+
+/// A placement, and the blocks of each of its stages.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Layout {
+    pub placement: Placement,
+    pub cuts: Vec<Range<usize>>,
+}
+
+/// Two cuts for a placement: the one of [`place`] for the devices' mean speeds, and the best one
+/// found from there.
+pub(super) fn cuts_of(estimator: &Estimator, placement: &Placement) -> Result<Vec<Layout>> {
+    let placed = placed(estimator, placement)?;
+    let mut found = placed.clone();
+    improve_cuts(estimator, &mut found, usize::MAX, LONGEST_RUN, &mut Vec::new());
+    let mut drafts = vec![placed, found];
+    drafts.dedup();
+    Ok(drafts.iter().map(|draft| layout(estimator, draft)).collect())
+}
+
+/// Layouts of one pattern for several orders of the devices, the most promising first.
+///
+/// `pattern[s]` is the place in line of the device of stage s. The orders are the given one, the
+/// fastest first and the slowest first, each improved by exchanges of two devices.
+pub(super) fn orders_of(
+    estimator: &Estimator,
+    pattern: &[usize],
+    budget: &mut Budget,
+) -> Result<Vec<Layout>> {
+    let given: Vec<usize> = (0..estimator.input.blocks.len()).collect();
+    let mut fastest_first = given.clone();
+    fastest_first.sort_by(|a, b| estimator.whole(*a).total_cmp(&estimator.whole(*b)));
+    let slowest_first: Vec<usize> = fastest_first.iter().rev().copied().collect();
+    let same = |one: &[usize], other: &[usize]| {
+        one.iter().zip(other).all(|(one, other)| !differ(estimator, *one, *other))
+    };
+    let mut orders: Vec<Vec<usize>> = Vec::new();
+    for order in [given, fastest_first, slowest_first] {
+        if !orders.iter().any(|other| same(&order, other)) {
+            orders.push(order);
+        }
+    }
+    let mut found: Vec<(f64, Draft)> = Vec::new();
+    for (left, order) in (1..=orders.len() as u64).rev().zip(orders) {
+        let mut share = budget.take(left);
+        let (bound, draft) = improve_order(estimator, pattern, order, &mut share)?;
+        budget.0 += share.0;
+        if !found.iter().any(|(_, other)| *other == draft) {
+            found.push((bound, draft));
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(found.iter().map(|(_, draft)| layout(estimator, draft)).collect())
+}
+
+/// Layouts that differ by one or two neighbouring cuts or by an exchange of two devices, the most
+/// promising first.
+pub(super) fn neighbours(estimator: &Estimator, of: &Layout) -> Vec<Layout> {
+    let draft = draft(estimator, of);
+    let (stages, devices) = (draft.devices.len(), estimator.input.blocks.len());
+    let mut drafts = Vec::new();
+    for length in 1..=2.min(stages - 1) {
+        for first in 1..=stages - length {
+            for up in [true, false] {
+                let mut shifted = draft.clone();
+                if shift(&mut shifted.cuts, first..first + length, up) {
+                    drafts.push(shifted);
+                }
+            }
+        }
+    }
+    for one in 0..devices {
+        for other in (one + 1..devices).filter(|other| differ(estimator, one, *other)) {
+            drafts.push(exchanged(&draft, one, other));
+        }
+    }
+    let mut loads = Vec::new();
+    let mut found: Vec<(f64, Draft)> =
+        drafts.into_iter().map(|draft| (estimator.bound(&draft, &mut loads), draft)).collect();
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    found.iter().map(|(_, draft)| layout(estimator, draft)).collect()
+}
+
+fn differ(estimator: &Estimator, one: usize, other: usize) -> bool {
+    let input = estimator.input;
+    let limit = |device: usize| input.memory_limits.get(device);
+    input.blocks[one] != input.blocks[other] || limit(one) != limit(other)
+}
+
+/// The bound and the draft after all exchanges of two devices that help, or that the budget allows.
+fn improve_order(
+    estimator: &Estimator,
+    pattern: &[usize],
+    mut order: Vec<usize>,
+    budget: &mut Budget,
+) -> Result<(f64, Draft)> {
+    let stages = pattern.iter().map(|at| DeviceId(order[*at] as u32)).collect();
+    let mut best = placed(estimator, &Placement { stages })?;
+    let mut loads = Vec::new();
+    let mut least = improve_cuts(estimator, &mut best, usize::MAX, LONGEST_RUN, &mut loads);
+    loop {
+        let before = least;
+        for i in 0..order.len() {
+            for j in (i + 1)..order.len() {
+                if budget.0 == 0 || !differ(estimator, order[i], order[j]) {
+                    continue;
+                }
+                let mut draft = exchanged(&best, order[i], order[j]);
+                let bounds = 1 + 4 * pattern.len();
+                budget.spend(bounds * pattern.len() / STAGES_PER_ACTION);
+                let bound = improve_cuts(estimator, &mut draft, 1, 2, &mut loads);
+                if bound < least {
+                    (least, best) = (bound, draft);
+                    order.swap(i, j);
+                }
+            }
+        }
+        least = improve_cuts(estimator, &mut best, usize::MAX, LONGEST_RUN, &mut loads);
+        if least >= before * (1.0 - WORTHWHILE) || budget.0 == 0 {
+            return Ok((least, best));
+        }
+    }
+}
+
+/// Shifts runs of neighbouring cuts by one while that lowers the bound; returns the bound.
+fn improve_cuts(
+    estimator: &Estimator,
+    draft: &mut Draft,
+    rounds: usize,
+    longest_run: usize,
+    loads: &mut Vec<Load>,
+) -> f64 {
+    let mut least = estimator.bound(draft, loads);
+    let stages = draft.devices.len();
+    for _ in 0..rounds {
+        let before = least;
+        for length in 1..=longest_run.min(stages - 1) {
+            for first in 1..=stages - length {
+                for up in [true, false] {
+                    let run = first..first + length;
+                    if !shift(&mut draft.cuts, run.clone(), up) {
+                        continue;
+                    }
+                    let bound = estimator.bound(draft, loads);
+                    if bound < least {
+                        least = bound;
+                    } else {
+                        shift(&mut draft.cuts, run, !up);
+                    }
+                }
+            }
+        }
+        if least >= before {
+            break;
+        }
+    }
+    least
+}
+
+/// The cut of [`place`], with devices as fast as they are on all blocks together.
+fn placed(estimator: &Estimator, placement: &Placement) -> Result<Draft> {
+    let input = estimator.input;
+    let block = |block: &StageCost| BlockCost {
+        forward: block.forward,
+        backward_input: block.backward_input,
+        backward_weight: block.backward_weight,
+        bytes: block.bytes.fixed,
+    };
+    let blocks: Vec<BlockCost> = input.blocks[0].iter().map(block).collect();
+    let crossing: Vec<u64> = input
+        .crossings
+        .iter()
+        .map(|crossing| crossing.activation_bytes.saturating_add(crossing.gradient_bytes))
+        .collect();
+    let speed = |device: &DeviceId| {
+        let (own, first) = (estimator.whole(device.index()), estimator.whole(0));
+        if own > 0.0 && first > 0.0 { first / own } else { 1.0 }
+    };
+    let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
+    let options = PlaceOptions { marks: input.marks.clone(), memory_limits: Vec::new() };
+    let cuts = place(&blocks, &crossing, &speeds, &options)?.stages;
+    Ok(draft(estimator, &Layout { placement: placement.clone(), cuts }))
+}
+
+fn draft(estimator: &Estimator, layout: &Layout) -> Draft {
+    let end =
+        |part: &Range<usize>| estimator.ends.binary_search(&part.end).expect("cut where allowed");
+    Draft {
+        devices: layout.placement.stages.iter().map(|device| device.index()).collect(),
+        cuts: [0].into_iter().chain(layout.cuts.iter().map(end)).collect(),
+    }
+}
+
+fn layout(estimator: &Estimator, draft: &Draft) -> Layout {
+    let block = |end: usize| estimator.ends[end];
+    let stages = draft.devices.iter().map(|device| DeviceId(*device as u32)).collect();
+    Layout {
+        placement: Placement { stages },
+        cuts: draft.cuts.windows(2).map(|cut| block(cut[0])..block(cut[1])).collect(),
+    }
+}
+
+/// Moves a run of cuts by one; whether every stage keeps a block.
+fn shift(cuts: &mut [usize], run: Range<usize>, up: bool) -> bool {
+    let (before, after) = (cuts[run.start - 1], cuts[run.end]);
+    if up {
+        if cuts[run.end - 1] + 1 >= after {
+            return false;
+        }
+        cuts[run].iter_mut().for_each(|cut| *cut += 1);
+    } else {
+        if before + 1 >= cuts[run.start] {
+            return false;
+        }
+        cuts[run].iter_mut().for_each(|cut| *cut -= 1);
+    }
+    true
+}
+
+/// Two devices change places, and each takes as many blocks along as it has.
+fn exchanged(draft: &Draft, one: usize, other: usize) -> Draft {
+    let sizes = |of: usize| {
+        let held = draft.devices.iter().zip(draft.cuts.windows(2));
+        held.filter(move |(device, _)| **device == of).map(|(_, cut)| cut[1] - cut[0])
+    };
+    let (mut of_one, mut of_other) = (sizes(one), sizes(other));
+    let (mut devices, mut cuts) = (Vec::new(), vec![0]);
+    let mut end = 0;
+    for (&device, cut) in draft.devices.iter().zip(draft.cuts.windows(2)) {
+        let (device, size) = if device == one {
+            (other, of_other.next())
+        } else if device == other {
+            (one, of_one.next())
+        } else {
+            (device, None)
+        };
+        // Placements in which two devices hold different numbers of chunks are not searched.
+        end += size.unwrap_or(cut[1] - cut[0]);
+        devices.push(device);
+        cuts.push(end);
+    }
+    Draft { devices, cuts }
+}
+
+/// The most neighbouring cuts that are shifted together.
+const LONGEST_RUN: usize = 4;
+/// Exchanges go on while a round of them lowers the bound by this fraction.
+const WORTHWHILE: f64 = 1e-3;
+/// In the time that dispatching an action takes, a bound gets this far.
+const STAGES_PER_ACTION: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::SearchInput;
+    use crate::search::bound::OTHERS;
+    use crate::{BoundaryCost, Costs, GPIPE, check, generate, simulate, sum_of_blocks};
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn any_input()(
+            devices in 1usize..5,
+            blocks_per_device in 1usize..5,
+            times in prop::collection::vec(0.1..2.0, 16),
+            speeds in prop::collection::vec(0.5..2.0, 4),
+            transfer in 0.0..0.5,
+            marks in prop::collection::btree_set(1usize..16, 3..12),
+        ) -> SearchInput {
+            let n = devices * blocks_per_device;
+            let block = |k: usize, speed: f64| StageCost {
+                forward: times[k] / speed,
+                backward_input: 1.0 / speed,
+                backward_weight: times[15 - k] / speed,
+                ..StageCost::default()
+            };
+            let on = |speed: &f64| (0..n).map(|k| block(k, *speed)).collect();
+            let marks: Vec<usize> = marks.into_iter().filter(|k| *k < n).collect();
+            SearchInput {
+                blocks: speeds[..devices].iter().map(on).collect(),
+                crossings: vec![BoundaryCost { transfer, ..BoundaryCost::default() }; n - 1],
+                marks: if marks.len() < devices { Vec::new() } else { marks },
+                microbatches: 5,
+                memory_limits: Vec::new(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn layouts_have_all_blocks_in_order_and_cuts_where_they_are_allowed(input in any_input()) {
+            let estimator = Estimator::new(&input);
+            let (p, n) = (input.blocks.len(), input.blocks[0].len());
+            let folded: Vec<usize> = (0..p).chain((0..p).rev()).collect();
+            for pattern in [(0..p).collect(), folded] {
+                if !estimator.can_fill(pattern.len()) {
+                    continue;
+                }
+                let mut layouts = orders_of(&estimator, &pattern, &mut Budget(10_000)).unwrap();
+                layouts.extend(neighbours(&estimator, &layouts[0]));
+                for Layout { placement, cuts } in layouts {
+                    prop_assert_eq!(placement.device_count(), p);
+                    prop_assert!(cuts.iter().all(|cut| !cut.is_empty()));
+                    let covered: Vec<usize> = cuts.iter().cloned().flatten().collect();
+                    prop_assert_eq!(covered, (0..n).collect::<Vec<_>>());
+                    let marked = |cut: &Range<usize>| input.marks.contains(&cut.start);
+                    prop_assert!(input.marks.is_empty() || cuts[1..].iter().all(marked));
+                }
+            }
+        }
+
+        #[test]
+        fn without_a_memory_limit_a_bound_is_no_more_than_the_lower_bound(input in any_input()) {
+            let estimator = Estimator::new(&input);
+            let plan = generate(&GPIPE, input.blocks.len() as u32, None, input.microbatches);
+            let plan = check(plan.unwrap()).unwrap();
+            for layout in cuts_of(&estimator, &plan.plan().placement).unwrap() {
+                let costs: Costs = sum_of_blocks(&input, &layout.placement, &layout.cuts).unwrap();
+                let lower_bound = simulate(&plan, &costs).unwrap().lower_bound;
+                let bound = estimator.bound(&draft(&estimator, &layout), &mut Vec::new());
+                prop_assert!(bound <= lower_bound * (1.0 + OTHERS) + 1e-9);
+            }
+        }
+    }
+}

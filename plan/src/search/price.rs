@@ -1,0 +1,44 @@
+//! What a stage costs where nothing but its blocks is known.
+
+use std::ops::Range;
+
+use super::SearchInput;
+use crate::error::Result;
+use crate::placement::Placement;
+use crate::simulate::{Costs, StageBytes, StageCost};
+
+/// Stages take the time and the stash of their blocks together, and the working memory of the block
+/// that needs the most.
+pub fn sum_of_blocks(
+    input: &SearchInput,
+    placement: &Placement,
+    cuts: &[Range<usize>],
+) -> Result<Costs> {
+    let stages = placement.stages.iter().zip(cuts).map(|(device, blocks)| {
+        let blocks = &input.blocks[device.index()][blocks.clone()];
+        blocks.iter().fold(StageCost::default(), |sum, block| together(&sum, block))
+    });
+    Ok(Costs {
+        stages: stages.collect(),
+        boundaries: cuts[1..].iter().map(|blocks| input.crossings[blocks.start - 1]).collect(),
+        buffers: Vec::new(),
+    })
+}
+
+fn together(one: &StageCost, other: &StageCost) -> StageCost {
+    let (a, b) = (&one.bytes, &other.bytes);
+    StageCost {
+        forward: one.forward + other.forward,
+        backward_input: one.backward_input + other.backward_input,
+        backward_weight: one.backward_weight + other.backward_weight,
+        bytes: StageBytes {
+            fixed: a.fixed.saturating_add(b.fixed),
+            forward_for_b: a.forward_for_b.saturating_add(b.forward_for_b),
+            forward_for_w: a.forward_for_w.saturating_add(b.forward_for_w),
+            backward_for_w: a.backward_for_w.saturating_add(b.backward_for_w),
+            working_f: a.working_f.max(b.working_f),
+            working_b: a.working_b.max(b.working_b),
+            working_w: a.working_w.max(b.working_w),
+        },
+    }
+}

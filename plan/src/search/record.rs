@@ -1,0 +1,87 @@
+//! What has been proved so far: the fastest plan that fits, or what came nearest to fitting.
+
+use std::ops::Range;
+
+use super::layout::Layout;
+use crate::Plan;
+use crate::action::DeviceId;
+use crate::check::{CheckedPlan, check};
+use crate::error::{Error, Result};
+use crate::simulate::{Costs, DeviceMemory, Simulation, fit, simulate};
+
+pub(super) struct Record<'a> {
+    limits: &'a [u64],
+    best: Option<Proved>,
+    /// Of the plans that do not fit, the one whose worst device exceeds its limit the least.
+    nearest: Option<Excess>,
+}
+
+/// A plan that is legal and fits.
+pub(super) struct Proved {
+    pub plan: CheckedPlan,
+    pub cuts: Vec<Range<usize>>,
+    pub costs: Costs,
+    pub simulation: Simulation,
+}
+
+/// What [`Record::offer`] found out about a plan.
+pub(super) enum Verdict {
+    Fits { makespan: f64 },
+    Exceeds(Vec<DeviceMemory>),
+}
+
+struct Excess {
+    schedule: String,
+    device: DeviceId,
+    need: u64,
+    limit: u64,
+}
+
+impl<'a> Record<'a> {
+    /// The index of `limits` is the device; empty limits none.
+    pub fn new(limits: &'a [u64]) -> Self {
+        Self { limits, best: None, nearest: None }
+    }
+
+    /// Checks and simulates a plan, and keeps it if none that fits is as fast.
+    pub fn offer(&mut self, plan: Plan, layout: &Layout, costs: &Costs) -> Result<Verdict> {
+        let plan = check(plan)?;
+        let simulation = simulate(&plan, costs)?;
+        if !self.limits.is_empty() && fit(&simulation.memory, self.limits).is_err() {
+            self.note_excess(&plan, &simulation.memory);
+            return Ok(Verdict::Exceeds(simulation.memory));
+        }
+        let makespan = simulation.bubble.makespan;
+        if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
+            let (cuts, costs) = (layout.cuts.clone(), costs.clone());
+            self.best = Some(Proved { plan, cuts, costs, simulation });
+        }
+        Ok(Verdict::Fits { makespan })
+    }
+
+    /// The fastest plan that fits; if there is none, an error that says what would.
+    pub fn best(self) -> Result<Proved> {
+        self.best.ok_or_else(|| {
+            let Excess { schedule, device, need, limit } =
+                self.nearest.expect("a family is offered for any number of devices");
+            Error::plan(format!(
+                "no plan fits in memory: the nearest, {schedule}, needs {need} bytes on device \
+                 {device}, which has {limit}"
+            ))
+            .hint(format!("a limit of {need} bytes, a smaller microbatch, or more devices"))
+        })
+    }
+
+    fn note_excess(&mut self, plan: &CheckedPlan, memory: &[DeviceMemory]) {
+        let devices = (0u32..).map(DeviceId).zip(memory.iter().zip(self.limits));
+        let worst = devices
+            .map(|(device, (memory, limit))| (device, memory.peak_bytes(), *limit))
+            .max_by_key(|(_, need, limit)| need.saturating_sub(*limit));
+        let Some((device, need, limit)) = worst else { return };
+        let least = self.nearest.as_ref().map(|nearest| nearest.need - nearest.limit);
+        if least.is_none_or(|least| need - limit < least) {
+            let schedule = plan.plan().schedule.clone();
+            self.nearest = Some(Excess { schedule, device, need, limit });
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Legal plans and costs at random.
+
+use proptest::prelude::*;
+use zerobubble_plan::{
+    Action, BoundaryCost, Costs, DeviceId, MicrobatchId, Placement, Plan, StageCost, StageId, Work,
+};
+
+/// A legal plan from a seed: all actions in some order that runs them one at a time.
+fn random_plan(placement: &[u32], microbatches: u32, choices: &[u32]) -> Plan {
+    let stages = placement.len() as u32;
+    let mut lanes = vec![Vec::new(); placement.iter().max().unwrap().to_owned() as usize + 1];
+    // The next microbatch of F, B and W of every stage.
+    let mut next = vec![[0u32; 3]; placement.len()];
+    let mut choices = choices.iter().copied().cycle();
+    loop {
+        let mut ready = Vec::new();
+        for s in 0..stages {
+            let [f, b, w] = next[s as usize];
+            let above = next.get(s as usize + 1).map_or(u32::MAX, |above| above[1]);
+            let fed = if s == 0 { microbatches } else { next[s as usize - 1][0] };
+            let (f_ready, b_ready) = (f < fed, b < f && b < above);
+            ready.extend(f_ready.then_some((s, Work::F, f)));
+            ready.extend(b_ready.then_some((s, Work::B, b)));
+            ready.extend((w < b).then_some((s, Work::W, w)));
+            ready.extend((b_ready && w == b).then_some((s, Work::BW, b)));
+        }
+        if ready.is_empty() {
+            let placement = Placement { stages: placement.iter().copied().map(DeviceId).collect() };
+            return Plan { schedule: "random".into(), microbatches, placement, lanes };
+        }
+        let (s, work, k) = ready[choices.next().unwrap() as usize % ready.len()];
+        let counts: &[usize] = match work {
+            Work::F => &[0],
+            Work::B => &[1],
+            Work::W => &[2],
+            Work::BW => &[1, 2],
+        };
+        counts.iter().for_each(|i| next[s as usize][*i] += 1);
+        let action = Action::new(StageId(s), work, MicrobatchId(k));
+        lanes[placement[s as usize] as usize].push(action);
+    }
+}
+
+prop_compose! {
+    pub fn any_plan()(
+        placement in prop::sample::select(vec![
+            vec![0], vec![0, 1], vec![0, 1, 2], vec![0, 1, 0, 1], vec![0, 1, 1, 0], vec![1, 0, 0],
+        ]),
+        microbatches in 1u32..4,
+        choices in prop::collection::vec(any::<u32>(), 48),
+        evaluates in prop::bool::weighted(0.2),
+    ) -> Plan {
+        let mut plan = random_plan(&placement, microbatches, &choices);
+        if evaluates {
+            plan.lanes.iter_mut().for_each(|lane| lane.retain(|action| action.work == Work::F));
+        }
+        plan
+    }
+}
+
+pub fn any_costs() -> impl Strategy<Value = Costs> {
+    let stage = (0.0..9.0, 0.0..9.0, 0.0..9.0).prop_map(|(f, b, w)| StageCost {
+        forward: f,
+        backward_input: b,
+        backward_weight: w,
+        ..StageCost::default()
+    });
+    let boundary =
+        (0.0..3.0).prop_map(|transfer| BoundaryCost { transfer, ..BoundaryCost::default() });
+    (prop::collection::vec(stage, 32), prop::collection::vec(boundary, 31))
+        .prop_map(|(stages, boundaries)| Costs { stages, boundaries, buffers: Vec::new() })
+}
+
+pub fn first_stages(costs: &Costs, stages: usize) -> Costs {
+    Costs {
+        stages: costs.stages[..stages].to_vec(),
+        boundaries: costs.boundaries[..stages - 1].to_vec(),
+        buffers: Vec::new(),
+    }
+}

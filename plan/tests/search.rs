@@ -1,0 +1,276 @@
+//! Promise: `auto` gives a legal plan within the memory limits, never behind a named family, and
+//! the same one every time; where nothing fits or the costs cannot be used, an error says so.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+use zerobubble_plan::Result;
+use zerobubble_plan::{
+    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, Found, PlaceOptions, Placement, Plan,
+    SearchInput, StageBytes, StageCost, check, fit, generate, place, progress, search, simulate,
+    sum_of_blocks,
+};
+
+fn run(input: &SearchInput) -> Result<Found> {
+    search(input, &|placement, cuts| sum_of_blocks(input, placement, cuts))
+}
+
+/// Equal devices and equal blocks: a device's share of a microbatch takes F = B = W = 1.
+fn uniform(devices: usize, blocks_per_device: usize, microbatches: u32) -> SearchInput {
+    let time = 1.0 / blocks_per_device as f64;
+    let bytes = StageBytes { fixed: 10, forward_for_w: 100, ..StageBytes::default() };
+    let block = StageCost { forward: time, backward_input: time, backward_weight: time, bytes };
+    let blocks = devices * blocks_per_device;
+    SearchInput {
+        blocks: vec![vec![block; blocks]; devices],
+        crossings: vec![BoundaryCost::default(); blocks - 1],
+        marks: Vec::new(),
+        microbatches,
+        memory_limits: Vec::new(),
+    }
+}
+
+prop_compose! {
+    /// Up to 4 devices of different speeds.
+    fn any_input()(
+        devices in 1usize..5,
+        blocks_per_device in 1usize..5,
+        microbatches in 1u32..10,
+        times in prop::collection::vec(prop::array::uniform3(0.0..2.0), 16),
+        bytes in prop::collection::vec(prop::array::uniform7(0u64..50), 16),
+        speeds in prop::collection::vec(0.5..2.0, 4),
+        crossing in (0.0..0.5, 0u64..20, 0u64..20),
+    ) -> SearchInput {
+        let n = devices * blocks_per_device;
+        let block = |speed: f64, k: usize| {
+            let [f, b, w] = times[k].map(|time: f64| time / speed);
+            let bytes = StageBytes {
+                fixed: bytes[k][0],
+                forward_for_b: bytes[k][1],
+                forward_for_w: bytes[k][2],
+                backward_for_w: bytes[k][3],
+                working_f: bytes[k][4],
+                working_b: bytes[k][5],
+                working_w: bytes[k][6],
+            };
+            StageCost { forward: f, backward_input: b, backward_weight: w, bytes }
+        };
+        let (transfer, activation_bytes, gradient_bytes) = crossing;
+        SearchInput {
+            blocks: (0..devices).map(|d| (0..n).map(|k| block(speeds[d], k)).collect()).collect(),
+            crossings: vec![BoundaryCost { transfer, activation_bytes, gradient_bytes }; n - 1],
+            marks: Vec::new(),
+            microbatches,
+            memory_limits: Vec::new(),
+        }
+    }
+}
+
+/// The plan of every family, and what it costs on the cut that `place` finds for its placement.
+fn families(input: &SearchInput) -> Vec<(Plan, Costs)> {
+    let (p, n) = (input.blocks.len(), input.blocks[0].len());
+    let time = |block: &StageCost| block.forward + block.backward_input + block.backward_weight;
+    let whole = |device: usize| input.blocks[device].iter().map(time).sum::<f64>();
+    let block = |block: &StageCost| BlockCost { forward: time(block), ..BlockCost::default() };
+    let blocks: Vec<BlockCost> = input.blocks[0].iter().map(block).collect();
+    let families = FAMILIES.iter().filter(|family| **family != &FORWARD_ONLY);
+    let chunks = [None, Some(2), Some(3), Some(4)];
+    let plan = |family, chunks| generate(family, p as u32, chunks, input.microbatches).ok();
+    families
+        .flat_map(|family| chunks.map(|chunks| plan(family, chunks)))
+        .flatten()
+        .filter(|plan| plan.placement.stage_count() <= n)
+        .map(|plan| {
+            let devices = plan.placement.stages.iter();
+            let speeds: Vec<f64> = devices.map(|d| whole(0) / whole(d.index())).collect();
+            let crossing = vec![0; n - 1];
+            let cut = place(&blocks, &crossing, &speeds, &PlaceOptions::default()).unwrap();
+            let costs = sum_of_blocks(input, &plan.placement, &cut.stages).unwrap();
+            (plan, costs)
+        })
+        .collect()
+}
+
+fn peaks(plan: Plan, costs: &Costs) -> Vec<u64> {
+    let memory = simulate(&check(plan).unwrap(), costs).unwrap().memory;
+    memory.iter().map(|device| device.peak_bytes()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn never_behind_a_family_within_the_same_memory_and_the_same_plan_again(
+        mut input in any_input(),
+        // In percent of what 1F1B needs; none for more.
+        memory in 60u64..260,
+    ) {
+        let families = families(&input);
+        let (one_f_one_b, costs) =
+            families.iter().find(|(plan, _)| plan.schedule == "1f1b").unwrap();
+        if memory < 220 {
+            let needs = peaks(one_f_one_b.clone(), costs);
+            input.memory_limits = needs.iter().map(|bytes| bytes * memory / 100).collect();
+        }
+        let fits = |memory: &[zerobubble_plan::DeviceMemory]| {
+            input.memory_limits.is_empty() || fit(memory, &input.memory_limits).is_ok()
+        };
+        let mut best = f64::INFINITY;
+        for (plan, costs) in &families {
+            let simulation = simulate(&check(plan.clone()).unwrap(), costs).unwrap();
+            if fits(&simulation.memory) {
+                best = best.min(simulation.bubble.makespan);
+            }
+        }
+        match run(&input) {
+            Ok(found) => {
+                let makespan = found.simulation.bubble.makespan;
+                prop_assert!(makespan <= best, "{makespan} after {best}");
+                prop_assert!(found.gain().is_none_or(|gain| gain >= 0.0));
+                let again = simulate(&check(found.plan.plan().clone()).unwrap(), &found.costs);
+                prop_assert_eq!(&again.unwrap(), &found.simulation);
+                prop_assert!(fits(&found.simulation.memory));
+                progress(&found.plan, &found.simulation.channels).unwrap();
+                let covered: Vec<usize> = found.cuts.iter().cloned().flatten().collect();
+                prop_assert_eq!(covered, (0..input.blocks[0].len()).collect::<Vec<_>>());
+                let again = run(&input).unwrap();
+                prop_assert_eq!(again.plan.plan(), found.plan.plan());
+            }
+            Err(error) => {
+                prop_assert_eq!(best, f64::INFINITY, "{}", error);
+                prop_assert!(error.to_string().contains("no plan fits in memory"), "{}", error);
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_devices_reach_the_lower_bound() {
+    for blocks_per_device in [1, 2, 4] {
+        let found = run(&uniform(4, blocks_per_device, 12)).unwrap();
+        let (makespan, bound) = (found.simulation.bubble.makespan, found.simulation.lower_bound);
+        assert!(makespan <= bound + 1e-9, "{blocks_per_device}: {makespan}, bound {bound}");
+        // F of the first microbatch on the devices before the last.
+        let ramp = 3.0 / blocks_per_device as f64;
+        assert!(makespan <= 36.0 + ramp + 1e-9, "{blocks_per_device}: {makespan}");
+    }
+}
+
+#[test]
+fn the_smallest_pipelines_have_a_plan() {
+    for (devices, microbatches) in [(1, 1), (1, 7), (2, 1), (5, 1), (5, 3)] {
+        let found = run(&uniform(devices, 2, microbatches)).unwrap();
+        assert_eq!(found.plan.plan().lanes.len(), devices);
+        assert_eq!(found.plan.plan().microbatches, microbatches);
+        if devices == 1 {
+            assert_eq!(found.simulation.bubble.makespan, 3.0 * f64::from(microbatches));
+        }
+    }
+    let mut free = uniform(3, 2, 4);
+    free.blocks = vec![vec![StageCost::default(); 6]; 3];
+    assert_eq!(run(&free).unwrap().simulation.bubble.makespan, 0.0);
+}
+
+#[test]
+fn a_slow_device_gets_less_wherever_it_is() {
+    for slow in 0..3 {
+        let mut input = uniform(3, 6, 12);
+        for block in &mut input.blocks[slow] {
+            for time in [&mut block.forward, &mut block.backward_input, &mut block.backward_weight]
+            {
+                *time *= 4.0;
+            }
+        }
+        let found = run(&input).unwrap();
+        let blocks = |device: usize| -> usize {
+            let stages = found.plan.plan().placement.stages.iter().zip(&found.cuts);
+            stages
+                .filter(|(d, _)| d.index() == device)
+                .map(|(_, cut): (_, &Range<usize>)| cut.len())
+                .sum()
+        };
+        assert_eq!(blocks(slow), 2, "device {slow}: {:?}", found.cuts);
+        assert!(found.gain().unwrap() >= 0.0);
+    }
+}
+
+#[test]
+fn cuts_are_only_where_they_are_allowed() {
+    let input = SearchInput { marks: vec![1, 6], ..uniform(3, 4, 6) };
+    let found = run(&input).unwrap();
+    assert_eq!(found.cuts, [0..1, 1..6, 6..12]);
+}
+
+#[test]
+fn more_memory_is_never_slower_and_every_byte_counts() {
+    let mut input = uniform(3, 2, 8);
+    let mut last = f64::INFINITY;
+    // Two blocks a device: 20 bytes fixed, 200 a microbatch.
+    for microbatches in 1..=5 {
+        input.memory_limits = vec![20 + 200 * microbatches; 3];
+        let found = run(&input).unwrap();
+        fit(&found.simulation.memory, &input.memory_limits).unwrap();
+        let makespan = found.simulation.bubble.makespan;
+        assert!(makespan <= last, "{microbatches}: {makespan} after {last}");
+        last = makespan;
+    }
+    assert!(
+        last < run(&SearchInput { memory_limits: vec![220; 3], ..input.clone() })
+            .unwrap()
+            .simulation
+            .bubble
+            .makespan
+    );
+    input.memory_limits = vec![219; 3];
+    assert_eq!(
+        run(&input).unwrap_err().to_string(),
+        "no plan fits in memory: the nearest, v-half, needs 420 bytes on device 2, which has 219 \
+         (try: a limit of 420 bytes, a smaller microbatch, or more devices)"
+    );
+}
+
+#[test]
+fn what_cannot_be_searched_is_an_error() {
+    let rejects = |change: &dyn Fn(&mut SearchInput), error: &str| {
+        let mut input = uniform(2, 2, 4);
+        change(&mut input);
+        assert_eq!(run(&input).expect_err(error).to_string(), error);
+    };
+    rejects(
+        &|input| input.blocks = vec![input.blocks[0].clone(); 5],
+        "4 blocks cannot fill 5 devices (try: between 1 and 4 devices, or a model of more blocks)",
+    );
+    rejects(&|input| input.blocks.clear(), "0 devices and 4 microbatches: nothing to plan");
+    rejects(&|input| input.microbatches = 0, "2 devices and 0 microbatches: nothing to plan");
+    rejects(&|input| input.blocks[1].truncate(3), "device 1 has costs of 3 blocks, device 0 of 4");
+    rejects(&|input| input.crossings.truncate(2), "2 crossings between 4 blocks");
+    rejects(&|input| input.memory_limits = vec![1], "1 memory limits for 2 devices");
+    rejects(
+        &|input| input.blocks[1][2].backward_input = f64::NAN,
+        "block 2 on device 1: NaN is not a time",
+    );
+    rejects(&|input| input.crossings[0].transfer = -1.0, "-1 is not a transfer time");
+    rejects(
+        &|input| input.blocks[0][0].forward = f64::MAX,
+        "the times add up to more than a number can hold",
+    );
+    rejects(
+        &|input| input.marks = vec![9],
+        "boundary 9 is not between two of 4 blocks (try: 1 to 3)",
+    );
+    rejects(
+        &|input| *input = SearchInput { marks: vec![1], ..uniform(3, 2, 4) },
+        "the marked boundaries cut the model in 2, too few for 3 stages \
+         (try: 2 stages, or more boundaries, or none to cut anywhere)",
+    );
+}
+
+#[test]
+fn a_price_that_does_not_fit_the_cut_is_an_error() {
+    let input = uniform(2, 2, 4);
+    let wrong = |_: &Placement, _: &[Range<usize>]| Ok(Costs::unit(7));
+    assert_eq!(
+        search(&input, &wrong).unwrap_err().to_string(),
+        "costs of 7 stages and 6 boundaries for a plan of 2 stages"
+    );
+}
