@@ -27,8 +27,9 @@ mod schedule;
 mod search;
 mod simulate;
 mod text;
+mod work;
 
-pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
+pub use action::{Action, DeviceId, MicrobatchId, StageId};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
@@ -43,6 +44,7 @@ pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
     fit, simulate, stash_bytes,
 };
+pub use work::{PerWork, Work};
 
 /// Which device runs which action in which order. Prints as text and parses back.
 ///

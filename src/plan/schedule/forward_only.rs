@@ -2,7 +2,8 @@
 
 use super::rounds::turns;
 use super::{Family, Shape, Size, actions};
-use crate::plan::action::{Action, DeviceId, StageId, Work};
+use crate::plan::action::{Action, DeviceId, StageId};
+use crate::plan::work::Work;
 use crate::plan::{Placement, Plan};
 
 /// F of every microbatch and nothing else, for evaluation.
