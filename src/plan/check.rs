@@ -27,8 +27,8 @@ pub fn check(plan: Plan) -> Result<CheckedPlan> {
 #[derive(Debug, Clone)]
 pub struct CheckedPlan {
     plan: Plan,
-    /// Whether stage s runs B and W on microbatch k as one, at `s * microbatches + k`. Empty where there is no
-    /// backward work.
+    /// Whether stage s runs B and W on microbatch k as one, at `s * microbatches + k`. Empty where
+    /// there is no backward work.
     fused: Vec<bool>,
     /// All actions, each after everything it waits for.
     order: Vec<Step>,
@@ -37,7 +37,7 @@ pub struct CheckedPlan {
 /// What must have happened before an action starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inputs {
-    /// The action of the same stage whose stash it needs: F for B, B for a W that is not fused.
+    /// The action of the same stage whose stash it needs: F for B, fused or not, and B for W.
     pub stash: Option<Action>,
     /// The action of the neighbouring stage whose parcel it takes.
     pub parcel: Option<Action>,

@@ -32,6 +32,9 @@ type Event = (Work, u32);
 /// When a value is there, in the order in which a run treats a microbatch.
 type Time = (u32, u32);
 
+/// When a value is there among all actions of the device: run, stage and work, position.
+type ActionTime = (u32, (u32, Work), u32);
+
 pub(super) struct Values<'a> {
     split: &'a Split,
     elements: &'a Elements,
@@ -245,7 +248,7 @@ impl<'a> Values<'a> {
     }
 
     /// Values that one action alone needs, on a time axis of all actions of the device.
-    pub(super) fn working(&self) -> Vec<Lifetime<(u32, (u32, Work), u32)>> {
+    pub(super) fn working(&self) -> Vec<Lifetime<ActionTime>> {
         let lifetime = |(&value, touches): (&Value, &Vec<Touch>)| {
             let (work, stage) = Self::only(touches)?;
             let at = |position: u32| (self.run, (stage, work), position);
