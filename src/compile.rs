@@ -10,7 +10,7 @@ mod report;
 use std::ops::Range;
 
 use crate::graph::{NodeId, Op, ParameterId};
-use crate::plan::{StageBytes, Work};
+use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
 use again::recomputed;
 use liveness::Liveness;
@@ -34,14 +34,10 @@ pub struct Program {
     pub gradients_in: Vec<NodeId>,
     /// Gradients that B hands to the stage before.
     pub gradients_out: Vec<NodeId>,
-    /// Commands of F.
-    pub forward: Vec<Command>,
+    /// Commands of F, of B and of W.
+    pub commands: PerWork<Vec<Command>>,
     /// What B computes again before anything else, as F did, because F did not keep it; ascending.
     pub recomputed: Vec<NodeId>,
-    /// Commands of B.
-    pub backward_input: Vec<Command>,
-    /// Commands of W.
-    pub backward_weight: Vec<Command>,
     /// The loss, where the stage computes it in F.
     pub loss: Option<NodeId>,
     /// Values that the stage hands over, or tells, and reads again later.
@@ -95,19 +91,6 @@ pub enum Task {
     },
 }
 
-impl Program {
-    /// The commands of one kind of work; a fused backward is B directly followed by W.
-    pub fn commands(&self, work: Work) -> impl Iterator<Item = &Command> {
-        let (first, second): (&[Command], &[Command]) = match work {
-            Work::F => (&self.forward, &[]),
-            Work::B => (&self.backward_input, &[]),
-            Work::W => (&self.backward_weight, &[]),
-            Work::BW => (&self.backward_input, &self.backward_weight),
-        };
-        first.iter().chain(second)
-    }
-}
-
 /// Compiles the stage that is made of `blocks`, whose F keeps what B and W read.
 pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
     assemble(split, blocks, |_, _| Vec::new())
@@ -124,21 +107,17 @@ pub fn compile_recomputing(split: &Split, blocks: Range<usize>) -> Program {
 fn assemble(
     split: &Split,
     blocks: Range<usize>,
-    again: fn(&Split, &[Vec<Task>; 3]) -> Vec<NodeId>,
+    again: fn(&Split, &PerWork<Vec<Task>>) -> Vec<NodeId>,
 ) -> Program {
     let parts = &split.blocks[blocks.clone()];
     assert!(!parts.is_empty(), "a stage has at least one block");
-    let merged = |list: fn(&crate::split::Block) -> &Vec<NodeId>| {
-        let mut nodes: Vec<NodeId> = parts.iter().flat_map(list).copied().collect();
+    let works = PerWork::from_fn(|work| {
+        let nodes = parts.iter().flat_map(|block| &block.nodes[work]);
+        let mut nodes: Vec<NodeId> = nodes.copied().collect();
         // Backward nodes of a later block come first in the graph: its order is theirs.
         nodes.sort_unstable();
         nodes
-    };
-    let works = [
-        merged(|block| &block.forward),
-        merged(|block| &block.backward_input),
-        merged(|block| &block.backward_weight),
-    ];
+    });
     let before = blocks.start.checked_sub(1).map(|block| &split.blocks[block]);
     let after = split.blocks.get(blocks.end);
     let mut accumulators = Vec::new();
@@ -152,11 +131,9 @@ fn assemble(
         activations_out: parts[parts.len() - 1].activations_out.clone(),
         gradients_in: after.map_or(Vec::new(), |block| block.gradients_out.clone()),
         gradients_out: parts[0].gradients_out.clone(),
-        forward: Vec::new(),
+        commands: PerWork::default(),
         recomputed: Vec::new(),
-        backward_input: Vec::new(),
-        backward_weight: Vec::new(),
-        loss: split.joint.graph.loss.filter(|loss| works[0].contains(loss)),
+        loss: split.joint.graph.loss.filter(|loss| works[Work::F].contains(loss)),
         kept: Vec::new(),
         bytes: StageBytes::default(),
     };
@@ -165,14 +142,11 @@ fn assemble(
     program.parameters.dedup();
     let compute = |&node: &NodeId| Task::Compute { node, in_place: None };
     let mut tasks = works.map(|nodes| nodes.iter().map(compute).collect::<Vec<_>>());
-    add_accumulation(split, &contributions, &mut tasks[2]);
+    add_accumulation(split, &contributions, &mut tasks[Work::W]);
     program.recomputed = again(split, &tasks);
-    tasks[1].splice(..0, program.recomputed.iter().map(compute));
+    tasks[Work::B].splice(..0, program.recomputed.iter().map(compute));
     let liveness = Liveness::new(split, &program, &tasks);
-    let [forward, backward_input, backward_weight] = tasks;
-    program.forward = liveness.commands(0, forward);
-    program.backward_input = liveness.commands(1, backward_input);
-    program.backward_weight = liveness.commands(2, backward_weight);
+    program.commands = PerWork::from_fn(|work| liveness.commands(work, &tasks[work]));
     program.kept = liveness.kept(&program);
     program.bytes = liveness.bytes(&program);
     program
@@ -181,11 +155,11 @@ fn assemble(
 /// Constants that the works read, or that are added to accumulators as they are.
 fn constants(
     split: &Split,
-    works: &[Vec<NodeId>; 3],
+    works: &PerWork<Vec<NodeId>>,
     contributions: &[(NodeId, usize)],
 ) -> Vec<NodeId> {
     let graph = &split.joint.graph;
-    let operands = works.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied());
+    let operands = works.0.iter().flatten().flat_map(|&id| graph[id].inputs.iter().copied());
     let added = contributions.iter().map(|&(gradient, _)| gradient);
     let mut read: Vec<NodeId> = operands.chain(added).collect();
     read.retain(|id| split.roles[id.index()] == Role::Constant);

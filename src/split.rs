@@ -10,7 +10,7 @@ mod blocks;
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op, ParameterId, storages};
-use crate::plan::Work;
+use crate::plan::{PerWork, Work};
 
 /// Position of a block in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,18 +58,14 @@ pub struct Split {
 pub struct Block {
     /// The parameters it uses.
     pub parameters: Vec<ParameterId>,
-    /// Nodes computed by F.
-    pub forward: Vec<NodeId>,
-    /// Nodes computed by B.
-    pub backward_input: Vec<NodeId>,
-    /// Nodes computed by W.
-    pub backward_weight: Vec<NodeId>,
+    /// Nodes computed by F, by B and by W.
+    pub nodes: PerWork<Vec<NodeId>>,
     /// Activations that cross from this block to the next, also those that only pass through.
     pub activations_out: Vec<NodeId>,
     /// Gradients that cross from this block to the one before.
     pub gradients_out: Vec<NodeId>,
     /// Floating-point operations of F, B and W; elementwise work is weighted by its cost.
-    pub flops: [f64; 3],
+    pub flops: PerWork<f64>,
 }
 
 /// Splits the joint graph into blocks of F, B and W.
@@ -97,13 +93,8 @@ pub fn split(joint: Joint) -> Result<Split> {
                 block.parameters.push(parameter);
             }
         }
-        let (list, flops) = match work {
-            Work::F => (&mut block.forward, &mut block.flops[0]),
-            Work::B => (&mut block.backward_input, &mut block.flops[1]),
-            Work::W | Work::BW => (&mut block.backward_weight, &mut block.flops[2]),
-        };
-        list.push(id);
-        *flops += cost(graph, id);
+        block.nodes[work].push(id);
+        block.flops[work] += cost(graph, id);
     }
     blocks.iter_mut().for_each(|block| block.parameters.sort_unstable());
     let mut split = Split { roles, places, copied: Vec::new(), blocks, marks, joint };

@@ -241,12 +241,13 @@ fn a_step_reports_every_action_once_and_in_order() {
 fn trains(placement: &Placement, microbatches: u32) -> CheckedPlan {
     let stages = || (0..placement.stage_count() as u32).map(StageId);
     let mut lanes = vec![Vec::new(); placement.device_count()];
-    let mut add = |stage, work, microbatch| {
-        let action = Action::new(stage, work, MicrobatchId(microbatch));
-        lanes[placement.device(stage).index()].push(action);
-    };
-    (0..microbatches).for_each(|k| stages().for_each(|stage| add(stage, Work::F, k)));
-    (0..microbatches).for_each(|k| stages().rev().for_each(|stage| add(stage, Work::BW, k)));
+    let mut add = |action: Action| lanes[placement.device(action.stage).index()].push(action);
+    for k in (0..microbatches).map(MicrobatchId) {
+        stages().for_each(|stage| add(Action::new(stage, Work::F, k)));
+    }
+    for k in (0..microbatches).map(MicrobatchId) {
+        stages().rev().for_each(|stage| add(Action::fused(stage, k)));
+    }
     let schedule = "any".to_owned();
     check(Plan { schedule, microbatches, placement: placement.clone(), lanes }).unwrap()
 }

@@ -10,7 +10,7 @@ use zerobubble::compile::compile;
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::graph::Op;
-use zerobubble::plan::{FAMILIES, FORWARD_ONLY, GPIPE, generate};
+use zerobubble::plan::{FAMILIES, FORWARD_ONLY, GPIPE, Work, generate};
 use zerobubble::split::{Split, split};
 use zerobubble::{AdamW, Trainer};
 
@@ -28,10 +28,10 @@ fn every_block_has_its_own_w_and_all_but_an_embedding_have_b() {
     let split = split_gpt(false);
     assert!(split.blocks.len() >= 7, "two blocks a layer, embeddings and head: {split}");
     for (index, block) in split.blocks.iter().enumerate() {
-        assert!(!block.forward.is_empty(), "block {index}");
-        assert!(!block.backward_weight.is_empty(), "block {index}");
+        assert!(!block.nodes[Work::F].is_empty(), "block {index}");
+        assert!(!block.nodes[Work::W].is_empty(), "block {index}");
         // The gradient of the first embedding's output arrives from the next block.
-        assert!(index == 0 || !block.backward_input.is_empty(), "block {index}");
+        assert!(index == 0 || !block.nodes[Work::B].is_empty(), "block {index}");
     }
 }
 
@@ -40,12 +40,11 @@ fn w_computes_parameter_gradients_and_nothing_that_b_hands_on() {
     let split = split_gpt(true);
     for block in &split.blocks {
         for gradient in &block.gradients_out {
-            assert!(!block.backward_weight.contains(gradient));
+            assert!(!block.nodes[Work::W].contains(gradient));
         }
-        for &id in &block.backward_weight {
+        for &id in &block.nodes[Work::W] {
             let weight_only = split.joint.contributions.iter().any(|of| of.gradient == id);
-            let feeds_weights = block
-                .backward_weight
+            let feeds_weights = block.nodes[Work::W]
                 .iter()
                 .any(|&user| split.joint.graph[user].inputs.contains(&id));
             assert!(weight_only || feeds_weights, "{id} {}", split.joint.graph[id]);
@@ -82,7 +81,7 @@ fn what_b_alone_needs_is_not_kept_for_w() {
 fn a_stage_computes_the_same_nodes_as_its_blocks() {
     let split = split_gpt(true);
     let count = |program: &zerobubble::compile::Program| {
-        program.forward.len() + program.backward_input.len() + program.backward_weight.len()
+        program.commands.0.iter().map(Vec::len).sum::<usize>()
     };
     let blocks = split.blocks.len();
     let apart: usize = (0..blocks).map(|block| count(&compile(&split, block..block + 1))).sum();

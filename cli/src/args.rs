@@ -8,7 +8,7 @@ use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
-use zerobubble::plan::{Schedule, ZB_H1};
+use zerobubble::plan::{PerWork, Schedule, ZB_H1};
 use zerobubble::train::{Precision, Recompute};
 
 use super::config::with_file;
@@ -323,7 +323,7 @@ pub struct BenchArgs {
 
 /// Times of F, B and W: one triple for all devices, or one for each.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DeviceTimes(Vec<[f64; 3]>);
+pub struct DeviceTimes(Vec<PerWork<f64>>);
 
 impl Cli {
     /// Reads a command line, the program's name first.
@@ -384,7 +384,7 @@ impl PlanArgs {
 
 impl DeviceTimes {
     /// The times of each of `devices` devices.
-    pub fn of(&self, devices: u32) -> Result<Vec<[f64; 3]>> {
+    pub fn of(&self, devices: u32) -> Result<Vec<PerWork<f64>>> {
         match self.0[..] {
             [all] => Ok(vec![all; devices as usize]),
             _ if self.0.len() == devices as usize => Ok(self.0.clone()),
@@ -404,7 +404,8 @@ impl FromStr for DeviceTimes {
         let triple = |triple: &str| {
             let times = triple.split(',').map(time).collect::<std::result::Result<Vec<_>, _>>()?;
             let count = times.len();
-            times.try_into().map_err(|_| format!("'{triple}' has {count} times, F,B,W are three"))
+            let times = times.try_into().map(PerWork);
+            times.map_err(|_| format!("'{triple}' has {count} times, F,B,W are three"))
         };
         text.split(';').map(triple).collect::<std::result::Result<_, _>>().map(Self)
     }
@@ -498,8 +499,8 @@ mod tests {
     #[test]
     fn times_are_for_all_devices_or_for_each() {
         let times = |text: &str, devices| text.parse::<DeviceTimes>().unwrap().of(devices);
-        assert_eq!(times("1, 2,0.5", 2).unwrap(), [[1.0, 2.0, 0.5]; 2]);
-        assert_eq!(times("1,1,1;2,3,4", 2).unwrap()[1], [2.0, 3.0, 4.0]);
+        assert_eq!(times("1, 2,0.5", 2).unwrap(), [PerWork([1.0, 2.0, 0.5]); 2]);
+        assert_eq!(times("1,1,1;2,3,4", 2).unwrap()[1], PerWork([2.0, 3.0, 4.0]));
         assert!(times("1,1,1;2,3,4", 3).is_err());
     }
 }

@@ -1,7 +1,6 @@
 //! How wide a timetable is drawn, and how shares and amounts are written.
 
 use console::Term;
-use zerobubble::plan::Work;
 use zerobubble::trace::{Label, Timeline};
 
 /// Characters of time where nobody says how wide a line may be: with device names and shares they
@@ -54,7 +53,7 @@ fn characters(timeline: &Timeline) -> usize {
         let actions = || {
             lane.iter().filter_map(|span| match span.label {
                 // A fused backward is as long as two actions.
-                Label::Action(action) if action.work != Work::BW => Some(action),
+                Label::Action(action) if !action.is_fused() => Some(action),
                 _ => None,
             })
         };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
-    DeviceMemory, Limits, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
+    DeviceMemory, Limits, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
     StageCost, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search, simulate,
     simulate_dynamic, sum_of_blocks, to_csv,
 };
@@ -192,7 +192,7 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
     check_size(args, BLOCKS_PER_DEVICE)?;
     let times = args.cost.of(args.stages)?;
     let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
-    let row = |times: &[f64; 3]| {
+    let row = |times: &PerWork<f64>| {
         let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
         vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
     };
@@ -224,9 +224,8 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
 }
 
 /// A part of a device's whole share.
-fn share(times: [f64; 3], parts: f64) -> StageCost {
-    let [forward, backward_input, backward_weight] = times.map(|time| time / parts);
-    StageCost { forward, backward_input, backward_weight, ..StageCost::default() }
+fn share(times: PerWork<f64>, parts: f64) -> StageCost {
+    StageCost { time: times.map(|time| time / parts), ..StageCost::default() }
 }
 
 fn boundary(args: &PlanArgs) -> BoundaryCost {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::work::Work;
 use crate::error::{Error, Result};
 
 macro_rules! id {
@@ -39,51 +40,77 @@ id! {
     MicrobatchId
 }
 
-/// What an [`Action`] computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Work {
-    /// Forward.
-    F,
-    /// Gradient of the stage's input, which the previous stage waits for.
-    B,
-    /// Gradient of the stage's weights, which only the optimizer waits for.
-    W,
-    /// A fused backward: B directly followed by W.
-    BW,
-}
-
-/// One piece of work of one stage on one microbatch. Prints as `2F0` and parses back.
+/// One piece of work of one stage on one microbatch. Prints as `2F0` and parses back; a fused
+/// backward prints as `2BW0`.
+///
+/// An action is of one kind of work, but for a fused backward, which is B directly followed by W.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Action {
     /// The stage whose work this is.
     pub stage: StageId,
-    /// Which of the stage's kinds of work.
+    /// The kind of work, the first of the two in a fused backward.
     pub work: Work,
     /// The microbatch it works on.
     pub microbatch: MicrobatchId,
+    /// Whether W follows directly. Only a B is fused.
+    fused: bool,
 }
 
 impl Action {
     /// `stage`, `work`, `microbatch`, in the order they print.
     pub fn new(stage: StageId, work: Work, microbatch: MicrobatchId) -> Self {
-        Self { stage, work, microbatch }
+        Self { stage, work, microbatch, fused: false }
     }
-}
 
-impl fmt::Display for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Work::F => "F",
-            Work::B => "B",
-            Work::W => "W",
-            Work::BW => "BW",
-        })
+    /// B of a stage on a microbatch, directly followed by W.
+    pub fn fused(stage: StageId, microbatch: MicrobatchId) -> Self {
+        Self { fused: true, ..Self::new(stage, Work::B, microbatch) }
+    }
+
+    /// Whether this is a fused backward.
+    pub fn is_fused(self) -> bool {
+        self.fused
+    }
+
+    /// The kinds of work that it does, in order.
+    pub fn works(self) -> &'static [Work] {
+        match (self.work, self.fused) {
+            (Work::F, _) => &[Work::F],
+            (Work::B, false) => &[Work::B],
+            (Work::B, true) => &[Work::B, Work::W],
+            (Work::W, _) => &[Work::W],
+        }
+    }
+
+    /// Whether it does this kind of work.
+    pub fn computes(self, work: Work) -> bool {
+        self.works().contains(&work)
+    }
+
+    /// This kind of work alone, of the same stage on the same microbatch.
+    pub fn alone(self, work: Work) -> Self {
+        Self::new(self.stage, work, self.microbatch)
+    }
+
+    /// The same work of the same stage on another microbatch.
+    pub fn on(self, microbatch: MicrobatchId) -> Self {
+        Self { microbatch, ..self }
+    }
+
+    /// The letters of its work, as they print: `F`, `B`, `W` or `BW`.
+    pub fn letters(self) -> &'static str {
+        match (self.work, self.fused) {
+            (Work::F, _) => "F",
+            (Work::B, false) => "B",
+            (Work::B, true) => "BW",
+            (Work::W, _) => "W",
+        }
     }
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}{}{}", self.stage, self.work, self.microbatch))
+        f.pad(&format!("{}{}{}", self.stage, self.letters(), self.microbatch))
     }
 }
 
@@ -98,15 +125,11 @@ impl FromStr for Action {
         let letters = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
         let (stage, rest) = text.split_at(letters);
         let digits = rest.find(|c: char| c.is_ascii_digit()).ok_or_else(bad)?;
-        let (work, microbatch) = rest.split_at(digits);
-        let work = match work {
-            "F" => Work::F,
-            "B" => Work::B,
-            "W" => Work::W,
-            "BW" => Work::BW,
-            _ => return Err(bad()),
-        };
+        let (letters, microbatch) = rest.split_at(digits);
         let number = |digits: &str| digits.parse::<u32>().map_err(|_| bad());
-        Ok(Self::new(StageId(number(stage)?), work, MicrobatchId(number(microbatch)?)))
+        let (stage, microbatch) = (StageId(number(stage)?), MicrobatchId(number(microbatch)?));
+        let works = Work::ALL.map(|work| Self::new(stage, work, microbatch));
+        let mut all = works.into_iter().chain([Self::fused(stage, microbatch)]);
+        all.find(|action| action.letters() == letters).ok_or_else(bad)
     }
 }

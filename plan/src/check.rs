@@ -5,9 +5,10 @@
 //! are taken in the order they are sent, whatever the timing.
 
 use super::Plan;
-use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};
+use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::placement::Link;
 use super::progress::{self, Step};
+use super::work::{PerWork, Work};
 use crate::error::{Error, Result};
 
 /// Proves that `plan` can run: complete, in order, on the right devices, free of deadlock.
@@ -26,8 +27,8 @@ pub fn check(plan: Plan) -> Result<CheckedPlan> {
 #[derive(Debug, Clone)]
 pub struct CheckedPlan {
     plan: Plan,
-    /// Whether stage s runs BW on microbatch k, at `s * microbatches + k`. Empty where there is no
-    /// backward work.
+    /// Whether stage s runs B and W on microbatch k as one, at `s * microbatches + k`. Empty where
+    /// there is no backward work.
     fused: Vec<bool>,
     /// All actions, each after everything it waits for.
     order: Vec<Step>,
@@ -36,7 +37,7 @@ pub struct CheckedPlan {
 /// What must have happened before an action starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inputs {
-    /// The action of the same stage whose stash it needs: F for B and BW, B for W.
+    /// The action of the same stage whose stash it needs: F for B, fused or not, and B for W.
     pub stash: Option<Action>,
     /// The action of the neighbouring stage whose parcel it takes.
     pub parcel: Option<Action>,
@@ -55,15 +56,14 @@ impl CheckedPlan {
 
     /// What `action` waits for.
     pub fn inputs(&self, action: Action) -> Inputs {
-        let on_stage = |work| Action { work, ..action };
         let stash = match action.work {
             Work::F => None,
-            Work::B | Work::BW => Some(on_stage(Work::F)),
-            Work::W => Some(on_stage(Work::B)),
+            Work::B => Some(action.alone(Work::F)),
+            Work::W => Some(action.alone(Work::B)),
         };
         let parcel = self.plan.placement.inbound(action).map(|link| {
             if link.is_forward() {
-                Action { stage: link.from, ..action }
+                Action::new(link.from, Work::F, action.microbatch)
             } else {
                 self.backward(link.from, action.microbatch)
             }
@@ -71,7 +71,7 @@ impl CheckedPlan {
         Inputs { stash, parcel }
     }
 
-    /// The action that produces the gradient of the stage's input: B, or BW where it is fused.
+    /// The action that produces the gradient of the stage's input: B, fused with W or not.
     ///
     /// # Panics
     ///
@@ -80,7 +80,11 @@ impl CheckedPlan {
         assert!(microbatch.0 < self.plan.microbatches, "no microbatch {microbatch}");
         assert!(!self.is_forward_only(), "no backward work");
         let slot = stage.index() * self.plan.microbatches as usize + microbatch.index();
-        Action::new(stage, if self.fused[slot] { Work::BW } else { Work::B }, microbatch)
+        if self.fused[slot] {
+            Action::fused(stage, microbatch)
+        } else {
+            Action::new(stage, Work::B, microbatch)
+        }
     }
 
     /// The link from another device that `action` receives from at its start.
@@ -122,19 +126,12 @@ fn check_sizes(plan: &Plan) -> Result<()> {
     }
 }
 
-/// How far a stage has come in its lane: the next microbatch of each kind of work.
-#[derive(Clone, Copy, Default)]
-struct Next {
-    forward: u32,
-    backward: u32,
-    weight: u32,
-}
-
 /// Walks every lane in its order. Since microbatches ascend, three counters per stage say it all.
 ///
 /// What is in the wrong lane comes first: it would be missed in its own lane otherwise.
 fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
-    let mut next = vec![Next::default(); plan.placement.stage_count()];
+    // How far every stage has come in its lane.
+    let mut next = vec![PerWork([0; 3]); plan.placement.stage_count()];
     let mut fused: Vec<Vec<bool>> = vec![Vec::new(); plan.placement.stage_count()];
     for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
         lane.iter().try_for_each(|action| check_site(plan, device, *action))?;
@@ -143,24 +140,16 @@ fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
         for &action in lane {
             let stage = action.stage.index();
             check_turn(lane, &fused[stage], next[stage], action)?;
-            let next = &mut next[stage];
-            match action.work {
-                Work::F => next.forward += 1,
-                Work::B => next.backward += 1,
-                Work::W => next.weight += 1,
-                Work::BW => (next.backward, next.weight) = (next.backward + 1, next.weight + 1),
-            }
-            if matches!(action.work, Work::B | Work::BW) {
-                fused[stage].push(action.work == Work::BW);
+            action.works().iter().for_each(|work| next[stage][*work] += 1);
+            if action.computes(Work::B) {
+                fused[stage].push(action.is_fused());
             }
         }
     }
-    let forward_only = plan.is_forward_only();
+    let needed = if plan.is_forward_only() { &[Work::F][..] } else { &Work::ALL };
     for (stage, next) in (0u32..).map(StageId).zip(next) {
-        let kinds = [(Work::F, next.forward), (Work::B, next.backward), (Work::W, next.weight)];
-        let needed = &kinds[..if forward_only { 1 } else { 3 }];
-        if let Some(&(work, k)) = needed.iter().find(|(_, k)| *k < plan.microbatches) {
-            return Err(missing(Action::new(stage, work, MicrobatchId(k))));
+        if let Some(&work) = needed.iter().find(|work| next[**work] < plan.microbatches) {
+            return Err(missing(Action::new(stage, work, MicrobatchId(next[work]))));
         }
     }
     Ok(fused.concat())
@@ -187,17 +176,11 @@ fn check_site(plan: &Plan, device: DeviceId, action: Action) -> Result<()> {
     Ok(())
 }
 
-/// Whether it is `action`'s turn, given how far its stage has come.
-fn check_turn(lane: &[Action], fused: &[bool], next: Next, action: Action) -> Result<()> {
+/// Whether it is `action`'s turn, given the next microbatch of each kind of work of its stage.
+fn check_turn(lane: &[Action], fused: &[bool], next: PerWork<u32>, action: Action) -> Result<()> {
     let k = action.microbatch.0;
-    // What must be the next microbatch, by the kind of work that it counts for.
-    let turns: &[(Work, u32)] = match action.work {
-        Work::F => &[(Work::F, next.forward)],
-        Work::B => &[(Work::B, next.backward)],
-        Work::W => &[(Work::W, next.weight)],
-        Work::BW => &[(Work::B, next.backward), (Work::W, next.weight)],
-    };
-    for &(work, turn) in turns {
+    for &work in action.works() {
+        let turn = next[work];
         let expected = Action::new(action.stage, work, MicrobatchId(turn));
         if k < turn {
             let by =
@@ -207,7 +190,7 @@ fn check_turn(lane: &[Action], fused: &[bool], next: Next, action: Action) -> Re
             );
         }
         if k > turn {
-            let fuse = Action { work: Work::BW, ..expected };
+            let fuse = Action::fused(expected.stage, expected.microbatch);
             if !lane.contains(&expected) && (work == Work::F || !lane.contains(&fuse)) {
                 return Err(missing(expected));
             }
@@ -216,15 +199,15 @@ fn check_turn(lane: &[Action], fused: &[bool], next: Next, action: Action) -> Re
                 .hint("within a stage microbatches ascend for F, for B and for W"));
         }
     }
-    let (need, done) = match action.work {
+    let need = match action.work {
         Work::F => return Ok(()),
-        Work::B | Work::BW => (Work::F, next.forward),
-        Work::W => (Work::B, next.backward),
+        Work::B => Work::F,
+        Work::W => Work::B,
     };
-    if k < done {
+    if k < next[need] {
         return Ok(());
     }
-    let need = Action { work: need, ..action };
+    let need = action.alone(need);
     if !lane.contains(&need) {
         return Err(missing(need));
     }
@@ -234,7 +217,7 @@ fn check_turn(lane: &[Action], fused: &[bool], next: Next, action: Action) -> Re
 fn missing(action: Action) -> Error {
     let needs = match action.work {
         Work::F => "every stage runs F",
-        Work::B | Work::W | Work::BW => "every stage runs B and W, or BW,",
+        Work::B | Work::W => "every stage runs B and W, or BW,",
     };
     Error::plan(format!("action {action} is missing"))
         .hint(format!("{needs} once for every microbatch"))

@@ -16,14 +16,11 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};
+use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::check::CheckedPlan;
+use super::work::Work;
 use super::{Placement, Plan};
 use crate::error::{Error, Result};
-
-/// What PyTorch calls F, B, W and BW.
-const LETTERS: [(Work, &str); 4] =
-    [(Work::F, "F"), (Work::B, "I"), (Work::W, "W"), (Work::BW, "B")];
 
 /// What PyTorch adds to a schedule before it runs it.
 const COMMUNICATION: [&str; 7] =
@@ -150,8 +147,12 @@ fn placement(homes: &BTreeMap<StageId, Home>) -> Result<Placement> {
 }
 
 fn cell(action: Action) -> String {
-    let letter = LETTERS.iter().find(|(work, _)| *work == action.work).map(|(_, letter)| letter);
-    let letter = letter.expect("all kinds of work have a letter");
+    let letter = match action.work {
+        Work::F => "F",
+        Work::B if action.is_fused() => "B",
+        Work::B => "I",
+        Work::W => "W",
+    };
     format!("{}{letter}{}", action.stage, action.microbatch)
 }
 
@@ -192,8 +193,13 @@ fn action(text: &str) -> Result<Action> {
             "a compute-only schedule, such as _dump_csv writes with format=\"compute_only\"",
         ));
     }
-    let work = LETTERS.iter().find(|(_, known)| *known == letter).map(|(work, _)| *work);
-    let work = work.ok_or_else(bad)?;
+    let action: fn(StageId, MicrobatchId) -> Action = match letter {
+        "F" => |stage, microbatch| Action::new(stage, Work::F, microbatch),
+        "I" => |stage, microbatch| Action::new(stage, Work::B, microbatch),
+        "W" => |stage, microbatch| Action::new(stage, Work::W, microbatch),
+        "B" => Action::fused,
+        _ => return Err(bad()),
+    };
     if [stage, microbatch]
         .iter()
         .any(|id| id.is_empty() || id.contains(|c| !char::is_ascii_digit(&c)))
@@ -203,9 +209,7 @@ fn action(text: &str) -> Result<Action> {
     // One less than the most, so that the number of microbatches is a number as well.
     let number = |digits: &str| digits.parse().ok().filter(|number| *number < u32::MAX);
     match (number(stage), number(microbatch)) {
-        (Some(stage), Some(microbatch)) => {
-            Ok(Action::new(StageId(stage), work, MicrobatchId(microbatch)))
-        }
+        (Some(stage), Some(microbatch)) => Ok(action(StageId(stage), MicrobatchId(microbatch))),
         _ => Err(Error::plan(format!("{} has a number that is too large", quoted(text)))
             .hint(format!("numbers below {}", u32::MAX))),
     }

@@ -49,8 +49,9 @@ mod search;
 mod simulate;
 mod text;
 pub mod trace;
+mod work;
 
-pub use action::{Action, DeviceId, MicrobatchId, StageId, Work};
+pub use action::{Action, DeviceId, MicrobatchId, StageId};
 pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
@@ -66,6 +67,7 @@ pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
     fit, simulate, stash_bytes,
 };
+pub use work::{PerWork, Work};
 
 /// Which device runs which action in which order. Prints as text and parses back.
 ///

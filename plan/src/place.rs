@@ -6,17 +6,14 @@
 use std::ops::Range;
 
 use super::action::StageId;
+use super::work::PerWork;
 use crate::error::{Error, Result};
 
 /// What one block costs per microbatch, and what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct BlockCost {
-    /// Time of F.
-    pub forward: f64,
-    /// Time of B.
-    pub backward_input: f64,
-    /// Time of W.
-    pub backward_weight: f64,
+    /// Times of F, B and W.
+    pub time: PerWork<f64>,
     /// Memory on its device.
     pub bytes: u64,
 }
@@ -58,8 +55,7 @@ pub fn place(
     let mut times = vec![0.0; blocks.len() + 1];
     let mut bytes = vec![0u128; blocks.len() + 1];
     for (i, block) in blocks.iter().enumerate() {
-        let time = block.forward + block.backward_input + block.backward_weight;
-        times[i + 1] = times[i] + time;
+        times[i + 1] = times[i] + block.time.total();
         bytes[i + 1] = bytes[i] + u128::from(block.bytes);
     }
     let time =
@@ -108,12 +104,11 @@ fn check_input(
     }
     let usable = |time: f64| time.is_finite() && time >= 0.0;
     for (k, block) in blocks.iter().enumerate() {
-        let times = [block.forward, block.backward_input, block.backward_weight];
-        if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+        if let Some(time) = block.time.0.into_iter().find(|time| !usable(*time)) {
             return Err(Error::config(format!("block {k}: {time} is not a time")));
         }
     }
-    let total: f64 = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight).sum();
+    let total: f64 = blocks.iter().map(|block| block.time.total()).sum();
     if !total.is_finite() {
         return Err(Error::config("the blocks' times add up to no finite number"));
     }
@@ -215,9 +210,8 @@ mod tests {
 
     fn blocks(costs: &[(u32, u64)]) -> Vec<BlockCost> {
         let block = |(time, bytes): &(u32, u64)| BlockCost {
-            forward: f64::from(*time),
+            time: PerWork([f64::from(*time), 0.0, 0.0]),
             bytes: *bytes,
-            ..BlockCost::default()
         };
         costs.iter().map(block).collect()
     }
@@ -244,7 +238,7 @@ mod tests {
                 if options.memory_limits.get(stage).is_some_and(|limit| held > *limit) {
                     return None;
                 }
-                let time: f64 = part.iter().map(|block| block.forward).sum();
+                let time: f64 = part.iter().map(|block| block.time.total()).sum();
                 slowest = slowest.max(time / speeds[stage]);
             }
             Some((slowest, cuts.iter().map(|k| crossing[k - 1]).sum::<u64>()))

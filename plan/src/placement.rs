@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::action::{Action, DeviceId, StageId, Work};
+use super::action::{Action, DeviceId, StageId};
+use super::work::Work;
 
 /// The device of every stage.
 ///
@@ -76,7 +77,7 @@ impl Placement {
     pub(super) fn inbound(&self, action: Action) -> Option<Link> {
         let from = match action.work {
             Work::F => below(action.stage)?,
-            Work::B | Work::BW => self.above(action.stage)?,
+            Work::B => self.above(action.stage)?,
             Work::W => return None,
         };
         Some(Link { from, to: action.stage })
@@ -86,7 +87,7 @@ impl Placement {
     pub(super) fn outbound(&self, action: Action) -> Option<Link> {
         let to = match action.work {
             Work::F => self.above(action.stage)?,
-            Work::B | Work::BW => below(action.stage)?,
+            Work::B => below(action.stage)?,
             Work::W => return None,
         };
         Some(Link { from: action.stage, to })

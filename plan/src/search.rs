@@ -136,13 +136,11 @@ fn check_input(input: &SearchInput) -> Result<()> {
     let mut longest = 0.0f64;
     for (device, blocks) in (0u32..).map(DeviceId).zip(&input.blocks) {
         for (k, block) in blocks.iter().enumerate() {
-            let times = [block.forward, block.backward_input, block.backward_weight];
-            if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+            if let Some(time) = block.time.0.into_iter().find(|time| !usable(*time)) {
                 return bad(format!("block {k} on device {device}: {time} is not a time"));
             }
         }
-        let times = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight);
-        longest = longest.max(times.sum());
+        longest = longest.max(blocks.iter().map(|block| block.time.total()).sum());
     }
     let transfers = || input.crossings.iter().map(|crossing| crossing.transfer);
     if let Some(time) = transfers().find(|time| !usable(*time)) {

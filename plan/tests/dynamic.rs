@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use zerobubble_plan::trace::{Label, Span, Timeline, bubble};
 use zerobubble_plan::{
     Action, BoundaryCost, Channel, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, Limits,
-    Plan, StageBytes, ZB_H1, check, dynamic, generate, play, progress, simulate, simulate_dynamic,
+    PerWork, Plan, StageBytes, ZB_H1, check, dynamic, generate, play, progress, simulate,
+    simulate_dynamic,
 };
 
 fn base(family: &Family, p: u32, v: Option<u32>, m: u32) -> CheckedPlan {
@@ -99,7 +100,7 @@ proptest! {
             let working_f = f + forward_for_b + forward_for_w;
             stage.bytes = StageBytes {
                 fixed, forward_for_b, forward_for_w, backward_for_w,
-                working_f, working_b: b + backward_for_w, working_w: w,
+                working: PerWork([working_f, b + backward_for_w, w]),
             };
         }
         for (boundary, (up, down)) in costs.boundaries.iter_mut().zip(parcels) {

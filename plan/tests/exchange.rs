@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use zerobubble_plan::{
-    CheckedPlan, Costs, FAMILIES, Plan, Work, check, from_csv, generate, read, simulate, to_csv,
+    CheckedPlan, Costs, FAMILIES, Plan, check, from_csv, generate, read, simulate, to_csv,
 };
 
 /// A family at one size, if it takes that number of chunks.
@@ -37,9 +37,8 @@ fn every_plan_comes_back_as_it_left() {
 
 #[test]
 fn a_cell_stands_in_the_column_of_its_start_at_unit_cost() {
-    let split = |plan: &CheckedPlan| {
-        plan.plan().lanes.iter().flatten().all(|action| action.work != Work::BW)
-    };
+    let split =
+        |plan: &CheckedPlan| plan.plan().lanes.iter().flatten().all(|action| !action.is_fused());
     for plan in plans(5, 2, 9).filter(split) {
         let costs = Costs::unit(plan.plan().placement.stage_count());
         let timeline = simulate(&plan, &costs).unwrap().timeline;

@@ -6,9 +6,9 @@ use std::ops::Range;
 use proptest::prelude::*;
 use zerobubble_plan::Result;
 use zerobubble_plan::{
-    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, Found, PlaceOptions, Placement, Plan,
-    SearchInput, StageBytes, StageCost, check, fit, generate, place, progress, search, simulate,
-    sum_of_blocks,
+    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, Found, PerWork, PlaceOptions,
+    Placement, Plan, SearchInput, StageBytes, StageCost, Work, check, fit, generate, place,
+    progress, search, simulate, sum_of_blocks,
 };
 
 fn run(input: &SearchInput) -> Result<Found> {
@@ -19,7 +19,7 @@ fn run(input: &SearchInput) -> Result<Found> {
 fn uniform(devices: usize, blocks_per_device: usize, microbatches: u32) -> SearchInput {
     let time = 1.0 / blocks_per_device as f64;
     let bytes = StageBytes { fixed: 10, forward_for_w: 100, ..StageBytes::default() };
-    let block = StageCost { forward: time, backward_input: time, backward_weight: time, bytes };
+    let block = StageCost { time: PerWork([time; 3]), bytes };
     let blocks = devices * blocks_per_device;
     SearchInput {
         blocks: vec![vec![block; blocks]; devices],
@@ -43,17 +43,14 @@ prop_compose! {
     ) -> SearchInput {
         let n = devices * blocks_per_device;
         let block = |speed: f64, k: usize| {
-            let [f, b, w] = times[k].map(|time: f64| time / speed);
             let bytes = StageBytes {
                 fixed: bytes[k][0],
                 forward_for_b: bytes[k][1],
                 forward_for_w: bytes[k][2],
                 backward_for_w: bytes[k][3],
-                working_f: bytes[k][4],
-                working_b: bytes[k][5],
-                working_w: bytes[k][6],
+                working: PerWork([bytes[k][4], bytes[k][5], bytes[k][6]]),
             };
-            StageCost { forward: f, backward_input: b, backward_weight: w, bytes }
+            StageCost { time: PerWork(times[k]).map(|time: f64| time / speed), bytes }
         };
         let (transfer, activation_bytes, gradient_bytes) = crossing;
         SearchInput {
@@ -69,9 +66,9 @@ prop_compose! {
 /// The plan of every family, and what it costs on the cut that `place` finds for its placement.
 fn families(input: &SearchInput) -> Vec<(Plan, Costs)> {
     let (p, n) = (input.blocks.len(), input.blocks[0].len());
-    let time = |block: &StageCost| block.forward + block.backward_input + block.backward_weight;
+    let time = |block: &StageCost| block.time.total();
     let whole = |device: usize| input.blocks[device].iter().map(time).sum::<f64>();
-    let block = |block: &StageCost| BlockCost { forward: time(block), ..BlockCost::default() };
+    let block = |block: &StageCost| BlockCost { time: block.time, bytes: 0 };
     let blocks: Vec<BlockCost> = input.blocks[0].iter().map(block).collect();
     let families = FAMILIES.iter().filter(|family| **family != &FORWARD_ONLY);
     let chunks = [None, Some(2), Some(3), Some(4)];
@@ -176,10 +173,7 @@ fn a_slow_device_gets_less_wherever_it_is() {
     for slow in 0..3 {
         let mut input = uniform(3, 6, 12);
         for block in &mut input.blocks[slow] {
-            for time in [&mut block.forward, &mut block.backward_input, &mut block.backward_weight]
-            {
-                *time *= 4.0;
-            }
+            block.time = block.time.map(|time| 4.0 * time);
         }
         let found = run(&input).unwrap();
         let blocks = |device: usize| -> usize {
@@ -246,12 +240,12 @@ fn what_cannot_be_searched_is_an_error() {
     rejects(&|input| input.crossings.truncate(2), "2 crossings between 4 blocks");
     rejects(&|input| input.memory_limits = vec![1], "1 memory limits for 2 devices");
     rejects(
-        &|input| input.blocks[1][2].backward_input = f64::NAN,
+        &|input| input.blocks[1][2].time[Work::B] = f64::NAN,
         "block 2 on device 1: NaN is not a time",
     );
     rejects(&|input| input.crossings[0].transfer = -1.0, "-1 is not a transfer time");
     rejects(
-        &|input| input.blocks[0][0].forward = f64::MAX,
+        &|input| input.blocks[0][0].time[Work::F] = f64::MAX,
         "the times add up to more than a number can hold",
     );
     rejects(

@@ -5,7 +5,9 @@ mod reader;
 
 use serde_json::Value;
 use zerobubble_plan::trace::{Label, RecordedStep, Recording, Span, Timeline, chrome};
-use zerobubble_plan::{BufferBytes, CheckedPlan, Costs, FAMILIES, check, generate, simulate};
+use zerobubble_plan::{
+    BufferBytes, CheckedPlan, Costs, FAMILIES, PerWork, check, generate, simulate,
+};
 
 use reader::read;
 
@@ -59,7 +61,7 @@ fn the_counter_is_the_stash_that_the_plan_was_predicted_to_have() {
     let mut costs = Costs::unit(1);
     let bytes = &mut costs.stages[0].bytes;
     (bytes.forward_for_b, bytes.forward_for_w, bytes.backward_for_w) = (1, 10, 100);
-    (bytes.working_f, bytes.working_b, bytes.working_w) = (1000, 2000, 3000);
+    bytes.working = PerWork([1000, 2000, 3000]);
     let read = read(&simulated(&plan, &costs).1);
     let pairs = [[1000, 11], [1011, 22], [2022, 121], [3121, 11], [3110, 0]].concat();
     assert_eq!(read.counters[&2], [&pairs[..], &pairs[..]].concat());

@@ -2,19 +2,21 @@
 
 use super::Task;
 use crate::graph::{Graph, NodeId};
+use crate::plan::{PerWork, Work};
 use crate::split::Split;
 
 /// The nodes of F that B and W read, with what these are computed from, in the order of F.
 ///
 /// What no gradient needs, such as the stage's output in most models, is left out.
-pub(super) fn recomputed(split: &Split, [forward, rest @ ..]: &[Vec<Task>; 3]) -> Vec<NodeId> {
+pub(super) fn recomputed(split: &Split, tasks: &PerWork<Vec<Task>>) -> Vec<NodeId> {
     let graph = &split.joint.graph;
     let mut needed = vec![false; graph.nodes.len()];
-    for id in rest.iter().flatten().flat_map(|task| reads(graph, task)) {
+    let backward = tasks[Work::B].iter().chain(&tasks[Work::W]);
+    for id in backward.flat_map(|task| reads(graph, task)) {
         needed[id.index()] = true;
     }
     let mut again = Vec::new();
-    for task in forward.iter().rev() {
+    for task in tasks[Work::F].iter().rev() {
         let Task::Compute { node, .. } = *task else { unreachable!("F adds to no sum") };
         if needed[node.index()] {
             graph[node].inputs.iter().for_each(|id| needed[id.index()] = true);

@@ -5,17 +5,17 @@ use std::collections::{HashMap, HashSet};
 use super::again::reads;
 use super::{Command, Program, Task};
 use crate::graph::{Binary, Graph, NodeId, Op, Storage, Unary, storages};
-use crate::plan::StageBytes;
+use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{Role, Split};
 
 /// Uses of every value of a stage, over F, B and W of one microbatch.
 pub(super) struct Liveness<'a> {
     split: &'a Split,
     storages: Vec<Storage>,
-    /// Work (0 F, 1 B, 2 W) and position of the last command that reads a value.
-    last_read: HashMap<NodeId, (usize, usize)>,
+    /// Work and position of the last command that reads a value.
+    last_read: HashMap<NodeId, (Work, usize)>,
     /// The same of F alone.
-    last_read_in_f: HashMap<NodeId, (usize, usize)>,
+    last_read_in_f: HashMap<NodeId, (Work, usize)>,
     /// What F computes for itself, because B computes it again.
     recomputed: HashSet<NodeId>,
     /// Storages that another device may still read.
@@ -23,7 +23,7 @@ pub(super) struct Liveness<'a> {
 }
 
 impl<'a> Liveness<'a> {
-    pub(super) fn new(split: &'a Split, program: &Program, tasks: &[Vec<Task>; 3]) -> Self {
+    pub(super) fn new(split: &'a Split, program: &Program, tasks: &PerWork<Vec<Task>>) -> Self {
         let graph = &split.joint.graph;
         let received: Vec<NodeId> =
             program.activations_in.iter().chain(&program.gradients_in).copied().collect();
@@ -38,7 +38,7 @@ impl<'a> Liveness<'a> {
             recomputed: program.recomputed.iter().copied().collect(),
             shared,
         };
-        for (work, tasks) in tasks.iter().enumerate() {
+        for (work, tasks) in tasks.iter() {
             for (at, task) in tasks.iter().enumerate() {
                 for id in liveness.reads(task) {
                     liveness.last_read.insert(id, (work, at));
@@ -49,7 +49,7 @@ impl<'a> Liveness<'a> {
                 let read = liveness.last_read.entry(id).or_insert((work, 0));
                 *read = (*read).max((work, tasks.len()));
             }
-            if work == 0 {
+            if work == Work::F {
                 liveness.last_read_in_f = liveness.last_read.clone();
             }
         }
@@ -62,8 +62,8 @@ impl<'a> Liveness<'a> {
     }
 
     /// The last command that reads the value that a work finds under this name, or computes.
-    fn last_read(&self, id: NodeId, work: usize) -> Option<(usize, usize)> {
-        let ends_with_f = work == 0 && self.recomputed.contains(&id);
+    fn last_read(&self, id: NodeId, work: Work) -> Option<(Work, usize)> {
+        let ends_with_f = work == Work::F && self.recomputed.contains(&id);
         let reads = if ends_with_f { &self.last_read_in_f } else { &self.last_read };
         reads.get(&id).copied()
     }
@@ -82,10 +82,10 @@ impl<'a> Liveness<'a> {
     }
 
     /// The tasks of one work with last uses and in-place writes.
-    pub(super) fn commands(&self, work: usize, tasks: Vec<Task>) -> Vec<Command> {
+    pub(super) fn commands(&self, work: Work, tasks: &[Task]) -> Vec<Command> {
         let mut live: HashMap<NodeId, u32> = HashMap::new();
         let mut commands = Vec::with_capacity(tasks.len());
-        for (at, mut task) in tasks.into_iter().enumerate() {
+        for (at, mut task) in tasks.iter().copied().enumerate() {
             let mut free: Vec<NodeId> = self.reads(&task);
             free.sort_unstable();
             free.dedup();
@@ -141,21 +141,19 @@ impl<'a> Liveness<'a> {
     pub(super) fn bytes(&self, program: &Program) -> StageBytes {
         let mut held = Held { liveness: self, values: HashMap::new(), bytes: 0, peak: 0 };
         program.activations_in.iter().for_each(|&id| held.add(id));
-        let peak_f = held.run(&program.forward, &told(program, 0), 0, self);
+        let peak_f = held.run(program, Work::F, self);
         let (for_b, for_w) = held.stash();
         program.gradients_in.iter().for_each(|&id| held.add(id));
-        let peak_b = held.run(&program.backward_input, &told(program, 1), 1, self);
+        let peak_b = held.run(program, Work::B, self);
         let after_b = held.bytes;
-        let peak_w = held.run(&program.backward_weight, &[], 2, self);
+        let peak_w = held.run(program, Work::W, self);
         assert_eq!(held.bytes, 0, "values outlive their microbatch: {:?}", held.values.keys());
         StageBytes {
             fixed: 0,
             forward_for_b: for_b,
             forward_for_w: for_w,
             backward_for_w: after_b - for_w,
-            working_f: peak_f,
-            working_b: peak_b - (for_b + for_w),
-            working_w: peak_w - after_b,
+            working: PerWork([peak_f, peak_b - (for_b + for_w), peak_w - after_b]),
         }
     }
 
@@ -163,20 +161,20 @@ impl<'a> Liveness<'a> {
     pub(super) fn kept(&self, program: &Program) -> Vec<NodeId> {
         let again =
             |work| told(program, work).into_iter().filter(move |&id| self.read_after(id, work));
-        again(0).chain(again(1)).collect()
+        again(Work::F).chain(again(Work::B)).collect()
     }
 
-    fn read_after(&self, id: NodeId, work: usize) -> bool {
+    fn read_after(&self, id: NodeId, work: Work) -> bool {
         self.last_read(id, work).is_some_and(|(last, _)| last > work)
     }
 }
 
-/// Values that leave the stage at the end of a work (0 F, 1 B, 2 W).
-fn told(program: &Program, work: usize) -> Vec<NodeId> {
+/// Values that leave the stage at the end of a work.
+fn told(program: &Program, work: Work) -> Vec<NodeId> {
     match work {
-        0 => program.activations_out.iter().copied().chain(program.loss).collect(),
-        1 => program.gradients_out.clone(),
-        _ => Vec::new(),
+        Work::F => program.activations_out.iter().copied().chain(program.loss).collect(),
+        Work::B => program.gradients_out.clone(),
+        Work::W => Vec::new(),
     }
 }
 
@@ -226,10 +224,10 @@ impl Held<'_> {
         }
     }
 
-    /// Plays commands and gives their peak.
-    fn run(&mut self, commands: &[Command], sent: &[NodeId], work: usize, of: &Liveness) -> u64 {
+    /// Plays the commands of a work and gives their peak.
+    fn run(&mut self, program: &Program, work: Work, of: &Liveness) -> u64 {
         self.peak = self.bytes;
-        for command in commands {
+        for command in &program.commands[work] {
             match command.task {
                 Task::Compute { node, in_place: Some(position) } => {
                     // One storage changes its name.
@@ -241,7 +239,7 @@ impl Held<'_> {
             }
             command.free.iter().for_each(|&id| self.remove(id));
         }
-        for &id in sent.iter().filter(|&&id| !of.read_after(id, work)) {
+        for id in told(program, work).into_iter().filter(|&id| !of.read_after(id, work)) {
             self.remove(id);
         }
         self.peak
@@ -253,7 +251,7 @@ impl Held<'_> {
         let (mut for_b, mut for_w) = (0, 0);
         for (owner, values) in &self.values {
             let bytes = of.graph()[*owner].bytes();
-            if values.iter().any(|&id| of.read_after(id, 1)) {
+            if values.iter().any(|&id| of.read_after(id, Work::B)) {
                 for_w += bytes;
             } else {
                 for_b += bytes;

@@ -26,7 +26,7 @@ impl fmt::Display for Split {
                 stash.forward_for_w,
                 stash.backward_for_w
             )?;
-            for flops in block.flops {
+            for flops in block.flops.0 {
                 write!(f, " {:>8.1}", flops / 1e6)?;
             }
             writeln!(f, "  {}", self.modules(index))?;

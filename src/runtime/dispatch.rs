@@ -107,7 +107,7 @@ impl Planned {
             let link = checked.sends(action)?;
             let channel = channels.iter().find(|channel| channel.link == link)?;
             let microbatch = action.microbatch.0.checked_sub(channel.capacity.max(1))?;
-            Some(Action { stage: link.to, microbatch: MicrobatchId(microbatch), ..action })
+            Some(Action::new(link.to, action.work, MicrobatchId(microbatch)))
         };
         let next = |&action: &Action| {
             let producer = checked.inputs(action).parcel.filter(|_| {

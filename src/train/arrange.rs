@@ -16,9 +16,9 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PlaceOptions,
-    Placement, Plan, Schedule, Simulation, StageId, ZB_H1, ZB_V, check, communication, dynamic,
-    fit, generate, place, progress, simulate, simulate_dynamic,
+    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PerWork,
+    PlaceOptions, Placement, Plan, Schedule, Simulation, StageId, Work, ZB_H1, ZB_V, check,
+    communication, dynamic, fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
 use crate::split::Split;
@@ -180,14 +180,13 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     let again = if request.recompute == Recompute::Stage { 1.0 } else { 0.0 };
     let costs = reference.iter().zip(&least_bytes);
     let blocks: Vec<BlockCost> = costs
-        .map(|(&[forward, backward_input, backward_weight], &bytes)| BlockCost {
-            forward,
-            backward_input: backward_input + again * forward,
-            backward_weight,
-            bytes,
+        .map(|(&time, &bytes)| {
+            let mut time = time;
+            time[Work::B] += again * time[Work::F];
+            BlockCost { time, bytes }
         })
         .collect();
-    let total = |blocks: &[[f64; 3]]| blocks.iter().flatten().sum::<f64>();
+    let total = |blocks: &[PerWork<f64>]| blocks.iter().flat_map(|time| time.0).sum::<f64>();
     let speed = |device: &DeviceId| {
         let other = total(&request.times.devices[device.index()]);
         if other > 0.0 { total(reference) / other } else { 1.0 }

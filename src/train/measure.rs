@@ -15,7 +15,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::NodeId;
-use crate::plan::{Action, Limits, MicrobatchId, StageId, Work};
+use crate::plan::{Action, Limits, MicrobatchId, PerWork, StageId, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
@@ -32,7 +32,7 @@ pub enum Balance {
 #[derive(Debug, Clone)]
 pub(super) struct BlockTimes {
     /// Times of F, B and W, by device and block.
-    pub devices: Vec<Vec<[f64; 3]>>,
+    pub devices: Vec<Vec<PerWork<f64>>>,
     /// What a byte takes from one device to another.
     pub transfer_per_byte: f64,
 }
@@ -61,7 +61,7 @@ pub(super) fn measure(
 ) -> Result<BlockTimes> {
     let arrivals = studied.rehearsal.arrivals()?;
     let mut transfers = Transfers::default();
-    let mut known: HashMap<String, Vec<[f64; 3]>> = HashMap::new();
+    let mut known: HashMap<String, Vec<PerWork<f64>>> = HashMap::new();
     let mut times = Vec::with_capacity(devices.len());
     for NamedDevice { name, kind } in devices {
         let alike = match kind {
@@ -88,7 +88,7 @@ fn on_burn(
     device: &Device,
     arrivals: &[Arrived],
     seed: u64,
-) -> Result<Vec<[f64; 3]>> {
+) -> Result<Vec<PerWork<f64>>> {
     let stages = single_blocks(&studied.split);
     let mut engine = BurnEngine::new(device.clone(), setup(studied, stages, seed));
     engine.begin_step(0, &studied.inputs)?;
@@ -120,7 +120,7 @@ impl Bench<'_> {
         studied: &Studied,
         arrivals: &[Arrived],
         transfers: &mut Transfers,
-    ) -> Result<Vec<[f64; 3]>> {
+    ) -> Result<Vec<PerWork<f64>>> {
         let blocks = arrivals.iter().zip(single_blocks(&studied.split)).enumerate();
         blocks
             .map(|(block, (arrived, stage))| {
@@ -170,13 +170,13 @@ fn action(block: usize, work: Work) -> Action {
 }
 
 /// The shortest of a few runs of F, B and W.
-fn best(mut run: impl FnMut(Work) -> Result<f64>) -> Result<[f64; 3]> {
-    let mut best = [f64::INFINITY; 3];
+fn best(mut run: impl FnMut(Work) -> Result<f64>) -> Result<PerWork<f64>> {
+    let mut best = PerWork([f64::INFINITY; 3]);
     for round in 0..=TIMED_RUNS {
-        for (best, work) in best.iter_mut().zip([Work::F, Work::B, Work::W]) {
+        for work in Work::ALL {
             let seconds = run(work)?;
             if round > 0 {
-                *best = best.min(seconds);
+                best[work] = best[work].min(seconds);
             }
         }
     }
@@ -188,7 +188,7 @@ fn timed(engine: &mut impl Engine, block: usize, work: Work, arrived: &Arrived) 
     let action = action(block, work);
     let parcel = match work {
         Work::F => arrived.activations.clone(),
-        Work::B | Work::BW => arrived.gradients.clone(),
+        Work::B => arrived.gradients.clone(),
         Work::W => Parcel::new(),
     };
     catch_unwind(AssertUnwindSafe(|| match engine.start(action, parcel)? {
@@ -212,7 +212,7 @@ impl Transfers {
     fn add(&mut self, split: &Split, program: &Program, work: Work, outcome: &Outcome) {
         let crossings: [&[NodeId]; 2] = match work {
             Work::F => [&program.activations_in, &program.activations_out],
-            Work::B | Work::BW => [&program.gradients_in, &program.gradients_out],
+            Work::B => [&program.gradients_in, &program.gradients_out],
             Work::W => [&[], &[]],
         };
         let graph = &split.joint.graph;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::compile::{Program, compile, compile_recomputing};
 use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
-use crate::plan::{BoundaryCost, Costs, DeviceId, Placement, StageCost, StageId};
+use crate::plan::{BoundaryCost, Costs, DeviceId, PerWork, Placement, StageCost, StageId, Work};
 use crate::split::{Block, BlockId, Split};
 use crate::train::measure::BlockTimes;
 
@@ -168,13 +168,9 @@ pub(super) fn costs(
     let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
     let stage = |setup: &StageSetup| {
         let blocks = &times.devices[placement.device(setup.stage).index()][setup.blocks.clone()];
-        let sum = |work: usize| blocks.iter().map(|block| block[work]).sum();
-        StageCost {
-            forward: sum(0),
-            backward_input: sum(1) + again(split, setup, blocks),
-            backward_weight: sum(2),
-            bytes: setup.program.bytes,
-        }
+        let mut time = PerWork::from_fn(|work| blocks.iter().map(|block| block[work]).sum::<f64>());
+        time[Work::B] += again(split, setup, blocks);
+        StageCost { time, bytes: setup.program.bytes }
     };
     let boundary = |pair: &[StageSetup]| {
         let activation_bytes = bytes(&pair[0].program.activations_out);
@@ -191,18 +187,18 @@ pub(super) fn costs(
 }
 
 /// What computing F again takes in B: of F of every block its share of the operations.
-pub(super) fn again(split: &Split, setup: &StageSetup, blocks: &[[f64; 3]]) -> f64 {
+pub(super) fn again(split: &Split, setup: &StageSetup, blocks: &[PerWork<f64>]) -> f64 {
     let mut flops = vec![0.0; blocks.len()];
     for &id in &setup.program.recomputed {
         let BlockId(block) = split.block(id).expect("it is computed");
         flops[block as usize - setup.blocks.start] += split.flops(id);
     }
     let share = |(again, block): (f64, usize)| {
-        let all = split.blocks[block].flops[0];
+        let all = split.blocks[block].flops[Work::F];
         if all > 0.0 { again / all } else { 0.0 }
     };
     let shares = flops.into_iter().zip(setup.blocks.clone()).map(share);
-    shares.zip(blocks).map(|(share, [forward, ..])| share * forward).sum()
+    shares.zip(blocks).map(|(share, time)| share * time[Work::F]).sum()
 }
 
 /// One line per stage: where it is, what it is made of, what it costs.
@@ -214,7 +210,7 @@ pub(super) fn describe(
     devices: &[String],
 ) -> Stages {
     let line = |(setup, blocks): (&StageSetup, &Range<usize>)| {
-        let flops: f64 = split.blocks[blocks.clone()].iter().flat_map(|block| block.flops).sum();
+        let flops: f64 = split.blocks[blocks.clone()].iter().flat_map(|block| block.flops.0).sum();
         let sent: u64 =
             setup.program.activations_out.iter().map(|&id| split.joint.graph[id].bytes()).sum();
         let again = if setup.program.recomputed.is_empty() { "" } else { ", F again before B" };

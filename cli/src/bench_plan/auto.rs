@@ -11,8 +11,8 @@ use std::time::Instant;
 use serde::Serialize;
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    BlockCost, BoundaryCost, Costs, Found, ONE_F_ONE_B, PlaceOptions, Placement, SearchInput,
-    StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
+    BlockCost, BoundaryCost, Costs, Found, ONE_F_ONE_B, PerWork, PlaceOptions, Placement,
+    SearchInput, StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
 };
 
 const CASES: u64 = 200;
@@ -139,12 +139,8 @@ fn model(
     let speeds: Vec<f64> = (0..p).map(|_| draw.between(0.5, 2.0)).collect();
     let blocks: Vec<StageCost> = (0..n).map(|_| block(draw)).collect();
     let on = |speed: &f64| -> Vec<StageCost> {
-        let faster = |block: &StageCost| StageCost {
-            forward: block.forward / speed,
-            backward_input: block.backward_input / speed,
-            backward_weight: block.backward_weight / speed,
-            ..*block
-        };
+        let faster =
+            |block: &StageCost| StageCost { time: block.time.map(|time| time / speed), ..*block };
         blocks.iter().map(faster).collect()
     };
     let crossing = BoundaryCost { transfer: TRANSFER, activation_bytes: 50, gradient_bytes: 50 };
@@ -157,7 +153,7 @@ fn model(
     };
     let most = one_f_one_b(&input, &blocks, &speeds)?;
     input.memory_limits = vec![(most as f64 * memory) as u64; p];
-    let times = blocks.iter().map(|b| b.forward + b.backward_input + b.backward_weight);
+    let times = blocks.iter().map(|block| block.time.total());
     let ideal = f64::from(microbatches) * times.sum::<f64>() / speeds.iter().sum::<f64>();
     Ok((input, ideal))
 }
@@ -166,29 +162,20 @@ fn model(
 fn block(draw: &mut Draw) -> StageCost {
     let mut about = |mean: f64| mean * draw.between(0.7, 1.4);
     StageCost {
-        forward: about(1.0),
-        backward_input: about(1.0),
-        backward_weight: about(1.0),
+        time: PerWork::from_fn(|_| about(1.0)),
         bytes: StageBytes {
             fixed: about(1000.0) as u64,
             forward_for_b: about(200.0) as u64,
             forward_for_w: about(600.0) as u64,
             backward_for_w: about(200.0) as u64,
-            working_f: about(100.0) as u64,
-            working_b: about(100.0) as u64,
-            working_w: about(100.0) as u64,
+            working: PerWork::from_fn(|_| about(100.0) as u64),
         },
     }
 }
 
 /// The most bytes that a device needs under 1F1B.
 fn one_f_one_b(input: &SearchInput, blocks: &[StageCost], speeds: &[f64]) -> Result<u64> {
-    let block = |block: &StageCost| BlockCost {
-        forward: block.forward,
-        backward_input: block.backward_input,
-        backward_weight: block.backward_weight,
-        bytes: block.bytes.fixed,
-    };
+    let block = |block: &StageCost| BlockCost { time: block.time, bytes: block.bytes.fixed };
     let blocks: Vec<BlockCost> = blocks.iter().map(block).collect();
     let crossing: Vec<u64> = input.crossings.iter().map(|k| k.activation_bytes).collect();
     let cuts = place(&blocks, &crossing, speeds, &PlaceOptions::default())?.stages;

@@ -11,8 +11,8 @@ use zerobubble::engine::{Engine, WaitingEngine};
 use zerobubble::error::Result;
 use zerobubble::plan::{
     Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, Found, GPIPE, INTERLEAVED_1F1B,
-    Limits, ONE_F_ONE_B, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic, generate,
-    search, simulate, simulate_dynamic, sum_of_blocks,
+    Limits, ONE_F_ONE_B, PerWork, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic,
+    generate, search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
@@ -128,9 +128,7 @@ fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<Found> {
     let blocks = (devices * BLOCKS_PER_DEVICE) as usize;
     let time = WORK.as_secs_f64() / f64::from(BLOCKS_PER_DEVICE);
     let block = StageCost {
-        forward: time,
-        backward_input: time,
-        backward_weight: time,
+        time: PerWork([time; 3]),
         bytes: StageBytes { forward_for_w: 1, ..StageBytes::default() },
     };
     let input = SearchInput {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zerobubble::plan::Work;
+use zerobubble::plan::PerWork;
 use zerobubble::trace::{Label, Span};
 
 /// About this many lines tell of a run where there is no terminal.
@@ -17,51 +17,49 @@ const NEWEST: f64 = 0.2;
 /// What shares of its time a device spent on F, B, W, and the optimizer's update. The rest it was
 /// idle.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shares([f64; 4]);
-
-const NAMES: [&str; 4] = ["F", "B", "W", "update"];
+pub(super) struct Shares {
+    works: PerWork<f64>,
+    update: f64,
+}
 
 impl Shares {
     /// Those of a step that took `seconds`. A fused backward is half B, half W.
     pub(super) fn of(lane: &[Span], seconds: f64) -> Self {
-        let mut shares = [0.0; 4];
+        let (mut works, mut update) = (PerWork::default(), 0.0);
         for span in lane {
             let share = (span.end - span.start) / seconds;
             match span.label {
-                Label::Action(action) => match action.work {
-                    Work::F => shares[0] += share,
-                    Work::B => shares[1] += share,
-                    Work::W => shares[2] += share,
-                    Work::BW => {
-                        shares[1] += share / 2.0;
-                        shares[2] += share / 2.0;
-                    }
-                },
-                Label::Update => shares[3] += share,
+                Label::Action(action) => {
+                    let parts = action.works();
+                    parts.iter().for_each(|work| works[*work] += share / parts.len() as f64);
+                }
+                Label::Update => update += share,
                 Label::Transfer => {}
             }
         }
-        Self(shares)
+        Self { works, update }
     }
 
     /// These and those of the step after.
     pub(super) fn mixed(self, newer: Self) -> Self {
-        let mix = |(old, new): (f64, f64)| (1.0 - NEWEST) * old + NEWEST * new;
-        let mut pairs = self.0.into_iter().zip(newer.0).map(mix);
-        Self(std::array::from_fn(|_| pairs.next().expect("four pairs")))
+        let mix = |old: f64, new: f64| (1.0 - NEWEST) * old + NEWEST * new;
+        Self {
+            works: PerWork::from_fn(|work| mix(self.works[work], newer.works[work])),
+            update: mix(self.update, newer.update),
+        }
     }
 }
 
 /// A device's line: how busy it is, and with what.
 pub(super) fn device_line(name: &str, shares: &Shares) -> String {
-    let busy = shares.0.iter().sum::<f64>().clamp(0.0, 1.0);
+    let busy = (shares.works.total() + shares.update).clamp(0.0, 1.0);
     let full = (busy * BAR as f64).round() as usize;
     let bar = "=".repeat(full) + &".".repeat(BAR - full);
     let mut line = format!("{name}  |{bar}| {:>3.0}% busy", 100.0 * busy);
-    for (name, share) in NAMES.iter().zip(shares.0) {
-        line += &format!("  {name} {:>2.0}%", 100.0 * share);
+    for (work, share) in shares.works.iter() {
+        line += &format!("  {work} {:>2.0}%", 100.0 * share);
     }
-    line
+    line + &format!("  update {:>2.0}%", 100.0 * shares.update)
 }
 
 /// Names of one length.

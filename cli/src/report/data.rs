@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use serde::Serialize;
-use zerobubble::plan::{Action, CheckedPlan, Costs, DeviceId, Simulation, StageId, stash_bytes};
+use zerobubble::plan::{
+    Action, CheckedPlan, Costs, DeviceId, PerWork, Simulation, StageId, stash_bytes,
+};
 use zerobubble::split::{Block, Split};
 use zerobubble::trace::{Bubble, Label, PAINTS, Span, Timeline, bubble};
 use zerobubble::train::Balance;
@@ -55,7 +57,7 @@ struct PaintData {
 #[derive(Serialize)]
 struct BlockData {
     modules: String,
-    flops: [f64; 3],
+    flops: PerWork<f64>,
 }
 
 #[derive(Serialize)]
@@ -66,7 +68,7 @@ struct StageData {
     blocks: (usize, usize),
     modules: [String; 2],
     /// Of F, B and W.
-    cost: [f64; 3],
+    cost: PerWork<f64>,
     /// Bytes of an activation to the next stage.
     sends: u64,
 }
@@ -230,7 +232,7 @@ fn stages(
             device: placement.device(StageId(stage)).0,
             blocks: (blocks.start, blocks.end),
             modules: [split.modules(blocks.start), split.modules(blocks.end - 1)],
-            cost: [cost.forward, cost.backward_input, cost.backward_weight],
+            cost: cost.time,
             sends: sends.map_or(0, |boundary| boundary.activation_bytes),
         }
     };

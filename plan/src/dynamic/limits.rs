@@ -94,9 +94,9 @@ mod tests {
                 let run = started.run(action.stage);
                 // Before the action has ended: W keeps what it reads until then.
                 let late = |started: &Started| {
-                    let top = started.of(StageId(run.end as u32 - 1)).backward;
-                    let ended = run.clone().map(|stage| started.of(StageId(stage as u32)).weight);
-                    top - ended.min().expect("a run has a stage")
+                    let top = started.of(StageId(run.end as u32 - 1))[Work::B];
+                    let ended = run.clone().map(|stage| started.of(StageId(stage as u32)));
+                    top - ended.map(|counts| counts[Work::W]).min().expect("a run has a stage")
                 };
                 let before = late(&started);
                 started.count(*action);

@@ -4,6 +4,7 @@ use super::limits::Limits;
 use crate::action::{DeviceId, StageId};
 use crate::placement::{Link, Placement};
 use crate::simulate::{Costs, StageBytes};
+use crate::work::Work;
 
 /// An upper bound on the stash and working memory of `device`, in bytes.
 ///
@@ -65,7 +66,7 @@ fn kept(bytes: &StageBytes) -> u64 {
 
 /// What an action needs beyond the larger stash of its microbatch. F finds no stash of it.
 fn on_top(bytes: &StageBytes) -> u64 {
-    let b = before_b(bytes).saturating_add(bytes.working_b);
-    let w = before_w(bytes).saturating_add(bytes.working_w);
-    bytes.working_f.max(b).max(w).saturating_sub(kept(bytes))
+    let b = before_b(bytes).saturating_add(bytes.working[Work::B]);
+    let w = before_w(bytes).saturating_add(bytes.working[Work::W]);
+    bytes.working[Work::F].max(b).max(w).saturating_sub(kept(bytes))
 }

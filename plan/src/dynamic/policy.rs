@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use super::limits::Limits;
 use super::started::Started;
-use crate::action::{Action, DeviceId, StageId, Work};
+use crate::action::{Action, DeviceId, StageId};
 use crate::check::CheckedPlan;
 use crate::placement::{Link, Placement};
 use crate::simulate::Costs;
+use crate::work::Work;
 
 /// A device waits for what is due within this part of the time of what it would do instead: what
 /// fills a shorter gap only makes late what others wait for.
@@ -86,7 +87,7 @@ impl Policy {
             placement: placement.clone(),
             limits: Limits::of(base),
             stages: (0..devices as u32).map(descending).collect(),
-            planned: plan.lanes.iter().map(|lane| lane.iter().flat_map(parts).collect()).collect(),
+            planned: plan.lanes.iter().map(|lane| lane.iter().flat_map(apart).collect()).collect(),
             started: Started::new(placement),
             arrived,
             due: vec![VecDeque::new(); 2 * stages],
@@ -145,12 +146,7 @@ impl Policy {
     pub fn end(&mut self, device: DeviceId, time: f64, now: f64) {
         let under_way = &mut self.under_way[device.index()];
         let action = under_way.pop_front().expect("an action ends that was started");
-        let stage = &mut self.costs.stages[action.stage.index()];
-        match action.work {
-            Work::F => stage.forward = time,
-            Work::B => stage.backward_input = time,
-            Work::W | Work::BW => stage.backward_weight = time,
-        }
+        self.costs.stages[action.stage.index()].time[action.work] = time;
         let left = under_way.iter().map(|action| self.costs.time(*action)).sum::<f64>();
         self.free[device.index()] = now + left;
     }
@@ -186,9 +182,9 @@ impl Policy {
         let is_top = action.stage.index() + 1 == self.placement.stage_count();
         match action.work {
             Work::F => k < arrived.activations && self.has_room(action.stage),
-            Work::B if is_top => k < started.forward,
+            Work::B if is_top => k < started[Work::F],
             Work::B => k < arrived.gradients,
-            Work::W | Work::BW => k < started.backward,
+            Work::W => k < started[Work::B],
         }
     }
 
@@ -207,13 +203,7 @@ impl Policy {
 }
 
 /// B and W of a fused backward, whose W need not follow at once.
-fn parts(action: &Action) -> impl Iterator<Item = Action> + use<> {
-    let works: &[Work] = match action.work {
-        Work::F => &[Work::F],
-        Work::B => &[Work::B],
-        Work::W => &[Work::W],
-        Work::BW => &[Work::B, Work::W],
-    };
+fn apart(action: &Action) -> impl Iterator<Item = Action> + use<> {
     let action = *action;
-    works.iter().map(move |work| Action { work: *work, ..action })
+    action.works().iter().map(move |work| action.alone(*work))
 }

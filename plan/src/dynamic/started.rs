@@ -2,23 +2,17 @@
 
 use std::ops::Range;
 
-use crate::action::{Action, MicrobatchId, StageId, Work};
+use crate::action::{Action, MicrobatchId, StageId};
 use crate::placement::Placement;
+use crate::work::{PerWork, Work};
 
 /// Since microbatches ascend, three counters per stage say it all.
 #[derive(Debug, Clone)]
 pub(super) struct Started {
-    stages: Vec<Counts>,
+    /// How many F, B and W of every stage have been started.
+    stages: Vec<PerWork<u32>>,
     /// The run of every stage: the adjacent stages on its device.
     runs: Vec<Range<usize>>,
-}
-
-/// How many F, B and W of a stage have been started.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub forward: u32,
-    pub backward: u32,
-    pub weight: u32,
 }
 
 impl Started {
@@ -28,33 +22,22 @@ impl Started {
             let range = runs.len()..runs.len() + run.len();
             runs.extend(run.iter().map(|_| range.clone()));
         }
-        Self { stages: vec![Counts::default(); placement.stage_count()], runs }
+        Self { stages: vec![PerWork::default(); placement.stage_count()], runs }
     }
 
     /// Counts one more action.
     pub(super) fn count(&mut self, action: Action) {
         let counts = &mut self.stages[action.stage.index()];
-        match action.work {
-            Work::F => counts.forward += 1,
-            Work::B => counts.backward += 1,
-            Work::W => counts.weight += 1,
-            Work::BW => (counts.backward, counts.weight) = (counts.backward + 1, counts.weight + 1),
-        }
+        action.works().iter().for_each(|work| counts[*work] += 1);
     }
 
     /// The first action of this kind that a stage has not started. All may have been.
     pub(super) fn next(&self, stage: StageId, work: Work) -> Action {
-        let counts = self.of(stage);
-        let microbatch = match work {
-            Work::F => counts.forward,
-            Work::B => counts.backward,
-            Work::W | Work::BW => counts.weight,
-        };
-        Action::new(stage, work, MicrobatchId(microbatch))
+        Action::new(stage, work, MicrobatchId(self.of(stage)[work]))
     }
 
     /// The counters of a stage.
-    pub(super) fn of(&self, stage: StageId) -> Counts {
+    pub(super) fn of(&self, stage: StageId) -> PerWork<u32> {
         self.stages[stage.index()]
     }
 
@@ -66,23 +49,23 @@ impl Started {
     /// Microbatches between F and W of a stage.
     pub(super) fn open_on_stage(&self, stage: StageId) -> u32 {
         let counts = self.of(stage);
-        counts.forward - counts.weight
+        counts[Work::F] - counts[Work::W]
     }
 
     /// Microbatches between the first F and the last W of the run of `stage`.
     pub(super) fn open_on_run(&self, stage: StageId) -> u32 {
         let run = &self.stages[self.run(stage)];
-        run[0].forward - closed(run)
+        run[0][Work::F] - closed(run)
     }
 
     /// Microbatches between the first B and the last W of the run of `stage`.
     pub(super) fn late_on_run(&self, stage: StageId) -> u32 {
         let run = &self.stages[self.run(stage)];
-        run[run.len() - 1].backward - closed(run)
+        run[run.len() - 1][Work::B] - closed(run)
     }
 }
 
 /// Microbatches that have left the run.
-fn closed(run: &[Counts]) -> u32 {
-    run.iter().map(|counts| counts.weight).min().expect("a run has a stage")
+fn closed(run: &[PerWork<u32>]) -> u32 {
+    run.iter().map(|counts| counts[Work::W]).min().expect("a run has a stage")
 }

@@ -1,7 +1,8 @@
 //! The lane of one device of a V as it grows, by chunk: down the devices, and back up.
 
-use super::{Size, actions};
-use crate::action::{Action, DeviceId, StageId, Work};
+use super::Size;
+use crate::action::{Action, DeviceId, MicrobatchId, StageId};
+use crate::work::{PerWork, Work};
 
 /// The chunk on the way down the devices.
 pub(super) const DOWN: usize = 0;
@@ -13,10 +14,8 @@ pub(super) const UP: usize = 1;
 pub(super) struct Lane {
     microbatches: u32,
     stages: [StageId; 2],
-    /// The next F, B and W of each chunk.
-    forwards: [u32; 2],
-    backwards: [u32; 2],
-    weights: [u32; 2],
+    /// The next microbatch of each chunk, for F, B and W.
+    next: [PerWork<u32>; 2],
     actions: Vec<Action>,
 }
 
@@ -25,42 +24,39 @@ impl Lane {
         Self {
             microbatches: size.microbatches,
             stages: [device.0, 2 * size.devices - 1 - device.0].map(StageId),
-            forwards: [0; 2],
-            backwards: [0; 2],
-            weights: [0; 2],
+            next: [PerWork::default(); 2],
             actions: Vec::with_capacity(6 * size.microbatches as usize),
         }
     }
 
     /// F.
     pub fn forward(&mut self, chunk: usize) {
-        self.push(chunk, Work::F, self.forwards[chunk]);
-        self.forwards[chunk] += 1;
+        let action = self.action(chunk, Work::F);
+        self.push(chunk, action);
     }
 
-    /// BW. No W of the chunk may be put off.
+    /// B and W as one. No W of the chunk may be put off.
     pub fn fused(&mut self, chunk: usize) {
-        assert_eq!(self.weights[chunk], self.backwards[chunk], "W of a microbatch before is left");
-        self.push(chunk, Work::BW, self.backwards[chunk]);
-        self.backwards[chunk] += 1;
-        self.weights[chunk] += 1;
+        assert!(!self.puts_off(chunk), "W of a microbatch before is left");
+        let Action { stage, microbatch, .. } = self.action(chunk, Work::B);
+        self.push(chunk, Action::fused(stage, microbatch));
     }
 
     /// B alone.
     pub fn split(&mut self, chunk: usize) {
-        self.push(chunk, Work::B, self.backwards[chunk]);
-        self.backwards[chunk] += 1;
+        let action = self.action(chunk, Work::B);
+        self.push(chunk, action);
     }
 
     /// The oldest W that is put off.
     pub fn weight(&mut self, chunk: usize) {
-        self.push(chunk, Work::W, self.weights[chunk]);
-        self.weights[chunk] += 1;
+        let action = self.action(chunk, Work::W);
+        self.push(chunk, action);
     }
 
     /// Whether a W is put off.
     pub fn puts_off(&self, chunk: usize) -> bool {
-        self.weights[chunk] < self.backwards[chunk]
+        self.next[chunk][Work::W] < self.next[chunk][Work::B]
     }
 
     /// All W that are put off.
@@ -73,9 +69,15 @@ impl Lane {
         self.actions
     }
 
-    fn push(&mut self, chunk: usize, work: Work, microbatch: u32) {
-        if microbatch < self.microbatches {
-            self.actions.push(actions(self.stages[chunk], work)(microbatch));
+    /// The next action of this kind.
+    fn action(&self, chunk: usize, work: Work) -> Action {
+        Action::new(self.stages[chunk], work, MicrobatchId(self.next[chunk][work]))
+    }
+
+    fn push(&mut self, chunk: usize, action: Action) {
+        action.works().iter().for_each(|work| self.next[chunk][*work] += 1);
+        if action.microbatch.0 < self.microbatches {
+            self.actions.push(action);
         }
     }
 }

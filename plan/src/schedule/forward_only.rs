@@ -2,7 +2,8 @@
 
 use super::rounds::turns;
 use super::{Family, Shape, Size, actions};
-use crate::action::{Action, DeviceId, StageId, Work};
+use crate::action::{Action, DeviceId, StageId};
+use crate::work::Work;
 use crate::{Placement, Plan};
 
 /// F of every microbatch and nothing else, for evaluation.

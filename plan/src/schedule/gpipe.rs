@@ -1,7 +1,8 @@
 //! GPipe: all forwards, then all backwards (Huang et al. 2019, "GPipe", section 2.3).
 
-use super::{Family, Shape, Size, actions};
-use crate::action::{Action, StageId, Work};
+use super::{Family, Shape, Size, actions, fused};
+use crate::action::{Action, StageId};
+use crate::work::Work;
 
 /// All forwards, then all backwards (Huang et al. 2019, section 2.3).
 pub const GPIPE: Family = Family {
@@ -25,6 +26,6 @@ pub const GPIPE: Family = Family {
 /// Every stage holds all m microbatches. The span bubble is (p-1)(F+B+W).
 fn lane(stage: StageId, size: Size) -> Vec<Action> {
     let forwards = (0..size.microbatches).map(actions(stage, Work::F));
-    let backwards = (0..size.microbatches).map(actions(stage, Work::BW));
+    let backwards = (0..size.microbatches).map(fused(stage));
     forwards.chain(backwards).collect()
 }

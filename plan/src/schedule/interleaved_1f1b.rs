@@ -3,8 +3,9 @@
 //! Clusters Using Megatron-LM", section 2.2).
 
 use super::rounds::{Turn, turns};
-use super::{Family, Shape, Size, actions};
-use crate::action::{Action, DeviceId, StageId, Work};
+use super::{Family, Shape, Size, actions, fused};
+use crate::action::{Action, DeviceId, StageId};
+use crate::work::Work;
 
 /// 1F1B on a loop of v chunks per device (Narayanan et al. 2021, section 2.2).
 pub const INTERLEAVED_1F1B: Family = Family {
@@ -41,13 +42,12 @@ pub const INTERLEAVED_1F1B: Family = Family {
 /// and takes no longer than a whole one.
 fn lane(device: DeviceId, size: Size) -> Vec<Action> {
     let Size { devices, chunks, .. } = size;
-    let action = |work: Work, turn: Turn| {
-        actions(StageId(turn.chunk * devices + device.0), work)(turn.microbatch)
-    };
+    let stage = |chunk: u32| StageId(chunk * devices + device.0);
     let last = chunks - 1;
-    let mut forwards = turns(size).map(|turn| turn.map(|turn| action(Work::F, turn)));
-    let backwards = turns(size)
-        .map(|turn| turn.map(|turn| action(Work::BW, Turn { chunk: last - turn.chunk, ..turn })));
+    let forward = |Turn { chunk, microbatch }| actions(stage(chunk), Work::F)(microbatch);
+    let backward = |Turn { chunk, microbatch }| fused(stage(last - chunk))(microbatch);
+    let mut forwards = turns(size).map(|turn| turn.map(forward));
+    let backwards = turns(size).map(|turn| turn.map(backward));
     let ahead = 2 * (devices - 1 - device.0) + last * devices;
     let mut lane: Vec<Action> = forwards.by_ref().take(ahead as usize).flatten().collect();
     for backward in backwards {

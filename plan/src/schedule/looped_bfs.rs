@@ -1,8 +1,9 @@
 //! Looped BFS: each device runs all microbatches of a chunk before it comes to the next
 //! (Lamy-Poirier 2022, "Breadth-First Pipeline Parallelism", section 3).
 
-use super::{Family, Shape, Size, actions};
-use crate::action::{Action, DeviceId, StageId, Work};
+use super::{Family, Shape, Size, actions, fused};
+use crate::action::{Action, DeviceId, StageId};
+use crate::work::Work;
 
 /// GPipe on a loop of v chunks per device, breadth first (Lamy-Poirier 2022, section 3).
 pub const LOOPED_BFS: Family = Family {
@@ -32,10 +33,9 @@ pub const LOOPED_BFS: Family = Family {
 /// a whole device; fewer microbatches do not fill the loop, and each chunk waits for p turns.
 fn lane(device: DeviceId, size: Size) -> Vec<Action> {
     let Size { devices, chunks, microbatches } = size;
-    let all = |work: Work| {
-        move |chunk: u32| (0..microbatches).map(actions(StageId(chunk * devices + device.0), work))
-    };
-    let forwards = (0..chunks).flat_map(all(Work::F));
-    let backwards = (0..chunks).rev().flat_map(all(Work::BW));
+    let stage = |chunk: u32| StageId(chunk * devices + device.0);
+    let forwards =
+        (0..chunks).flat_map(|chunk| (0..microbatches).map(actions(stage(chunk), Work::F)));
+    let backwards = (0..chunks).rev().flat_map(|chunk| (0..microbatches).map(fused(stage(chunk))));
     forwards.chain(backwards).collect()
 }

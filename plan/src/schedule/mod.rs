@@ -12,7 +12,8 @@ use std::fmt;
 pub use forward_only::evaluation;
 pub use request::Schedule;
 
-use super::action::{Action, DeviceId, MicrobatchId, StageId, Work};
+use super::action::{Action, DeviceId, MicrobatchId, StageId};
+use super::work::Work;
 use super::{Placement, Plan};
 use crate::error::{Error, Result};
 
@@ -174,4 +175,9 @@ impl Size {
 /// The actions of one kind of `stage`, by microbatch.
 fn actions(stage: StageId, work: Work) -> impl Fn(u32) -> Action {
     move |microbatch| Action::new(stage, work, MicrobatchId(microbatch))
+}
+
+/// The fused backwards of `stage`, by microbatch.
+fn fused(stage: StageId) -> impl Fn(u32) -> Action {
+    move |microbatch| Action::fused(stage, MicrobatchId(microbatch))
 }

@@ -1,8 +1,9 @@
 //! 1F1B: one forward, one backward (Narayanan et al. 2019, "PipeDream", section 3.2), flushed at
 //! the end of each step (Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training").
 
-use super::{Family, Shape, Size, actions};
-use crate::action::{Action, StageId, Work};
+use super::{Family, Shape, Size, actions, fused};
+use crate::action::{Action, StageId};
+use crate::work::Work;
 
 /// One forward, one backward (Narayanan et al. 2019, section 3.2).
 pub const ONE_F_ONE_B: Family = Family {
@@ -27,7 +28,7 @@ pub const ONE_F_ONE_B: Family = Family {
 /// stage holds more than p microbatches. The span bubble is GPipe's, (p-1)(F+B+W).
 fn lane(stage: StageId, size: Size) -> Vec<Action> {
     let Size { devices, microbatches, .. } = size;
-    let (f, bw) = (actions(stage, Work::F), actions(stage, Work::BW));
+    let (f, bw) = (actions(stage, Work::F), fused(stage));
     let ahead = (devices - stage.0).min(microbatches);
     let mut lane: Vec<Action> = (0..ahead).map(&f).collect();
     for k in 0..microbatches {

@@ -8,7 +8,8 @@
 //! W, the oldest first. No action ever moves to a later slot, so the lanes cannot deadlock.
 
 use super::Size;
-use crate::action::{Action, DeviceId, MicrobatchId, StageId, Work};
+use crate::action::{Action, DeviceId, MicrobatchId, StageId};
+use crate::work::Work;
 
 /// The slots of one microbatch's F and B on one device, in the order they run.
 #[derive(Debug, Clone, Copy)]
@@ -198,7 +199,7 @@ fn lane(size: Size, device: u32, row: &Row) -> Vec<Action> {
         let action = pass.action(size, device, microbatch);
         lane.push(action);
         if !pass.is_forward() {
-            pending.push_back(Action { work: Work::W, ..action });
+            pending.push_back(action.alone(Work::W));
         }
     }
     lane.extend(pending);

@@ -2,7 +2,8 @@
 //! (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2.1).
 
 use super::{Family, Shape, Size, actions};
-use crate::action::{Action, StageId, Work};
+use crate::action::{Action, StageId};
+use crate::work::Work;
 
 /// 1F1B with W moved into the bubble (Qi et al. 2023, section 2.1).
 pub const ZB_H1: Family = Family {

@@ -2,7 +2,8 @@
 //! action (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2.2).
 
 use super::{Family, Shape, Size, actions};
-use crate::action::{Action, StageId, Work};
+use crate::action::{Action, StageId};
+use crate::work::Work;
 
 /// No bubble between a device's first and last action, at twice 1F1B's memory (Qi et al. 2023,
 /// section 2.2).

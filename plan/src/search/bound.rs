@@ -1,6 +1,7 @@
 //! How fast a layout can be at best, quickly, so that thousands can be compared.
 
 use super::SearchInput;
+use crate::work::{PerWork, Work};
 
 /// The sums that the bound of a layout is made of.
 pub(super) struct Estimator<'a> {
@@ -11,8 +12,15 @@ pub(super) struct Estimator<'a> {
     sums: Vec<Sums>,
 }
 
-/// Times of F, B and W, fixed bytes, and bytes of a microbatch between F and B.
-type Sums = [f64; 5];
+/// What blocks come to together.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    time: PerWork<f64>,
+    /// Fixed bytes.
+    fixed: f64,
+    /// Bytes of a microbatch between F and B.
+    stash: f64,
+}
 
 /// A layout as indices.
 #[derive(Clone, PartialEq)]
@@ -35,9 +43,7 @@ pub(super) struct Load {
     /// Time from the start of the first B of the device's highest stage to the step's end.
     return_path: f64,
     /// Times of a microbatch.
-    f: f64,
-    b: f64,
-    w: f64,
+    time: PerWork<f64>,
     fixed: f64,
     /// Bytes of a microbatch.
     stash: f64,
@@ -58,11 +64,9 @@ impl<'a> Estimator<'a> {
             for pair in ends.windows(2) {
                 for block in &row[pair[0]..pair[1]] {
                     let stash = [block.bytes.forward_for_b, block.bytes.forward_for_w];
-                    sum[0] += block.forward;
-                    sum[1] += block.backward_input;
-                    sum[2] += block.backward_weight;
-                    sum[3] += block.bytes.fixed as f64;
-                    sum[4] += stash.map(|bytes| bytes as f64).iter().sum::<f64>();
+                    sum.time = add(sum.time, block.time);
+                    sum.fixed += block.bytes.fixed as f64;
+                    sum.stash += stash.map(|bytes| bytes as f64).iter().sum::<f64>();
                 }
                 sums.push(sum);
             }
@@ -77,8 +81,7 @@ impl<'a> Estimator<'a> {
 
     /// Time of a microbatch if `device` held all blocks.
     pub fn whole(&self, device: usize) -> f64 {
-        let [f, b, w, ..] = self.sums[(device + 1) * self.ends.len() - 1];
-        f + b + w
+        self.sums[(device + 1) * self.ends.len() - 1].time.total()
     }
 
     /// The largest bound of any device on the makespan, and a little of all devices' bounds, so
@@ -93,8 +96,9 @@ impl<'a> Estimator<'a> {
         let path = self.weigh(draft, loads);
         let (mut most, mut squares) = (0.0f64, 0.0);
         for (d, load) in loads.iter().enumerate() {
-            let b_starts = (load.head + m * load.f).max(path - load.return_path);
-            let work = b_starts + m * load.b + (m * load.w).max(load.tail);
+            let PerWork([f, b, w]) = load.time;
+            let b_starts = (load.head + m * f).max(path - load.return_path);
+            let work = b_starts + m * b + (m * w).max(load.tail);
             let memory = self.input.memory_limits.get(d).map_or(0.0, |limit| {
                 let room = *limit as f64 - load.fixed;
                 if room >= load.stash && room > 0.0 {
@@ -119,9 +123,10 @@ impl<'a> Estimator<'a> {
         for (s, (&device, cut)) in draft.devices.iter().zip(draft.cuts.windows(2)).enumerate() {
             let row = device * self.ends.len();
             let (from, to) = (&self.sums[row + cut[0]], &self.sums[row + cut[1]]);
-            let [f, b, w, fixed, stash] = std::array::from_fn(|i| to[i] - from[i]);
+            let time = PerWork::from_fn(|work| to.time[work] - from.time[work]);
+            let stash = to.stash - from.stash;
             if s == 0 {
-                tail = w;
+                tail = time[Work::W];
             } else if device != draft.devices[s - 1] {
                 let transfer = self.input.crossings[self.ends[cut[0]] - 1].transfer;
                 head += transfer;
@@ -131,18 +136,20 @@ impl<'a> Estimator<'a> {
             if !load.seen {
                 (load.seen, load.head, load.tail) = (true, head, tail);
             }
-            load.return_path = b + tail;
-            load.f += f;
-            load.b += b;
-            load.w += w;
-            load.fixed += fixed;
+            load.return_path = time[Work::B] + tail;
+            load.time = add(load.time, time);
+            load.fixed += to.fixed - from.fixed;
             load.stash += stash;
             load.elsewhere += stash * (head + tail);
-            head += f;
-            tail += b;
+            head += time[Work::F];
+            tail += time[Work::B];
         }
         head + tail
     }
+}
+
+fn add(one: PerWork<f64>, other: PerWork<f64>) -> PerWork<f64> {
+    PerWork::from_fn(|work| one[work] + other[work])
 }
 
 /// How much the mean of all devices' bounds counts.

@@ -220,7 +220,7 @@ fn plan(contest: &Contest, contender: &Contender, order: &mut Order) -> Plan {
         schedule: "auto".into(),
         microbatches: contest.input.microbatches,
         placement: contender.layout.placement.clone(),
-        lanes: order.lanes(),
+        lanes: order.lanes().to_vec(),
     }
 }
 

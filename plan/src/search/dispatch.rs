@@ -3,16 +3,17 @@
 //! Whenever a device is free it runs the ready action with the smallest key. What does not fit in
 //! memory is not ready.
 
-use super::instance::{B, F, Instance, W};
+use super::instance::Instance;
 use super::room::{b_fits, f_fits};
-use crate::action::{Action, MicrobatchId, StageId, Work};
+use crate::action::{Action, MicrobatchId, StageId};
+use crate::work::{PerWork, Work};
 
 /// What the list scheduler goes by.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Policy {
     /// The key of an action is its microbatch times `cycle` plus its stage's offset of F, B or W.
     pub cycle: f64,
-    pub offsets: Vec<[f64; 3]>,
+    pub offsets: Vec<PerWork<f64>>,
     /// How many microbatches may be between F and B on a stage.
     pub ahead: Vec<u32>,
     /// A device waits for a parcel that is under way if the key of its action is smaller than that
@@ -24,30 +25,16 @@ pub(super) struct Policy {
 /// Reused from run to run, so that the inner loop does not allocate. Holds the last order.
 #[derive(Default)]
 pub(super) struct Order {
-    lanes: Vec<Vec<Entry>>,
+    lanes: Vec<Vec<Action>>,
     /// When the last action of every device ends.
     ends: Vec<f64>,
-    progress: Vec<Progress>,
+    /// How many F, B and W of every stage have been started.
+    progress: Vec<PerWork<u32>>,
     /// When the parcel for F of microbatch k is on stage s, at `s * microbatches + k`.
     forward_arrivals: Vec<f64>,
     /// The same for B. On the last stage that is the end of F.
     backward_arrivals: Vec<f64>,
     lane_states: Vec<LaneState>,
-}
-
-/// `3 * stage + work` and the microbatch.
-#[derive(Clone, Copy)]
-struct Entry {
-    kind: u32,
-    microbatch: u32,
-}
-
-/// How many F, B and W of a stage have been started.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Progress {
-    pub f: u32,
-    pub b: u32,
-    pub w: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -61,13 +48,9 @@ struct LaneState {
 }
 
 impl Order {
-    /// The lanes of the last run that ended, as a plan has them.
-    pub fn lanes(&self) -> Vec<Vec<Action>> {
-        let action = |entry: &Entry| {
-            let work = [Work::F, Work::B, Work::W][entry.kind as usize % 3];
-            Action::new(StageId(entry.kind / 3), work, MicrobatchId(entry.microbatch))
-        };
-        self.lanes.iter().map(|lane| lane.iter().map(action).collect()).collect()
+    /// The lanes of the last run that ended.
+    pub fn lanes(&self) -> &[Vec<Action>] {
+        &self.lanes
     }
 
     /// How many actions the last run came to.
@@ -86,7 +69,7 @@ impl Order {
         self.lanes.truncate(instance.devices.len());
         self.lanes.iter_mut().for_each(Vec::clear);
         self.progress.clear();
-        self.progress.resize(instance.stages.len(), Progress::default());
+        self.progress.resize(instance.stages.len(), PerWork::default());
         for arrivals in [&mut self.forward_arrivals, &mut self.backward_arrivals] {
             arrivals.clear();
             arrivals.resize(slots, f64::INFINITY);
@@ -139,7 +122,7 @@ pub(super) fn dispatch(
 enum Choice {
     Run {
         stage: usize,
-        work: usize,
+        work: Work,
     },
     /// Until a parcel comes that is under way; infinitely long if none is.
     Wait(f64),
@@ -160,12 +143,13 @@ fn earliest(lanes: &[LaneState]) -> Option<(usize, f64)> {
 struct Candidate {
     key: f64,
     stage: usize,
-    work: usize,
+    work: Work,
     ready: f64,
 }
 
 fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, now: f64) -> Choice {
-    let none = Candidate { key: f64::INFINITY, stage: usize::MAX, work: F, ready: f64::INFINITY };
+    let none =
+        Candidate { key: f64::INFINITY, stage: usize::MAX, work: Work::F, ready: f64::INFINITY };
     let (mut best, mut coming) = (none, none);
     let mut weight = none;
     // The smallest key of what waits for memory: W frees it.
@@ -174,9 +158,9 @@ fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, no
     let stash = order.lane_states[device].stash;
     let m = instance.microbatches;
     for &s in &state.chunks {
-        let Progress { f, b, w } = order.progress[s];
-        let key = |work: usize, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
-        let mut offer = |work: usize, k: u32, ready: f64, fits: bool| {
+        let PerWork([f, b, w]) = order.progress[s];
+        let key = |work: Work, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
+        let mut offer = |work: Work, k: u32, ready: f64, fits: bool| {
             let candidate = Candidate { key: key(work, k), stage: s, work, ready };
             if !fits {
                 blocked = if ready <= now { blocked.min(candidate.key) } else { blocked };
@@ -189,17 +173,17 @@ fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, no
         if b < f {
             let ready = order.backward_arrivals[s * m + b as usize];
             if ready < f64::INFINITY {
-                offer(B, b, ready, b_fits(instance, state, s, stash, &order.progress));
+                offer(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
             }
         }
         if (f as usize) < m && f - b < policy.ahead[s] {
             let ready = order.forward_arrivals[s * m + f as usize];
             if ready < f64::INFINITY {
-                offer(F, f, ready, f_fits(instance, state, s, stash, &order.progress));
+                offer(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
             }
         }
-        if w < b && key(W, w) < weight.key {
-            weight = Candidate { key: key(W, w), stage: s, work: W, ready: now };
+        if w < b && key(Work::W, w) < weight.key {
+            weight = Candidate { key: key(Work::W, w), stage: s, work: Work::W, ready: now };
         }
     }
     if weight.stage != usize::MAX && weight.key.min(blocked) < best.key {
@@ -216,42 +200,37 @@ fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, no
 }
 
 /// Runs the next action of a kind; returns its end.
-fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: usize) -> f64 {
+fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: Work) -> f64 {
     let stage = &instance.stages[s];
     let m = instance.microbatches;
     let lane = &mut order.lane_states[device];
-    let progress = &mut order.progress[s];
-    let count = match work {
-        F => &mut progress.f,
-        B => &mut progress.b,
-        _ => &mut progress.w,
-    };
+    let count = &mut order.progress[s][work];
     let k = *count;
     *count += 1;
     let arrival = match work {
-        F => order.forward_arrivals[s * m + k as usize],
-        B => order.backward_arrivals[s * m + k as usize],
-        _ => 0.0,
+        Work::F => order.forward_arrivals[s * m + k as usize],
+        Work::B => order.backward_arrivals[s * m + k as usize],
+        Work::W => 0.0,
     };
     let end = lane.free.max(arrival) + stage.time[work];
-    order.lanes[device].push(Entry { kind: (3 * s + work) as u32, microbatch: k });
+    order.lanes[device].push(Action::new(StageId(s as u32), work, MicrobatchId(k)));
     lane.free = end;
     lane.wakes = end;
     lane.left -= stage.time[work];
     lane.stash = match work {
-        F => lane.stash.saturating_add(stage.after_f),
-        B => {
+        Work::F => lane.stash.saturating_add(stage.after_f),
+        Work::B => {
             let kept = lane.stash.saturating_add(stage.bytes.backward_for_w);
             kept.saturating_sub(stage.bytes.forward_for_b)
         }
-        _ => lane.stash.saturating_sub(stage.after_b),
+        Work::W => lane.stash.saturating_sub(stage.after_b),
     };
     let slot = |stage: usize| stage * m + k as usize;
     let (arrivals, to, at) = match work {
-        F if s + 1 == instance.stages.len() => (&mut order.backward_arrivals, s, end),
-        F => (&mut order.forward_arrivals, s + 1, end + stage.transfer_up),
-        B if s > 0 => (&mut order.backward_arrivals, s - 1, end + stage.transfer_down),
-        _ => return end,
+        Work::F if s + 1 == instance.stages.len() => (&mut order.backward_arrivals, s, end),
+        Work::F => (&mut order.forward_arrivals, s + 1, end + stage.transfer_up),
+        Work::B if s > 0 => (&mut order.backward_arrivals, s - 1, end + stage.transfer_down),
+        Work::B | Work::W => return end,
     };
     arrivals[slot(to)] = at;
     let receiver = &mut order.lane_states[instance.stages[to].device];
@@ -271,17 +250,14 @@ mod tests {
 
     fn any_stage() -> impl Strategy<Value = StageCost> {
         (uniform3(0u32..9), uniform7(0u64..40)).prop_map(|(times, bytes)| {
-            let [forward, backward_input, backward_weight] = times.map(f64::from);
             let bytes = StageBytes {
                 fixed: bytes[0],
                 forward_for_b: bytes[1],
                 forward_for_w: bytes[2],
                 backward_for_w: bytes[3],
-                working_f: bytes[4],
-                working_b: bytes[5],
-                working_w: bytes[6],
+                working: PerWork([bytes[4], bytes[5], bytes[6]]),
             };
-            StageCost { forward, backward_input, backward_weight, bytes }
+            StageCost { time: PerWork(times.map(f64::from)), bytes }
         })
     }
 
@@ -299,7 +275,7 @@ mod tests {
             ahead in prop::collection::vec(1u32..6, 8),
             patience in 0.0..1.0,
         ) -> Policy {
-            Policy { cycle, offsets, ahead, patience }
+            Policy { cycle, offsets: offsets.into_iter().map(PerWork).collect(), ahead, patience }
         }
     }
 
@@ -343,7 +319,7 @@ mod tests {
             let mut order = Order::default();
             let makespan = dispatch(&instance, &policy, f64::INFINITY, &mut order);
             prop_assert!(makespan.is_some(), "locked in at {} actions", order.dispatched());
-            let lanes = order.lanes();
+            let lanes = order.lanes().to_vec();
             let plan = Plan { schedule: "test".into(), microbatches, placement, lanes };
             let simulation = simulate(&check(plan).unwrap(), &costs).unwrap();
             // Times are whole numbers, so sums are exact.

@@ -4,11 +4,7 @@ use super::SearchInput;
 use crate::action::{DeviceId, StageId};
 use crate::placement::{Link, Placement};
 use crate::simulate::{Costs, StageBytes};
-
-/// Which of the three kinds of work, as an index: F, B, W.
-pub(super) const F: usize = 0;
-pub(super) const B: usize = 1;
-pub(super) const W: usize = 2;
+use crate::work::{PerWork, Work};
 
 /// What the order of one step is chosen for. Stages and devices are plain indices here.
 pub(super) struct Instance {
@@ -20,7 +16,7 @@ pub(super) struct Instance {
 pub(super) struct Stage {
     pub device: usize,
     /// Times of F, B and W.
-    pub time: [f64; 3],
+    pub time: PerWork<f64>,
     /// Time of a parcel to the stage above and to the stage below; 0 on one device.
     pub transfer_up: f64,
     pub transfer_down: f64,
@@ -76,9 +72,9 @@ impl Instance {
                 }
             });
             Device {
-                work: chunks.iter().map(|s| stages[*s].time.iter().sum::<f64>()).sum(),
+                work: chunks.iter().map(|s| stages[*s].time.total()).sum(),
                 room,
-                working_w: most(&|stage| stage.bytes.working_w),
+                working_w: most(&|stage| stage.bytes.working[Work::W]),
                 headroom: most(&headroom),
                 stash: sum(&|stage| stage.after_f),
                 chunks,
@@ -90,7 +86,7 @@ impl Instance {
 
     /// How many actions a step has, with B and W apart.
     pub fn actions(&self) -> usize {
-        3 * self.microbatches * self.stages.len()
+        Work::ALL.len() * self.microbatches * self.stages.len()
     }
 
     /// The time between two microbatches at the device that has the most to do.
@@ -108,7 +104,7 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
     let bytes = cost.bytes;
     Stage {
         device: placement.device(id).index(),
-        time: [cost.forward, cost.backward_input, cost.backward_weight],
+        time: cost.time,
         transfer_up: transfer(
             Some(id.0 + 1).filter(|above| (*above as usize) < costs.stages.len()),
         ),
@@ -121,7 +117,8 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
 
 fn headroom(stage: &Stage) -> u64 {
     let bytes = &stage.bytes;
-    let f = bytes.working_f.saturating_sub(stage.after_f);
-    let w = bytes.backward_for_w.saturating_add(bytes.working_w);
-    f.max(bytes.working_b).max(w.saturating_sub(bytes.forward_for_b))
+    let PerWork([f, b, w]) = bytes.working;
+    let f = f.saturating_sub(stage.after_f);
+    let w = bytes.backward_for_w.saturating_add(w);
+    f.max(b).max(w.saturating_sub(bytes.forward_for_b))
 }

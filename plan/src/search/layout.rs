@@ -170,12 +170,7 @@ fn improve_cuts(
 /// The cut of [`place`], with devices as fast as they are on all blocks together.
 fn placed(estimator: &Estimator, placement: &Placement) -> Result<Draft> {
     let input = estimator.input;
-    let block = |block: &StageCost| BlockCost {
-        forward: block.forward,
-        backward_input: block.backward_input,
-        backward_weight: block.backward_weight,
-        bytes: block.bytes.fixed,
-    };
+    let block = |block: &StageCost| BlockCost { time: block.time, bytes: block.bytes.fixed };
     let blocks: Vec<BlockCost> = input.blocks[0].iter().map(block).collect();
     let crossing: Vec<u64> = input
         .crossings
@@ -264,7 +259,7 @@ mod tests {
     use super::*;
     use crate::search::SearchInput;
     use crate::search::bound::OTHERS;
-    use crate::{BoundaryCost, Costs, GPIPE, check, generate, simulate, sum_of_blocks};
+    use crate::{BoundaryCost, Costs, GPIPE, PerWork, check, generate, simulate, sum_of_blocks};
     use proptest::prelude::*;
 
     prop_compose! {
@@ -278,9 +273,7 @@ mod tests {
         ) -> SearchInput {
             let n = devices * blocks_per_device;
             let block = |k: usize, speed: f64| StageCost {
-                forward: times[k] / speed,
-                backward_input: 1.0 / speed,
-                backward_weight: times[15 - k] / speed,
+                time: PerWork([times[k], 1.0, times[15 - k]]).map(|time| time / speed),
                 ..StageCost::default()
             };
             let on = |speed: &f64| (0..n).map(|k| block(k, *speed)).collect();

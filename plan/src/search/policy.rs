@@ -1,7 +1,8 @@
 //! Where the search for an order starts: the timetable of an unhindered pipeline, and variations.
 
 use super::dispatch::Policy;
-use super::instance::{B, F, Instance};
+use super::instance::Instance;
+use crate::work::{PerWork, Work};
 
 /// How a policy differs from the unhindered timetable.
 #[derive(Debug, Clone, Copy)]
@@ -53,11 +54,11 @@ fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
     for variant in variants {
         // Further apart than any two microbatches.
         let far = (instance.microbatches + 1) as f64 * cycle;
-        let offsets = ready.iter().map(|[f, b]| {
+        let offsets = ready.iter().map(|Ready { f, b }| {
             let b_offset = if variant.b_first { b - far } else { *b };
-            [*f, b_offset, b + far.min(variant.w_lag * cycle)]
+            PerWork([*f, b_offset, b + far.min(variant.w_lag * cycle)])
         });
-        let ahead = ready.iter().map(|[f, b]| {
+        let ahead = ready.iter().map(|Ready { f, b }| {
             let cycles = if cycle > 0.0 { ((b - f) / cycle).floor() + 1.0 } else { 1.0 };
             // A cast saturates.
             ((cycles * variant.ahead_factor) as u32).saturating_add(variant.ahead_more)
@@ -75,17 +76,26 @@ fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
     policies
 }
 
-/// When a single microbatch is ready for F and for B of every stage.
-fn unhindered(instance: &Instance) -> Vec<[f64; 2]> {
+/// When a single microbatch is ready for F and for B of a stage.
+#[derive(Clone, Copy, Default)]
+struct Ready {
+    f: f64,
+    b: f64,
+}
+
+/// The same of every stage, in a pipeline that nothing else hinders.
+fn unhindered(instance: &Instance) -> Vec<Ready> {
     let stages = &instance.stages;
-    let mut ready = vec![[0.0; 2]; stages.len()];
+    let mut ready = vec![Ready::default(); stages.len()];
     for s in 1..stages.len() {
-        ready[s][F] = ready[s - 1][F] + stages[s - 1].time[F] + stages[s - 1].transfer_up;
+        let below = &stages[s - 1];
+        ready[s].f = ready[s - 1].f + below.time[Work::F] + below.transfer_up;
     }
     let top = stages.len() - 1;
-    ready[top][B] = ready[top][F] + stages[top].time[F];
+    ready[top].b = ready[top].f + stages[top].time[Work::F];
     for s in (0..top).rev() {
-        ready[s][B] = ready[s + 1][B] + stages[s + 1].time[B] + stages[s + 1].transfer_down;
+        let above = &stages[s + 1];
+        ready[s].b = ready[s + 1].b + above.time[Work::B] + above.transfer_down;
     }
     ready
 }
@@ -113,11 +123,11 @@ pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Opt
     let parts = 1 << part.ilog2();
     let range = (part - parts) * stages / parts..(part - parts + 1) * stages / parts;
     for stage in range {
-        if what == AHEAD {
+        if let Some(work) = Work::ALL.get(what) {
+            changed.offsets[stage][*work] += sign * step * policy.cycle;
+        } else {
             let ahead = &mut changed.ahead[stage];
             *ahead = ahead.saturating_add_signed(sign as i32).clamp(1, most);
-        } else {
-            changed.offsets[stage][what] += sign * step * policy.cycle;
         }
     }
     (changed != *policy).then_some(changed)
@@ -125,5 +135,4 @@ pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Opt
 
 const CHANGES_OF_ALL: usize = 2;
 /// Of a part of the stages: F, B, W and how far ahead F is, each up and down.
-const CHANGES: usize = 8;
-const AHEAD: usize = 3;
+const CHANGES: usize = 2 * (Work::ALL.len() + 1);

@@ -6,6 +6,7 @@ use super::SearchInput;
 use crate::error::Result;
 use crate::placement::Placement;
 use crate::simulate::{Costs, StageBytes, StageCost};
+use crate::work::PerWork;
 
 /// Stages take the time and the stash of their blocks together, and the working memory of the block
 /// that needs the most.
@@ -28,17 +29,13 @@ pub fn sum_of_blocks(
 fn together(one: &StageCost, other: &StageCost) -> StageCost {
     let (a, b) = (&one.bytes, &other.bytes);
     StageCost {
-        forward: one.forward + other.forward,
-        backward_input: one.backward_input + other.backward_input,
-        backward_weight: one.backward_weight + other.backward_weight,
+        time: PerWork::from_fn(|work| one.time[work] + other.time[work]),
         bytes: StageBytes {
             fixed: a.fixed.saturating_add(b.fixed),
             forward_for_b: a.forward_for_b.saturating_add(b.forward_for_b),
             forward_for_w: a.forward_for_w.saturating_add(b.forward_for_w),
             backward_for_w: a.backward_for_w.saturating_add(b.backward_for_w),
-            working_f: a.working_f.max(b.working_f),
-            working_b: a.working_b.max(b.working_b),
-            working_w: a.working_w.max(b.working_w),
+            working: PerWork::from_fn(|work| a.working[work].max(b.working[work])),
         },
     }
 }

@@ -4,8 +4,8 @@
 //! microbatch that is under way could not go on: on a device with several chunks, F of a higher
 //! chunk needs memory too before B frees any.
 
-use super::dispatch::Progress;
 use super::instance::{Device, Instance};
+use crate::work::{PerWork, Work};
 
 /// Whether F runs, and the device can still finish all that is under way on it: first what is
 /// deferred, then one microbatch after the other.
@@ -17,12 +17,12 @@ pub(super) fn f_fits(
     device: &Device,
     stage: usize,
     stash: u64,
-    progress: &[Progress],
+    progress: &[PerWork<u32>],
 ) -> bool {
     let cost = &instance.stages[stage];
     let after = stash.saturating_add(cost.after_f);
     let fits = |bytes: u64| bytes <= device.room;
-    if !fits(stash.saturating_add(cost.bytes.working_f)) || !fits(after) {
+    if !fits(stash.saturating_add(cost.bytes.working[Work::F])) || !fits(after) {
         return false;
     }
     let more = if device.chunks.len() > 1 { device.stash } else { 0 };
@@ -37,13 +37,13 @@ pub(super) fn f_fits(
     if device.chunks.len() == 1 {
         return true;
     }
-    let forwards = |s: usize| progress[s].f + u32::from(s == stage);
+    let forwards = |s: usize| progress[s][Work::F] + u32::from(s == stage);
     // A microbatch needs the most when it is the first that a chunk has not run F on.
     device.chunks.iter().all(|&first| {
         let k = forwards(first);
         let (mut lacks, mut freed) = (0u64, deferred);
         for &s in &device.chunks {
-            let (f, b, after_f) = (forwards(s), progress[s].b, instance.stages[s].after_f);
+            let (f, b, after_f) = (forwards(s), progress[s][Work::B], instance.stages[s].after_f);
             lacks = lacks.saturating_add(if f <= k { after_f } else { 0 });
             let in_flight = u64::from(f.min(k).saturating_sub(b));
             freed = freed.saturating_add(in_flight.saturating_mul(after_f));
@@ -59,22 +59,23 @@ pub(super) fn b_fits(
     device: &Device,
     stage: usize,
     stash: u64,
-    progress: &[Progress],
+    progress: &[PerWork<u32>],
 ) -> bool {
     let bytes = &instance.stages[stage].bytes;
     let after = stash.saturating_add(bytes.backward_for_w).saturating_sub(bytes.forward_for_b);
-    stash.saturating_add(bytes.working_b) <= device.room
+    stash.saturating_add(bytes.working[Work::B]) <= device.room
         && (after.saturating_add(device.working_w) <= device.room || {
             let (_, working) = deferred(instance, device, progress);
-            after.saturating_add(working.max(bytes.working_w)) <= device.room
+            after.saturating_add(working.max(bytes.working[Work::W])) <= device.room
         })
 }
 
 /// The stash of all deferred W, and the most that any of them needs while it runs.
-fn deferred(instance: &Instance, device: &Device, progress: &[Progress]) -> (u64, u64) {
+fn deferred(instance: &Instance, device: &Device, progress: &[PerWork<u32>]) -> (u64, u64) {
     let chunks = device.chunks.iter().map(|&s| (&instance.stages[s], progress[s]));
-    chunks.filter(|(_, p)| p.w < p.b).fold((0, 0), |(stash, working), (stage, p)| {
-        let held = u64::from(p.b - p.w).saturating_mul(stage.after_b);
-        (stash.saturating_add(held), working.max(stage.bytes.working_w))
+    let chunks = chunks.map(|(stage, of)| (stage, of[Work::B] - of[Work::W]));
+    chunks.filter(|(_, count)| *count > 0).fold((0, 0), |(stash, working), (stage, count)| {
+        let held = u64::from(count).saturating_mul(stage.after_b);
+        (stash.saturating_add(held), working.max(stage.bytes.working[Work::W]))
     })
 }

@@ -1,8 +1,9 @@
 //! What actions cost: time in any one unit, and bytes.
 
-use crate::action::{Action, StageId, Work};
+use crate::action::{Action, StageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::{Link, Placement};
+use crate::work::PerWork;
 
 /// The costs of every stage and of every boundary between neighbouring stages.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,12 +29,8 @@ pub struct BufferBytes {
 /// What one stage costs per microbatch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StageCost {
-    /// Time of F.
-    pub forward: f64,
-    /// Time of B.
-    pub backward_input: f64,
-    /// Time of W. BW takes the time of B and of W.
-    pub backward_weight: f64,
+    /// Times of F, B and W. A fused backward takes those of B and of W.
+    pub time: PerWork<f64>,
     /// What the stage keeps in memory.
     pub bytes: StageBytes,
 }
@@ -49,12 +46,8 @@ pub struct StageBytes {
     pub forward_for_w: u64,
     /// Stash of a microbatch from B to the end of W: what B computes for W.
     pub backward_for_w: u64,
-    /// Most bytes while F runs, on top of the stash at its start.
-    pub working_f: u64,
-    /// Most bytes while B runs, on top of the stash at its start.
-    pub working_b: u64,
-    /// Most bytes while W runs, on top of the stash at its start.
-    pub working_w: u64,
+    /// Most bytes while F, B or W runs, on top of the stash at its start.
+    pub working: PerWork<u64>,
 }
 
 /// What one parcel costs at a boundary between two stages. Nothing where one device holds both.
@@ -76,12 +69,7 @@ impl Costs {
 
     /// The same times for every stage, no transfer, no bytes.
     pub fn uniform(stages: usize, f: f64, b: f64, w: f64) -> Self {
-        let stage = StageCost {
-            forward: f,
-            backward_input: b,
-            backward_weight: w,
-            bytes: StageBytes::default(),
-        };
+        let stage = StageCost { time: PerWork([f, b, w]), bytes: StageBytes::default() };
         Self {
             stages: vec![stage; stages],
             boundaries: vec![BoundaryCost::default(); stages.saturating_sub(1)],
@@ -91,13 +79,8 @@ impl Costs {
 
     /// How long `action` takes.
     pub fn time(&self, action: Action) -> f64 {
-        let stage = &self.stages[action.stage.index()];
-        match action.work {
-            Work::F => stage.forward,
-            Work::B => stage.backward_input,
-            Work::W => stage.backward_weight,
-            Work::BW => stage.backward_input + stage.backward_weight,
-        }
+        let time = &self.stages[action.stage.index()].time;
+        action.works().iter().map(|work| time[*work]).sum()
     }
 
     /// How long a parcel is under way on `link`.
@@ -123,8 +106,7 @@ impl Costs {
         }
         let usable = |time: f64| time.is_finite() && time >= 0.0;
         for (id, stage) in (0u32..).map(StageId).zip(&self.stages) {
-            let times = [stage.forward, stage.backward_input, stage.backward_weight];
-            if let Some(time) = times.into_iter().find(|time| !usable(*time)) {
+            if let Some(time) = stage.time.0.into_iter().find(|time| !usable(*time)) {
                 return bad(format!("{time} is not a time")).map_err(|e: Error| e.in_stage(id));
             }
         }

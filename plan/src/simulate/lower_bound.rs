@@ -4,6 +4,7 @@ use super::costs::Costs;
 use crate::Plan;
 use crate::action::{DeviceId, StageId};
 use crate::placement::{Link, Placement};
+use crate::work::{PerWork, Work};
 
 /// What no other order of the same actions on the same placement can beat.
 pub(super) fn lower_bound(plan: &Plan, costs: &Costs) -> f64 {
@@ -19,7 +20,7 @@ pub(super) fn lower_bound(plan: &Plan, costs: &Costs) -> f64 {
 /// 2. One microbatch goes up the whole pipeline, and the last one is m - 1 F late at any stage.
 fn evaluation(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
     let m = f64::from(microbatches);
-    let forward = |stage: usize| costs.stages[stage].forward;
+    let forward = |stage: usize| costs.stages[stage].time[Work::F];
     let top = costs.stages.len() - 1;
     // When the first microbatch has come to each stage, if it waits nowhere.
     let mut head = vec![0.0; top + 1];
@@ -56,36 +57,35 @@ fn evaluation(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
 ///    so not before `turn(h)`; and the last B is followed as in the second bound.
 fn training(placement: &Placement, microbatches: u32, costs: &Costs) -> f64 {
     let m = f64::from(microbatches);
+    let time = |stage: usize, work: Work| costs.stages[stage].time[work];
     let stages = &costs.stages;
     let mut head = vec![0.0; stages.len()];
     let mut tail = vec![0.0; stages.len()];
-    tail[0] = stages[0].backward_weight;
+    tail[0] = time(0, Work::W);
     for s in 1..stages.len() {
         let (below, here) = (StageId(s as u32 - 1), StageId(s as u32));
         let up = costs.transfer(placement, Link { from: below, to: here });
         let down = costs.transfer(placement, Link { from: here, to: below });
-        head[s] = head[s - 1] + stages[s - 1].forward + up;
-        tail[s] = down + stages[s - 1].backward_input + tail[s - 1];
+        head[s] = head[s - 1] + time(s - 1, Work::F) + up;
+        tail[s] = down + time(s - 1, Work::B) + tail[s - 1];
     }
     let top = stages.len() - 1;
-    let mut turn = vec![head[top] + stages[top].forward; stages.len()];
+    let mut turn = vec![head[top] + time(top, Work::F); stages.len()];
     for s in (0..top).rev() {
         // From the end of B on the top stage to the end of B on stage s.
         let way_down = tail[top] - tail[s];
-        turn[s] = turn[top] + stages[top].backward_input + way_down - stages[s].backward_input;
+        turn[s] = turn[top] + time(top, Work::B) + way_down - time(s, Work::B);
     }
     let devices = (0..placement.device_count() as u32).map(|device| {
         let own = || placement.stages_of(DeviceId(device)).map(StageId::index);
         let lowest = own().next().expect("checked: every device holds a stage");
         let highest = own().last().unwrap_or(lowest);
-        let [f, b, w] = own().fold([0.0; 3], |[f, b, w], s| {
-            let stage = &stages[s];
-            [f + stage.forward, b + stage.backward_input, w + stage.backward_weight]
-        });
+        let sum = |work: Work| own().fold(0.0, |sum, s| sum + time(s, work));
+        let PerWork([f, b, w]) = PerWork::from_fn(sum);
         let b_starts = turn[highest].max(head[lowest] + m * f);
         b_starts + m * b + (m * w).max(tail[lowest])
     });
-    let path = head[top] + stages[top].forward + stages[top].backward_input + tail[top];
-    let slowest = stages.iter().map(|stage| stage.forward.max(stage.backward_input));
+    let path = head[top] + time(top, Work::F) + time(top, Work::B) + tail[top];
+    let slowest = (0..=top).map(|s| time(s, Work::F).max(time(s, Work::B)));
     devices.fold(path + (m - 1.0) * slowest.fold(0.0, f64::max), f64::max)
 }

@@ -4,10 +4,11 @@
 //! what is under way to it is bounded by its channels.
 
 use crate::Plan;
-use crate::action::{Action, DeviceId, Work};
+use crate::action::{Action, DeviceId};
 use crate::bounds::Channel;
 use crate::error::{Error, Result};
 use crate::placement::Link;
+use crate::work::Work;
 
 use super::costs::{BufferBytes, Costs, StageBytes};
 
@@ -25,7 +26,7 @@ pub struct DeviceMemory {
     pub peak_at: Action,
     /// Peak stash in microbatches of the device.
     ///
-    /// A microbatch counts from the start of F to the end of W or BW, however little of it is left
+    /// A microbatch counts from the start of F to the end of W, however little of it is left
     /// after B; on a device with v chunks each chunk's part counts 1/v. In a plan that is forward
     /// only it counts while F runs: nothing reads what F made but the next stage.
     pub peak_stash: f64,
@@ -90,7 +91,7 @@ fn peak(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> D
     for (&action, bytes) in lane.iter().zip(live_stash(lane, costs)) {
         parts += u32::from(action.work == Work::F);
         most_parts = most_parts.max(parts);
-        parts -= u32::from(forward_only || matches!(action.work, Work::W | Work::BW));
+        parts -= u32::from(forward_only || action.computes(Work::W));
         let peak = bytes.during.max(bytes.after);
         if peak > memory.peak_stash_bytes {
             (memory.peak_stash_bytes, memory.peak_at) = (peak, action);
@@ -131,13 +132,8 @@ fn live_stash(lane: &[Action], costs: &Costs) -> Vec<StashBytes> {
     let mut stash = 0u64;
     let at = |action: &Action| {
         let bytes = &costs.stages[action.stage.index()].bytes;
-        // A fused backward is B directly followed by W: it holds what they hold.
-        let works: &[Work] = match &action.work {
-            Work::BW => &[Work::B, Work::W],
-            work => std::slice::from_ref(work),
-        };
         let mut during = 0;
-        for change in works.iter().map(|work| change(*work, bytes)) {
+        for change in action.works().iter().map(|work| change(*work, bytes)) {
             let acquired = if forward_only { 0 } else { change.acquired };
             during = stash.saturating_add(change.working).max(during);
             stash = stash.saturating_add(acquired).saturating_sub(change.released);
@@ -156,24 +152,12 @@ struct Change {
 }
 
 fn change(work: Work, bytes: &StageBytes) -> Change {
-    match work {
-        Work::F => Change {
-            acquired: bytes.forward_for_b.saturating_add(bytes.forward_for_w),
-            working: bytes.working_f,
-            released: 0,
-        },
-        Work::B => Change {
-            acquired: bytes.backward_for_w,
-            working: bytes.working_b,
-            released: bytes.forward_for_b,
-        },
-        Work::W => Change {
-            acquired: 0,
-            working: bytes.working_w,
-            released: bytes.forward_for_w.saturating_add(bytes.backward_for_w),
-        },
-        Work::BW => unreachable!("a fused backward is walked as B, then W"),
-    }
+    let (acquired, released) = match work {
+        Work::F => (bytes.forward_for_b.saturating_add(bytes.forward_for_w), 0),
+        Work::B => (bytes.backward_for_w, bytes.forward_for_b),
+        Work::W => (0, bytes.forward_for_w.saturating_add(bytes.backward_for_w)),
+    };
+    Change { acquired, working: bytes.working[work], released }
 }
 
 fn channel_bytes(plan: &Plan, costs: &Costs, channels: &[Channel], device: DeviceId) -> u64 {
@@ -206,7 +190,7 @@ fn own_parcel_bytes(plan: &Plan, costs: &Costs, device: DeviceId) -> u64 {
 mod tests {
     use super::*;
     use crate::simulate::{BoundaryCost, StageCost};
-    use crate::{check, simulate};
+    use crate::{PerWork, check, simulate};
 
     /// Bytes as decimal digits, so that a sum shows its parts.
     fn memory(lane: &str) -> DeviceMemory {
@@ -215,9 +199,7 @@ mod tests {
             forward_for_b: 1,
             forward_for_w: 10,
             backward_for_w: 100,
-            working_f: 1_000,
-            working_b: 2_000,
-            working_w: 3_000,
+            working: PerWork([1_000, 2_000, 3_000]),
         };
         let text = format!("schedule test\nmicrobatches 2\nplacement 0\ndevice 0: {lane}\n");
         let plan = check(text.parse().unwrap()).unwrap();

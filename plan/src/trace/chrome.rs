@@ -178,12 +178,11 @@ fn spans(step: &RecordedStep, device: usize) -> Vec<Event> {
     let event = |tid: u32, span: &Span| {
         let (cat, name, args) = match span.label {
             Label::Action(action) => {
-                let Action { stage, work, microbatch } = action;
                 let args = json!({
                     "step": number,
-                    "stage": stage.0,
-                    "work": work.to_string(),
-                    "microbatch": microbatch.0,
+                    "stage": action.stage.0,
+                    "work": action.letters(),
+                    "microbatch": action.microbatch.0,
                 });
                 ("action", action.to_string(), args)
             }

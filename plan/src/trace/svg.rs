@@ -260,10 +260,11 @@ fn words(label: Label, stages: &BTreeSet<StageId>) -> Words {
     };
     match label {
         Label::Action(action) => {
-            let full = (stages.len() > 1).then(|| format!("{}{}", action.stage, action.work));
+            let letters = action.letters();
+            let full = (stages.len() > 1).then(|| format!("{}{letters}", action.stage));
             Words {
                 name: action.to_string(),
-                work: full.into_iter().chain([action.work.to_string()]).collect(),
+                work: full.into_iter().chain([letters.to_owned()]).collect(),
                 microbatch: Some(action.microbatch.to_string()),
             }
         }

@@ -1,7 +1,6 @@
 //! Timeline -> a drawing for the terminal: one lane per device, characters in proportion to time.
 
 use super::{Label, Span, Timeline, bubble, stages};
-use crate::{Action, Work};
 
 /// Draws `timeline` with `width` characters of time, between the devices' names and shares of busy
 /// time.
@@ -55,17 +54,10 @@ fn row(lane: &[Span], scale: Scale) -> String {
 /// The longest name of a span that leaves no doubt in `room` characters, filled up.
 fn cell(label: Label, several_stages: bool, room: usize) -> String {
     let names = match label {
-        Label::Action(Action { stage, work, microbatch }) => {
-            let named = format!("{work}{microbatch}");
-            let full = if several_stages { format!("{stage}{named}") } else { named };
-            let letter = if work == Work::F {
-                "F"
-            } else if work == Work::W {
-                "W"
-            } else {
-                "B"
-            };
-            [full, work.to_string(), letter.to_owned()]
+        Label::Action(action) => {
+            let full = action.to_string();
+            let stage = if several_stages { 0 } else { action.stage.to_string().len() };
+            [full[stage..].to_owned(), action.letters().to_owned(), action.work.to_string()]
         }
         Label::Transfer => [">".into(), ">".into(), ">".into()],
         Label::Update => ["update".into(), "U".into(), "U".into()],

@@ -23,7 +23,7 @@ fn refusal(plan: Plan) -> String {
 
 /// The same work of the same stage on the next microbatch.
 fn follower(plan: &Plan, action: Action) -> Option<Action> {
-    let next = Action { microbatch: MicrobatchId(action.microbatch.0 + 1), ..action };
+    let next = action.on(MicrobatchId(action.microbatch.0 + 1));
     plan.lanes[plan.placement.device(action.stage).index()].contains(&next).then_some(next)
 }
 
@@ -51,14 +51,10 @@ proptest! {
         let mut planted = plan;
         let other = planted.lanes[device].iter().position(|action| *action == second).unwrap();
         planted.lanes[device].swap(at, other);
-        // BW is a B and a W: the first that is out of turn is named.
-        let turns: &[Work] = match first.work {
-            Work::BW => &[Work::B, Work::W],
-            ref work => std::slice::from_ref(work),
-        };
         let refusal = refusal(planted);
-        let named = turns.iter().any(|work| {
-            let first = Action { work: *work, ..first };
+        // BW is a B and a W: the first that is out of turn is named.
+        let named = first.works().iter().any(|work| {
+            let first = first.alone(*work);
             refusal.starts_with(&format!("action {second}: it comes before {first} "))
         });
         prop_assert!(named, "{}", refusal);

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use zerobubble_plan::{
-    Action, BoundaryCost, Costs, DeviceId, MicrobatchId, Placement, Plan, StageCost, StageId, Work,
+    Action, BoundaryCost, Costs, DeviceId, MicrobatchId, PerWork, Placement, Plan, StageCost,
+    StageId, Work,
 };
 
 /// A legal plan from a seed: all actions in some order that runs them one at a time.
@@ -10,34 +11,30 @@ fn random_plan(placement: &[u32], microbatches: u32, choices: &[u32]) -> Plan {
     let stages = placement.len() as u32;
     let mut lanes = vec![Vec::new(); placement.iter().max().unwrap().to_owned() as usize + 1];
     // The next microbatch of F, B and W of every stage.
-    let mut next = vec![[0u32; 3]; placement.len()];
+    let mut next = vec![PerWork([0u32; 3]); placement.len()];
     let mut choices = choices.iter().copied().cycle();
     loop {
         let mut ready = Vec::new();
         for s in 0..stages {
-            let [f, b, w] = next[s as usize];
-            let above = next.get(s as usize + 1).map_or(u32::MAX, |above| above[1]);
-            let fed = if s == 0 { microbatches } else { next[s as usize - 1][0] };
+            let PerWork([f, b, w]) = next[s as usize];
+            let above = next.get(s as usize + 1).map_or(u32::MAX, |above| above[Work::B]);
+            let fed = if s == 0 { microbatches } else { next[s as usize - 1][Work::F] };
             let (f_ready, b_ready) = (f < fed, b < f && b < above);
-            ready.extend(f_ready.then_some((s, Work::F, f)));
-            ready.extend(b_ready.then_some((s, Work::B, b)));
-            ready.extend((w < b).then_some((s, Work::W, w)));
-            ready.extend((b_ready && w == b).then_some((s, Work::BW, b)));
+            let action = |work, k| Action::new(StageId(s), work, MicrobatchId(k));
+            ready.extend(f_ready.then(|| action(Work::F, f)));
+            ready.extend(b_ready.then(|| action(Work::B, b)));
+            ready.extend((w < b).then(|| action(Work::W, w)));
+            let fused = || Action::fused(StageId(s), MicrobatchId(b));
+            ready.extend((b_ready && w == b).then(fused));
         }
         if ready.is_empty() {
             let placement = Placement { stages: placement.iter().copied().map(DeviceId).collect() };
             return Plan { schedule: "random".into(), microbatches, placement, lanes };
         }
-        let (s, work, k) = ready[choices.next().unwrap() as usize % ready.len()];
-        let counts: &[usize] = match work {
-            Work::F => &[0],
-            Work::B => &[1],
-            Work::W => &[2],
-            Work::BW => &[1, 2],
-        };
-        counts.iter().for_each(|i| next[s as usize][*i] += 1);
-        let action = Action::new(StageId(s), work, MicrobatchId(k));
-        lanes[placement[s as usize] as usize].push(action);
+        let action = ready[choices.next().unwrap() as usize % ready.len()];
+        let stage = action.stage.index();
+        action.works().iter().for_each(|work| next[stage][*work] += 1);
+        lanes[placement[stage] as usize].push(action);
     }
 }
 
@@ -59,12 +56,8 @@ prop_compose! {
 }
 
 pub fn any_costs() -> impl Strategy<Value = Costs> {
-    let stage = (0.0..9.0, 0.0..9.0, 0.0..9.0).prop_map(|(f, b, w)| StageCost {
-        forward: f,
-        backward_input: b,
-        backward_weight: w,
-        ..StageCost::default()
-    });
+    let stage = (0.0..9.0, 0.0..9.0, 0.0..9.0)
+        .prop_map(|(f, b, w)| StageCost { time: PerWork([f, b, w]), ..StageCost::default() });
     let boundary =
         (0.0..3.0).prop_map(|transfer| BoundaryCost { transfer, ..BoundaryCost::default() });
     (prop::collection::vec(stage, 32), prop::collection::vec(boundary, 31))

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use zerobubble_plan::{
-    Costs, DeviceId, FAMILIES, Family, GPIPE, INTERLEAVED_1F1B, Schedule, ZB_H1, ZB_V, check,
+    Costs, DeviceId, FAMILIES, Family, GPIPE, INTERLEAVED_1F1B, Schedule, Work, ZB_H1, ZB_V, check,
     generate, simulate,
 };
 
@@ -104,6 +104,6 @@ fn costs_that_do_not_fit_the_plan_are_an_error() {
     let error = |costs: &Costs| simulate(&plan, costs).unwrap_err().to_string();
     assert_eq!(error(&Costs::unit(3)), "costs of 3 stages and 2 boundaries for a plan of 2 stages");
     let mut costs = Costs::unit(2);
-    costs.stages[1].forward = f64::NAN;
+    costs.stages[1].time[Work::F] = f64::NAN;
     assert_eq!(error(&costs), "stage 1: NaN is not a time");
 }

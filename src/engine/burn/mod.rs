@@ -139,7 +139,7 @@ impl BurnEngine {
             microbatch: microbatch.0,
             layer: 0,
         };
-        for command in program.commands(action.work) {
+        for command in action.works().iter().flat_map(|work| &program.commands[*work]) {
             match command.task {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
@@ -297,7 +297,7 @@ impl Engine for BurnEngine {
         let program = &setup[position].program;
         let (expected, sent): (&[NodeId], &[NodeId]) = match action.work {
             Work::F => (&program.activations_in, &program.activations_out),
-            Work::B | Work::BW => (&program.gradients_in, &program.gradients_out),
+            Work::B => (&program.gradients_in, &program.gradients_out),
             Work::W => (&[], &[]),
         };
         assert_eq!(arrived.len(), expected.len(), "{action} got another stage's parcel");
@@ -311,7 +311,7 @@ impl Engine for BurnEngine {
         let told: Vec<NodeId> =
             program.loss.filter(|_| action.work == Work::F).into_iter().collect();
         let loss = self.take(&told, &mut stash, &program.kept).pop();
-        let ended = matches!(action.work, Work::W | Work::BW);
+        let ended = action.computes(Work::W);
         assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
         self.keep(action, stash);

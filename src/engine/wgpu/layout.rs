@@ -271,7 +271,7 @@ impl Layout {
             let constants = program.constants.iter().copied();
             let fixed = parameters.chain(constants);
             all.extend(fixed.map(|id| tensor(*stage, id, graph[id].dtype.into())));
-            for work in [Work::F, Work::B, Work::W] {
+            for work in Work::ALL {
                 let kernels = self.scripts[&(*stage, work)].kernels.iter();
                 let writes = kernels.flat_map(|bound| &bound.kernel.writes);
                 all.extend(writes.filter_map(|write| match write.target {

@@ -10,6 +10,7 @@ use super::kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, 
 use super::view::{self, Views};
 use crate::compile::{Accumulator, Command, Program, Task, compile};
 use crate::graph::{Graph, Node, NodeId, Op};
+use crate::plan::PerWork;
 use crate::split::{BlockId, Split};
 
 /// Most buffers that fusion puts into one kernel; every adapter can bind as many.
@@ -21,18 +22,18 @@ pub struct BlockKernels {
     /// Sums of gradients that its W adds to; [`Target::Sum`] is a position here.
     pub accumulators: Vec<Accumulator>,
     /// Kernels of F, B and W, in order.
-    pub works: [Vec<Kernel>; 3],
+    pub works: PerWork<Vec<Kernel>>,
 }
 
 /// The kernels of `block`, whose values are stored as `stored` says.
 pub fn lower(split: &Split, stored: &Elements, block: BlockId) -> BlockKernels {
     let program = compile(split, block.index()..block.index() + 1);
     let mut views = Views::new(split, block);
-    let works = [&program.forward, &program.backward_input, &program.backward_weight];
     let escaping = escaping(split, &mut views, block);
-    let groups = works.map(|commands| groups(split, stored, &mut views, &escaping, commands));
+    let commands = program.commands.as_ref();
+    let groups = commands.map(|commands| groups(split, stored, &mut views, &escaping, commands));
     let mut read: HashSet<NodeId> =
-        groups.iter().flatten().flat_map(|group| group.reads.iter().map(|x| x.node)).collect();
+        groups.0.iter().flatten().flat_map(|group| group.reads.iter().map(|x| x.node)).collect();
     read.extend(leaving(split, &mut views, &program, block));
     let works = groups.map(|groups| {
         let kernel = |group: Group| group.kernel(&split.joint.graph, stored, &read);

@@ -107,10 +107,7 @@ impl WgpuEngine {
 
     /// The scripts of an action: those of a fused backward are B's, then W's.
     fn scripts(&self, action: Action) -> Vec<&Script> {
-        play::works(&action.work)
-            .iter()
-            .map(|&work| &self.layout.scripts[&(action.stage, work)])
-            .collect()
+        action.works().iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
     }
 
     /// The first action of a microbatch takes its slot, and the first B its late slot.
@@ -126,7 +123,7 @@ impl WgpuEngine {
 
     /// The run's last W gives the slot back; without backward work its last F does.
     fn release(&mut self, action: Action, run: usize) {
-        if !self.evaluates && !matches!(action.work, Work::W | Work::BW) {
+        if !self.evaluates && !action.computes(Work::W) {
             return;
         }
         let held = &mut self.runs[run].held;

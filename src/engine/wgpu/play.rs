@@ -60,7 +60,7 @@ impl WgpuEngine {
         }
         let timed = self.buffers.timestamps.is_some();
         let down = (timed || status || !downloads.is_empty()).then(|| self.down.take());
-        let works = works(&action.work);
+        let works = action.works();
         for (at, &work) in works.iter().enumerate() {
             let ends = [at == 0, at + 1 == works.len()];
             self.compute(action, work, down.map(|entry| (entry, ends)), &mut encoder);
@@ -331,14 +331,6 @@ fn sent(words: Vec<u32>, shape: Vec<usize>, element: Element) -> (DispatchTensor
     };
     let has_nan = floats.iter().any(|x| x.is_nan());
     (host_tensor(TensorData::new(floats, shape)), has_nan)
-}
-
-/// A fused backward is B, then W.
-pub(super) fn works(work: &Work) -> &[Work] {
-    match work {
-        Work::BW => &[Work::B, Work::W],
-        work => std::slice::from_ref(work),
-    }
 }
 
 /// Elements as the device stores them, but for halves: 32 bits each, whatever they are.

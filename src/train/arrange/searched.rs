@@ -6,8 +6,8 @@ use super::{Arranged, Opened, Recomputed, Request, cut, fitting, lay_out, stages
 use crate::engine::StageSetup;
 use crate::error::{Error, Result};
 use crate::plan::{
-    BestFamily, DeviceId, DeviceMemory, FAMILIES, Family, Placement, SearchInput, StageCost, check,
-    generate, search,
+    BestFamily, DeviceId, DeviceMemory, FAMILIES, Family, PerWork, Placement, SearchInput,
+    StageCost, Work, check, generate, search,
 };
 
 /// What a search for a plan found.
@@ -114,13 +114,12 @@ fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> Se
     let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
     let setups = stages::setups(split, &cuts, &placement, request.rule, &recomputed(cuts.len()));
     let on_first = stages::costs(split, &setups, &placement, times);
-    let on = |times: &[[f64; 3]]| -> Vec<StageCost> {
+    let on = |times: &[PerWork<f64>]| -> Vec<StageCost> {
         let blocks = setups.iter().zip(&on_first.stages).zip(times);
-        let block = |((setup, cost), time): ((&StageSetup, &StageCost), &[f64; 3])| {
-            let [forward, backward_input, backward_weight] = *time;
-            let again = stages::again(split, setup, std::slice::from_ref(time));
-            let backward_input = backward_input + again;
-            StageCost { forward, backward_input, backward_weight, ..*cost }
+        let block = |((setup, cost), block): ((&StageSetup, &StageCost), &PerWork<f64>)| {
+            let mut time = *block;
+            time[Work::B] += stages::again(split, setup, std::slice::from_ref(block));
+            StageCost { time, ..*cost }
         };
         blocks.map(block).collect()
     };

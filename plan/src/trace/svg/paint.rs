@@ -4,7 +4,6 @@
 //! SRON/EPS/TN/09-002, issue 3.2, 2021): colour-blind readers tell them apart, and, since no two
 //! are equally light, so does a reader of a black and white print.
 
-use crate::Work;
 use crate::trace::Label;
 
 /// How a kind of bar is painted.
@@ -47,12 +46,7 @@ pub(super) struct Page {
 /// The class of a bar.
 pub(super) fn class(label: Label) -> &'static str {
     match label {
-        Label::Action(action) => match action.work {
-            Work::F => "F",
-            Work::B => "B",
-            Work::W => "W",
-            Work::BW => "BW",
-        },
+        Label::Action(action) => action.letters(),
         Label::Update => "U",
         Label::Transfer => "T",
     }

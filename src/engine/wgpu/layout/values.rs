@@ -32,6 +32,9 @@ type Event = (Work, u32);
 /// When a value is there, in the order in which a run treats a microbatch.
 type Time = (u32, u32);
 
+/// When a value is there among all actions of the device: run, stage and work, position.
+type ActionTime = (u32, (u32, Work), u32);
+
 pub(super) struct Values<'a> {
     split: &'a Split,
     elements: &'a Elements,
@@ -55,7 +58,7 @@ impl<'a> Values<'a> {
         let (touched, places) = (BTreeMap::new(), HashMap::new());
         let mut values = Self { split, elements, stages, lowered, views, run, touched, places };
         for stage in 0..stages.len() as u32 {
-            for work in [Work::F, Work::B, Work::W] {
+            for work in Work::ALL {
                 values.touch((work, stage));
             }
         }
@@ -110,14 +113,12 @@ impl<'a> Values<'a> {
     /// The same without those of F that B begins with.
     fn own_kernels(&self, (work, stage): Event) -> Vec<(BlockId, &'a Kernel)> {
         let blocks = self.stages[stage as usize].blocks.clone().map(|at| BlockId(at as u32));
-        let of = |block: BlockId, work: usize| {
+        let of = |block: BlockId| {
             self.lowered[&block].works[work].iter().map(move |kernel| (block, kernel))
         };
         match work {
-            Work::F => blocks.flat_map(|block| of(block, 0)).collect(),
-            Work::B => blocks.rev().flat_map(|block| of(block, 1)).collect(),
-            Work::W => blocks.rev().flat_map(|block| of(block, 2)).collect(),
-            Work::BW => unreachable!("a fused backward is B, then W"),
+            Work::F => blocks.flat_map(of).collect(),
+            Work::B | Work::W => blocks.rev().flat_map(of).collect(),
         }
     }
 
@@ -247,12 +248,10 @@ impl<'a> Values<'a> {
     }
 
     /// Values that one action alone needs, on a time axis of all actions of the device.
-    pub(super) fn working(&self) -> Vec<Lifetime<(u32, u32, u32)>> {
+    pub(super) fn working(&self) -> Vec<Lifetime<ActionTime>> {
         let lifetime = |(&value, touches): (&Value, &Vec<Touch>)| {
             let (work, stage) = Self::only(touches)?;
-            let action =
-                stage * 3 + [Work::F, Work::B, Work::W].iter().position(|w| *w == work)? as u32;
-            let at = |position: u32| (self.run, action, position);
+            let at = |position: u32| (self.run, (stage, work), position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
             Some(Lifetime { first: at(first), last: at(last), bytes: self.room(value) })
@@ -306,7 +305,7 @@ impl<'a> Values<'a> {
         match work {
             Work::F => (stage, position),
             Work::B => (2 * stages - 1 - stage, position),
-            Work::W | Work::BW => (2 * stages, 0),
+            Work::W => (2 * stages, 0),
         }
     }
 
@@ -314,7 +313,7 @@ impl<'a> Values<'a> {
     pub(super) fn scripts(mut self, run: usize, arenas: &Arenas) -> Vec<(StageId, Work, Script)> {
         let mut scripts = Vec::new();
         for stage in 0..self.stages.len() as u32 {
-            for work in [Work::F, Work::B, Work::W] {
+            for work in Work::ALL {
                 let script = self.script((work, stage), run, arenas);
                 scripts.push((self.stages[stage as usize].stage, work, script));
             }
