@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use zerobubble::compile::Accumulator;
-use zerobubble::engine::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
+use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
-use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
     Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, Limits,
     MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
@@ -17,12 +15,10 @@ use zerobubble::plan::{
 };
 use zerobubble::runtime::{Dispatch, Runtime};
 
-type Value = burn_dispatch::DispatchTensor;
-
 /// An engine whose actions are a function.
 struct Scripted<F>(F);
 
-impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
+impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Compute for Scripted<F> {
     fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
         Ok(())
     }
@@ -30,51 +26,9 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Engine for Scripted<F> {
     fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>> {
         Ok(Some(Outcome { parcel: (self.0)(action, arrived)?, ..Outcome::default() }))
     }
-
-    fn shared_sums(&self) -> SharedSums {
-        SharedSums::default()
-    }
-
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
-        Ok(Vec::new())
-    }
-
-    fn gather(&mut self, _shared: &[(Accumulator, Value)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
-        Ok(Vec::new())
-    }
-
-    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, Value)>> {
-        Ok(Vec::new())
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_parameters(&mut self, _values: &[(ParameterId, Value)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
-        Ok(Vec::new())
-    }
-
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        Ok(Vec::new())
-    }
-
-    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        0
-    }
 }
+
+impl<F> OwnParameters for Scripted<F> {}
 
 fn plan(family: &Family, devices: u32, microbatches: u32) -> CheckedPlan {
     check(generate(family, devices, None, microbatches).unwrap()).unwrap()

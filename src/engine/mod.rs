@@ -20,7 +20,7 @@ pub use devices::{DeviceKind, NamedDevice, devices};
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Decayed, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
-pub use update::{Clipping, SharedSums, Update, UpdateRule};
+pub use update::{Clipping, PartialSums, Update, UpdateRule};
 pub use waiting::WaitingEngine;
 
 use crate::compile::{Accumulator, Program};
@@ -32,17 +32,30 @@ use crate::split::Split;
 /// Actions that a device may have under way: one that it computes and one that comes right after.
 pub const IN_FLIGHT: usize = 2;
 
-/// A device that computes actions, used by one thread.
+/// A device, used by one thread. It computes the actions of its stages, and owns parameters.
 ///
 /// Values that pass between engines are Burn tensors on any device; an engine that does not
 /// compute on Burn's devices hands over tensors of Burn's host device, Flex.
-pub trait Engine: Send {
+pub trait Engine: Compute + OwnParameters {}
+
+impl<E: Compute + OwnParameters> Engine for E {}
+
+/// The computing half of an [`Engine`].
+pub trait Compute: Send {
     /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
     /// all gradients.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
 
     /// Takes the inputs of an evaluation, of any number of microbatches. Until the next step there
     /// is F only. It drops nothing out and leaves nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
     fn begin_evaluation(&mut self, inputs: &StepInputs) -> Result<()> {
         self.begin_step(0, inputs)
     }
@@ -50,49 +63,126 @@ pub trait Engine: Send {
     /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
     /// under way at once; they end in the order in which they were started. A device that
     /// computes at once gives the outcome.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed, or the inputs are none that the model can take.
     fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>>;
 
-    /// The outcome of the oldest action under way; none if it takes longer than `patience`.
-    fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
-        let _ = patience;
+    /// The outcome of the oldest action under way; none if it takes longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
+        let _ = timeout;
         Ok(None)
     }
 
-    /// Sums of gradients that it lends to other devices and awaits from them.
-    fn shared_sums(&self) -> SharedSums;
+    /// Most bytes held at once since the engine was made.
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
+}
 
-    /// Gradients of parameters that another device updates, at the end of a step.
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>>;
+/// The owning half of an [`Engine`]: parameters, their gradients and the optimizer's state. What is
+/// not overridden is that of a device without parameters.
+///
+/// At the end of a step devices that share a parameter reduce its partial sums at the owner, which
+/// updates it and broadcasts the new value.
+pub trait OwnParameters {
+    /// Partial sums of gradients that it sends to other devices and awaits from them.
+    fn partial_sums(&self) -> PartialSums {
+        PartialSums::default()
+    }
 
-    /// Adds the sums that other devices lend to the gradients of the parameters that it owns, which
-    /// are then those of the step.
-    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()>;
+    /// Takes the partial sums of parameters that another device updates, at the end of a step.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn take_partial_sums(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
+
+    /// Adds the partial sums that other devices sent to the gradients of the parameters that it
+    /// owns, which are then those of the step.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn reduce(&mut self, sums: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+        let _ = sums;
+        Ok(())
+    }
 
     /// The square of the norm of the gradient of every parameter that it owns. Each is a sum in one
     /// order, wherever the parameter is.
-    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>>;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
+        Ok(Vec::new())
+    }
 
     /// Updates the parameters that it owns with their gradients, and gives those that other devices
     /// use too.
-    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let _ = update;
+        Ok(Vec::new())
+    }
 
-    /// Takes back a provisional update, to the bit.
-    fn undo(&mut self) -> Result<()>;
+    /// Undoes a provisional update, to the bit.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes new values of parameters that another device updates.
-    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()>;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        let _ = values;
+        Ok(())
+    }
 
     /// Values of the parameters that this device owns.
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>>;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        Ok(Vec::new())
+    }
 
     /// The parameters that this device owns, with what the optimizer remembers of them.
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>>;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        Ok(Vec::new())
+    }
 
     /// Continues from a state of all parameters. Comes between two steps.
-    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()>;
-
-    /// Most bytes held at once since the engine was made.
-    fn peak_bytes(&self) -> u64;
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 }
 
 /// A parameter, and what the optimizer remembers of it.

@@ -35,11 +35,12 @@ pub struct Update {
     pub provisional: bool,
 }
 
-/// Sums of gradients that travel at the end of a step, of parameters that several devices use.
+/// Partial sums of gradients that travel at the end of a step, of parameters that several devices
+/// use.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SharedSums {
-    /// Those that a device hands over, because another updates the parameter.
-    pub lent: Vec<Accumulator>,
+pub struct PartialSums {
+    /// Those that a device sends, because another updates the parameter.
+    pub sent: Vec<Accumulator>,
     /// Those that it gets from others, for parameters that it updates.
     pub awaited: Vec<Accumulator>,
 }

@@ -3,12 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use burn_dispatch::DispatchTensor;
-
-use super::{Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
-use crate::compile::Accumulator;
+use super::{Compute, Outcome, OwnParameters, Parcel, StepInputs};
 use crate::error::Result;
-use crate::graph::ParameterId;
 use crate::plan::Action;
 
 /// How long an action takes that begins so long after the step began.
@@ -40,7 +36,7 @@ impl WaitingEngine {
     }
 }
 
-impl Engine for WaitingEngine {
+impl Compute for WaitingEngine {
     fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
         self.step = Instant::now();
         Ok(())
@@ -54,10 +50,10 @@ impl Engine for WaitingEngine {
         Ok(None)
     }
 
-    fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
+    fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         let Some(&(end, time)) = self.under_way.front() else { return Ok(None) };
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
-        std::thread::sleep(left(end).saturating_sub(LATE).min(patience));
+        std::thread::sleep(left(end).saturating_sub(LATE).min(timeout));
         if left(end) > LATE {
             return Ok(None);
         }
@@ -68,48 +64,6 @@ impl Engine for WaitingEngine {
         let seconds = Some(time.as_secs_f64());
         Ok(Some(Outcome { seconds, ended: Some(end), ..Outcome::default() }))
     }
-
-    fn shared_sums(&self) -> SharedSums {
-        SharedSums::default()
-    }
-
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
-        Ok(Vec::new())
-    }
-
-    fn gather(&mut self, _shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
-        Ok(Vec::new())
-    }
-
-    fn update(&mut self, _update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        Ok(Vec::new())
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn set_parameters(&mut self, _values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        Ok(Vec::new())
-    }
-
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        Ok(Vec::new())
-    }
-
-    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        0
-    }
 }
+
+impl OwnParameters for WaitingEngine {}

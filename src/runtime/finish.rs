@@ -2,7 +2,7 @@
 //! in.
 //!
 //! ```text
-//!  actions --> lend sums --> gather, norm --> update --------------------------> new values
+//!  actions --> send sums --> reduce, norm --> update --------------------------> broadcast
 //!  (a lane)    (to owners)   (when all sums   |  when the norm of all is known   of shared
 //!                             are there)      |                                  parameters
 //!                                             '- or at once, and where gradients
@@ -15,19 +15,19 @@
 //! finds the sum so far within the limit updates, to be undone from a snapshot if the sum of all is
 //! above it.
 
-use super::worker::{Answer, Order, Parameters, SharedGradients};
-use crate::engine::{Clipping, SharedSums, Update};
+use super::worker::{Answer, Order, Parameters, Sums};
+use crate::engine::{Clipping, PartialSums, Update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
 
 /// How far all devices have come with the end of a step.
 pub(super) struct Finish {
     clipping: Option<Clipping>,
-    /// Actions of every lane, and the sums that its device lends and awaits.
-    lanes: Vec<(usize, SharedSums)>,
+    /// Actions of every lane, and the partial sums that its device sends and awaits.
+    lanes: Vec<(usize, PartialSums)>,
     learning_rate: f64,
     devices: Vec<Device>,
-    shared: SharedGradients,
+    sums: Sums,
     norms: Vec<(ParameterId, f64)>,
     /// The norm of all gradients, when it is known.
     norm: Option<f64>,
@@ -51,23 +51,23 @@ struct Device {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Done {
     Actions,
-    Lend,
-    Gather,
+    Sent,
+    Reduced,
     /// An update that is undone if gradients are clipped.
     Provisional,
     Undone,
     Update,
-    Set,
+    Broadcast,
 }
 
 impl Finish {
-    pub(super) fn new(lanes: Vec<(usize, SharedSums)>, clipping: Option<Clipping>) -> Self {
+    pub(super) fn new(lanes: Vec<(usize, PartialSums)>, clipping: Option<Clipping>) -> Self {
         Self {
             clipping,
             lanes,
             learning_rate: 0.0,
             devices: Vec::new(),
-            shared: Vec::new(),
+            sums: Vec::new(),
             norms: Vec::new(),
             norm: None,
             skipped: None,
@@ -77,14 +77,14 @@ impl Finish {
     /// Begins a step.
     pub(super) fn begin(&mut self, learning_rate: f64) {
         self.learning_rate = learning_rate;
-        let device = |&(actions, _): &(usize, SharedSums)| Device {
+        let device = |&(actions, _): &(usize, PartialSums)| Device {
             actions,
             done: Done::Actions,
             answered: true,
             values: Vec::new(),
         };
         self.devices = self.lanes.iter().map(device).collect();
-        self.shared.clear();
+        self.sums.clear();
         self.norms.clear();
         self.norm = None;
         self.skipped = None;
@@ -100,7 +100,7 @@ impl Finish {
     /// No other can have been made: no B begins before the loss of its microbatch is known, so a
     /// loss comes before any lane has ended, and a norm before any update that it is for.
     pub(super) fn skip(&mut self, fault: Error) {
-        let stands = |device: &Device| matches!(device.done, Done::Update | Done::Set);
+        let stands = |device: &Device| matches!(device.done, Done::Update | Done::Broadcast);
         assert!(!self.devices.iter().any(stands), "an update came before {fault}");
         self.skipped.get_or_insert(fault);
     }
@@ -113,10 +113,10 @@ impl Finish {
     pub(super) fn answered(&mut self, device: usize, answer: Answer) -> Result<()> {
         self.devices[device].answered = true;
         match answer {
-            Answer::Lent(sums) => self.shared.extend(sums),
-            Answer::Gathered { norms, .. } => {
+            Answer::PartialSums(sums) => self.sums.extend(sums),
+            Answer::Reduced { norms, .. } => {
                 self.norms.extend(norms);
-                if self.devices.iter().all(Device::has_gathered) && self.clipping.is_some() {
+                if self.devices.iter().all(Device::has_reduced) && self.clipping.is_some() {
                     self.norm = Some(norm(&mut self.norms)?);
                 }
             }
@@ -138,13 +138,13 @@ impl Finish {
         let (done, order) = match done {
             Done::Provisional if self.skipped.is_some() => (Done::Undone, Order::Undo),
             _ if self.skipped.is_some() => return None,
-            Done::Actions if self.lanes[device].1.lent.is_empty() => self.gather(device)?,
-            Done::Actions => (Done::Lend, Order::Lend),
-            Done::Lend => self.gather(device)?,
-            Done::Gather => self.update()?,
+            Done::Actions if self.lanes[device].1.sent.is_empty() => self.reduce(device)?,
+            Done::Actions => (Done::Sent, Order::SendPartialSums),
+            Done::Sent => self.reduce(device)?,
+            Done::Reduced => self.update()?,
             Done::Provisional => self.validate()?,
-            Done::Update => self.set()?,
-            Done::Set | Done::Undone => return None,
+            Done::Update => self.broadcast()?,
+            Done::Broadcast | Done::Undone => return None,
         };
         self.devices[device].done = done;
         self.devices[device].answered = false;
@@ -161,7 +161,7 @@ impl Finish {
         let last = |device: &Device| match device.done {
             Done::Update => !set,
             Done::Provisional => !set && self.scale() == Some(1.0),
-            done => done == Done::Set,
+            done => done == Done::Broadcast,
         };
         self.devices.iter().all(|device| device.answered && last(device))
     }
@@ -177,18 +177,18 @@ impl Finish {
         self.skipped.clone()
     }
 
-    fn gather(&self, device: usize) -> Option<(Done, Order)> {
+    fn reduce(&self, device: usize) -> Option<(Done, Order)> {
         let mut awaited = self.lanes[device].1.awaited.iter();
-        let all = awaited.all(|sum| self.shared.iter().any(|(of, _)| of == sum));
-        let gather = || Order::Gather {
-            shared: if self.lanes[device].1.awaited.is_empty() {
+        let all = awaited.all(|sum| self.sums.iter().any(|(of, _)| of == sum));
+        let reduce = || Order::Reduce {
+            sums: if self.lanes[device].1.awaited.is_empty() {
                 Vec::new()
             } else {
-                self.shared.clone()
+                self.sums.clone()
             },
             norms: self.clipping.is_some(),
         };
-        all.then(|| (Done::Gather, gather()))
+        all.then(|| (Done::Reduced, reduce()))
     }
 
     /// An update when its scale is known, or before.
@@ -209,24 +209,24 @@ impl Finish {
     fn validate(&self) -> Option<(Done, Order)> {
         let scale = self.scale()?;
         if scale == 1.0 {
-            return self.set();
+            return self.broadcast();
         }
         let update = Update { learning_rate: self.learning_rate, scale, provisional: false };
         Some((Done::Update, Order::Redo(update)))
     }
 
     /// The new values of shared parameters, when every device's update stands.
-    fn set(&self) -> Option<(Done, Order)> {
+    fn broadcast(&self) -> Option<(Done, Order)> {
         let scale = self.scale()?;
         let stands = |device: &Device| match device.done {
             Done::Update => device.answered,
             Done::Provisional => device.answered && scale == 1.0,
-            done => done == Done::Set,
+            done => done == Done::Broadcast,
         };
         let values: Parameters =
             self.devices.iter().flat_map(|device| device.values.clone()).collect();
         let due = !values.is_empty() && self.devices.iter().all(stands);
-        due.then_some((Done::Set, Order::Set(values)))
+        due.then_some((Done::Broadcast, Order::Broadcast(values)))
     }
 
     /// What gradients are multiplied by, when that is known.
@@ -239,11 +239,11 @@ impl Finish {
 }
 
 impl Device {
-    fn has_gathered(&self) -> bool {
+    fn has_reduced(&self) -> bool {
         match self.done {
-            Done::Actions | Done::Lend => false,
-            Done::Gather => self.answered,
-            Done::Provisional | Done::Undone | Done::Update | Done::Set => true,
+            Done::Actions | Done::Sent => false,
+            Done::Reduced => self.answered,
+            Done::Provisional | Done::Undone | Done::Update | Done::Broadcast => true,
         }
     }
 }

@@ -116,7 +116,7 @@ impl Runtime {
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
         let lanes = plan.plan().lanes.iter().map(Vec::len);
-        let sums = engines.iter().map(|engine| engine.shared_sums());
+        let sums = engines.iter().map(|engine| engine.partial_sums());
         let finish = finish::Finish::new(lanes.zip(sums).collect(), clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();

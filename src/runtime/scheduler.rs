@@ -248,7 +248,7 @@ fn record(outcome: &mut StepOutcome, device: usize, answer: &Answer) {
             }
         }
         // Without norms it is the update's first part and is over in no time.
-        Answer::Gathered { norms, start, end } if !norms.is_empty() => {
+        Answer::Reduced { norms, start, end } if !norms.is_empty() => {
             note(Label::Update, *start, *end);
         }
         Answer::Updated { start, end, peak_bytes, .. } => {

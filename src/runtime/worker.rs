@@ -23,10 +23,10 @@ pub(super) enum Order {
     BeginEvaluation { inputs: StepInputs, start: Instant },
     /// Compute an action.
     Run(Action),
-    /// Give the gradients of parameters that other devices update.
-    Lend,
-    /// Take such gradients from other devices, and give the norms of all if they are asked for.
-    Gather { shared: SharedGradients, norms: bool },
+    /// Send the partial sums of parameters that other devices update.
+    SendPartialSums,
+    /// Reduce what other devices sent, and give the norms of all gradients if they are asked for.
+    Reduce { sums: Sums, norms: bool },
     /// Update the device's parameters.
     Update(Update),
     /// Undo the last update.
@@ -34,7 +34,7 @@ pub(super) enum Order {
     /// Undo the last update, and do this one.
     Redo(Update),
     /// Take parameters that other devices updated.
-    Set(Parameters),
+    Broadcast(Parameters),
     /// Give the device's parameters.
     Parameters,
     /// Give the device's parameters and the optimizer's state of them.
@@ -61,8 +61,8 @@ pub(super) enum Answer {
         fault: Option<Error>,
         transfers: Vec<(f64, f64)>,
     },
-    Lent(SharedGradients),
-    Gathered {
+    PartialSums(Sums),
+    Reduced {
         norms: Vec<(ParameterId, f64)>,
         start: f64,
         end: f64,
@@ -77,7 +77,7 @@ pub(super) enum Answer {
     State(States),
 }
 
-pub(super) type SharedGradients = Vec<(Accumulator, DispatchTensor)>;
+pub(super) type Sums = Vec<(Accumulator, DispatchTensor)>;
 pub(super) type Parameters = Vec<(ParameterId, DispatchTensor)>;
 
 /// A device and its ends of the links.
@@ -178,17 +178,17 @@ impl Worker {
                 self.engine.begin_evaluation(&inputs).map(|()| Answer::Done)
             }
             Order::Run(_) => unreachable!("actions are computed, and may take longer"),
-            Order::Lend => self.engine.take_shared_gradients().map(Answer::Lent),
-            Order::Gather { shared, norms } => {
+            Order::SendPartialSums => self.engine.take_partial_sums().map(Answer::PartialSums),
+            Order::Reduce { sums, norms } => {
                 let start = self.now();
-                self.engine.gather(&shared)?;
+                self.engine.reduce(&sums)?;
                 let norms = if norms { self.engine.squared_norms()? } else { Vec::new() };
-                Ok(Answer::Gathered { norms, start, end: self.now() })
+                Ok(Answer::Reduced { norms, start, end: self.now() })
             }
             Order::Update(update) => self.update(&update, false),
             Order::Undo => self.engine.undo().map(|()| Answer::Done),
             Order::Redo(update) => self.update(&update, true),
-            Order::Set(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
+            Order::Broadcast(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
             Order::Parameters => self.engine.parameters().map(Answer::Parameters),
             Order::State => self.engine.state().map(Answer::State),
             Order::Restore(state) => self.engine.restore(&state).map(|()| Answer::Done),
@@ -220,8 +220,8 @@ impl Worker {
 
     /// Ends the oldest action under way, if the device has finished it.
     fn finish(&mut self) -> Result<Option<Answer>> {
-        let patience = if self.under_way.len() < IN_FLIGHT { SHORT } else { LONG };
-        let Some(outcome) = self.engine.finish(patience)? else { return Ok(None) };
+        let timeout = if self.under_way.len() < IN_FLIGHT { SHORT } else { LONG };
+        let Some(outcome) = self.engine.finish(timeout)? else { return Ok(None) };
         let (action, start) = self.under_way.pop_front().expect("a device ends what it started");
         self.end(action, start, outcome).map(Some)
     }

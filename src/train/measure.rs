@@ -10,7 +10,7 @@ use super::prepare::{Arrived, Studied, plain_sgd, single_blocks};
 use crate::compile::Program;
 use crate::engine::wgpu::{Context, Gpu, WgpuEngine, lay_out};
 use crate::engine::{
-    BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Outcome, Parcel, Precision,
+    BurnEngine, Compute, DeviceKind, EngineSetup, NamedDevice, Outcome, Parcel, Precision,
     StageSetup,
 };
 use crate::error::{Error, Result, panic_message};
@@ -41,7 +41,7 @@ pub(super) struct BlockTimes {
 const TIMED_RUNS: usize = 3;
 
 /// No action of one block takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Counted operations: the same on all devices, and transfers take no time.
 pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
@@ -184,7 +184,12 @@ fn best(mut run: impl FnMut(Work) -> Result<f64>) -> Result<PerWork<f64>> {
 }
 
 /// Runs one action of a block to its end.
-fn timed(engine: &mut impl Engine, block: usize, work: Work, arrived: &Arrived) -> Result<Outcome> {
+fn timed(
+    engine: &mut impl Compute,
+    block: usize,
+    work: Work,
+    arrived: &Arrived,
+) -> Result<Outcome> {
     let action = action(block, work);
     let parcel = match work {
         Work::F => arrived.activations.clone(),
@@ -193,9 +198,9 @@ fn timed(engine: &mut impl Engine, block: usize, work: Work, arrived: &Arrived) 
     };
     catch_unwind(AssertUnwindSafe(|| match engine.start(action, parcel)? {
         Some(outcome) => Ok(outcome),
-        None => engine.finish(PATIENCE)?.ok_or_else(|| {
-            Error::run(format!("it takes more than {} seconds", PATIENCE.as_secs()))
-        }),
+        None => engine
+            .finish(TIMEOUT)?
+            .ok_or_else(|| Error::run(format!("it takes more than {} seconds", TIMEOUT.as_secs()))),
     }))
     .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic))))
     .map_err(|error| error.in_action(action))

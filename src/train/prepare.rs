@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
 use crate::differentiate::differentiate;
 use crate::engine::{
-    BurnEngine, Engine, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, UpdateRule,
+    BurnEngine, Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, UpdateRule,
     host_tensor,
 };
 use crate::error::{Error, Result, panic_message};

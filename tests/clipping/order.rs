@@ -4,9 +4,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use zerobubble::compile::Accumulator;
 use zerobubble::engine::{
-    Clipping, Engine, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update,
+    Clipping, Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs, Update,
 };
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
@@ -39,7 +38,7 @@ impl Scribe {
     }
 }
 
-impl Engine for Scribe {
+impl Compute for Scribe {
     fn begin_step(&mut self, _step: u64, _inputs: &StepInputs) -> Result<()> {
         if let Some((_, news)) = &self.gate {
             news.try_iter().for_each(drop);
@@ -57,19 +56,9 @@ impl Engine for Scribe {
         self.note(Event::Ran(action));
         Ok(Some(Outcome::default()))
     }
+}
 
-    fn shared_sums(&self) -> SharedSums {
-        SharedSums::default()
-    }
-
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, Value)>> {
-        Ok(Vec::new())
-    }
-
-    fn gather(&mut self, _shared: &[(Accumulator, Value)]) -> Result<()> {
-        Ok(())
-    }
-
+impl OwnParameters for Scribe {
     fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(vec![(ParameterId(self.device), f64::from(3 + self.device).powi(2))])
     }
@@ -83,26 +72,6 @@ impl Engine for Scribe {
     fn undo(&mut self) -> Result<()> {
         self.note(Event::Undid);
         Ok(())
-    }
-
-    fn set_parameters(&mut self, _values: &[(ParameterId, Value)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, Value)>> {
-        Ok(Vec::new())
-    }
-
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        Ok(Vec::new())
-    }
-
-    fn restore(&mut self, _state: &[(ParameterId, ParameterState)]) -> Result<()> {
-        Ok(())
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        0
     }
 }
 

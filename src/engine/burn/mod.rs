@@ -17,10 +17,7 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::{
-    Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StageSetup, StepInputs,
-    Update,
-};
+use super::{Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
@@ -273,7 +270,7 @@ impl BurnEngine {
 
 type Stash = HashMap<NodeId, DispatchTensor>;
 
-impl Engine for BurnEngine {
+impl Compute for BurnEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         (self.step, self.evaluates) = (step, false);
         for sum in self.accumulators.values_mut() {
@@ -308,9 +305,9 @@ impl Engine for BurnEngine {
         }
         self.play(action, program, &mut stash);
         let parcel = self.take(sent, &mut stash, &program.kept);
-        let told: Vec<NodeId> =
+        let outputs: Vec<NodeId> =
             program.loss.filter(|_| action.work == Work::F).into_iter().collect();
-        let loss = self.take(&told, &mut stash, &program.kept).pop();
+        let loss = self.take(&outputs, &mut stash, &program.kept).pop();
         let ended = action.computes(Work::W);
         assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
@@ -323,83 +320,6 @@ impl Engine for BurnEngine {
         };
         let fault = fault.map(|problem| not_finite(problem, action));
         Ok(Some(Outcome { parcel, loss, fault, ..Outcome::default() }))
-    }
-
-    fn shared_sums(&self) -> SharedSums {
-        self.travelling()
-    }
-
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
-        Ok(self.lend())
-    }
-
-    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
-        self.add_up(shared);
-        Ok(())
-    }
-
-    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
-        Ok(self.norms())
-    }
-
-    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        self.apply(update);
-        let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
-        Ok(shared.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        for (parameter, state) in &mut self.optimizer {
-            let value = self.parameters.get_mut(parameter).expect("owned parameters are loaded");
-            state.undo(value);
-        }
-        Ok(())
-    }
-
-    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
-        for (parameter, value) in values {
-            if let Some(held) = self.parameters.get_mut(parameter)
-                && !self.optimizer.contains_key(parameter)
-            {
-                let value = move_to(value.clone(), &self.device);
-                self.meter.release(held);
-                self.meter.hold(&value);
-                *held = value;
-            }
-        }
-        Ok(())
-    }
-
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let owned = self.optimizer.keys();
-        Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
-    }
-
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        let copy = |tensor: &DispatchTensor| copy(tensor, &self.pool);
-        let saved = |(&id, state): (&ParameterId, &State)| {
-            let (value, moments) = (copy(&self.parameters[&id]), state.moments().iter().map(copy));
-            let moments = moments.collect();
-            (id, ParameterState { value, moments, updates: state.updates() })
-        };
-        Ok(self.optimizer.iter().map(saved).collect())
-    }
-
-    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
-        let own = |tensor: &DispatchTensor| move_to(copy(tensor, &self.pool), &self.device);
-        for (parameter, saved) in state {
-            if let Some(held) = self.parameters.get_mut(parameter) {
-                self.meter.release(held);
-                *held = own(&saved.value);
-                self.meter.hold(held);
-            }
-            if let Some(held) = self.optimizer.get_mut(parameter) {
-                held.moments().iter().for_each(|moment| self.meter.release(moment));
-                held.restore(saved.updates, saved.moments.iter().map(own).collect());
-                held.moments().iter().for_each(|moment| self.meter.hold(moment));
-            }
-        }
-        Ok(())
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -3,26 +3,26 @@
 use burn::tensor::Tensor;
 use burn_dispatch::DispatchTensor;
 
-use super::{BurnEngine, add, flex, zeros_like};
+use super::optimizer::State;
+use super::{BurnEngine, add, copy, flex, zeros_like};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, accumulators};
-use crate::engine::{SharedSums, Update, kernels};
+use crate::engine::{OwnParameters, ParameterState, PartialSums, Update, kernels};
+use crate::error::Result;
 use crate::graph::ParameterId;
 
-impl BurnEngine {
-    /// Sums that go to other devices, and come from them.
-    pub(super) fn travelling(&self) -> SharedSums {
+impl OwnParameters for BurnEngine {
+    fn partial_sums(&self) -> PartialSums {
         let owned = |sum: &Accumulator| self.optimizer.contains_key(&sum.parameter);
-        let (mut awaited, mut lent) = (accumulators(&self.setup.split), Vec::new());
+        let (mut awaited, mut sent) = (accumulators(&self.setup.split), Vec::new());
         awaited.retain(|sum| owned(sum) && !self.accumulators.contains_key(sum));
-        lent.extend(self.accumulators.keys().copied().filter(|sum| !owned(sum)));
-        lent.sort_unstable();
-        SharedSums { lent, awaited }
+        sent.extend(self.accumulators.keys().copied().filter(|sum| !owned(sum)));
+        sent.sort_unstable();
+        PartialSums { sent, awaited }
     }
 
-    /// Takes the sums that go to other devices.
-    pub(super) fn lend(&mut self) -> Vec<(Accumulator, DispatchTensor)> {
-        let SharedSums { lent, .. } = self.travelling();
+    fn take_partial_sums(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+        let PartialSums { sent, .. } = self.partial_sums();
         let take = |of: Accumulator| {
             let sum = self.accumulators.get_mut(&of).expect("its key was found there");
             let zeros = zeros_like(sum, &self.pool);
@@ -30,14 +30,13 @@ impl BurnEngine {
             self.meter.hold(&zeros);
             (of, std::mem::replace(sum, zeros))
         };
-        lent.into_iter().map(take).collect()
+        Ok(sent.into_iter().map(take).collect())
     }
 
-    /// Adds all sums of a parameter, here and shared, to the first one.
-    pub(super) fn add_up(&mut self, shared: &[(Accumulator, DispatchTensor)]) {
+    fn reduce(&mut self, sent: &[(Accumulator, DispatchTensor)]) -> Result<()> {
         let local = self.accumulators.keys();
         let mut sums: Vec<Accumulator> = local
-            .chain(shared.iter().map(|(accumulator, _)| accumulator))
+            .chain(sent.iter().map(|(accumulator, _)| accumulator))
             .copied()
             .filter(|accumulator| self.optimizer.contains_key(&accumulator.parameter))
             .collect();
@@ -49,18 +48,19 @@ impl BurnEngine {
             let sum = sum.expect("the owner is the first that has a gradient of the parameter");
             let mut gradient = std::mem::replace(sum, flex::placeholder());
             for accumulator in rest {
-                let other = self.accumulators.get(accumulator).or_else(|| {
-                    shared.iter().find(|(of, _)| of == accumulator).map(|(_, sum)| sum)
-                });
+                let other = self
+                    .accumulators
+                    .get(accumulator)
+                    .or_else(|| sent.iter().find(|(of, _)| of == accumulator).map(|(_, sum)| sum));
                 let other = other.expect("listed a few lines above").clone();
                 add(move_to(other, &self.device), &mut gradient);
             }
             self.accumulators.insert(first, gradient);
         }
+        Ok(())
     }
 
-    /// Squares of the norms of the gradients.
-    pub(super) fn norms(&self) -> Vec<(ParameterId, f64)> {
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         let square = |(parameter, first): (ParameterId, Accumulator)| {
             let gradient = &self.accumulators[&first];
             let square = flex::slice(gradient).map_or_else(
@@ -72,11 +72,10 @@ impl BurnEngine {
             );
             (parameter, square)
         };
-        self.gradients_of_owned().into_iter().map(square).collect()
+        Ok(self.gradients_of_owned().into_iter().map(square).collect())
     }
 
-    /// Updates the parameters that this device owns.
-    pub(super) fn apply(&mut self, update: &Update) {
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         for (parameter, first) in self.gradients_of_owned() {
             let gradient = &self.accumulators[&first];
             let state = self.optimizer.get_mut(&parameter).expect("owned parameters have state");
@@ -86,8 +85,66 @@ impl BurnEngine {
             }
             state.update(update, value, gradient);
         }
+        let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
+        Ok(shared.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
     }
 
+    fn undo(&mut self) -> Result<()> {
+        for (parameter, state) in &mut self.optimizer {
+            let value = self.parameters.get_mut(parameter).expect("owned parameters are loaded");
+            state.undo(value);
+        }
+        Ok(())
+    }
+
+    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        for (parameter, value) in values {
+            if let Some(held) = self.parameters.get_mut(parameter)
+                && !self.optimizer.contains_key(parameter)
+            {
+                let value = move_to(value.clone(), &self.device);
+                self.meter.release(held);
+                self.meter.hold(&value);
+                *held = value;
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let owned = self.optimizer.keys();
+        Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let copy = |tensor: &DispatchTensor| copy(tensor, &self.pool);
+        let saved = |(&id, state): (&ParameterId, &State)| {
+            let (value, moments) = (copy(&self.parameters[&id]), state.moments().iter().map(copy));
+            let moments = moments.collect();
+            (id, ParameterState { value, moments, updates: state.updates() })
+        };
+        Ok(self.optimizer.iter().map(saved).collect())
+    }
+
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        let own = |tensor: &DispatchTensor| move_to(copy(tensor, &self.pool), &self.device);
+        for (parameter, saved) in state {
+            if let Some(held) = self.parameters.get_mut(parameter) {
+                self.meter.release(held);
+                *held = own(&saved.value);
+                self.meter.hold(held);
+            }
+            if let Some(held) = self.optimizer.get_mut(parameter) {
+                held.moments().iter().for_each(|moment| self.meter.release(moment));
+                held.restore(saved.updates, saved.moments.iter().map(own).collect());
+                held.moments().iter().for_each(|moment| self.meter.hold(moment));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BurnEngine {
     /// The first sum of every owned parameter, which is its gradient when all have been added up.
     fn gradients_of_owned(&self) -> Vec<(ParameterId, Accumulator)> {
         let mut sums: Vec<Accumulator> = self.accumulators.keys().copied().collect();

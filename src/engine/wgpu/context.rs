@@ -273,10 +273,10 @@ impl Context {
         self.queue.submit([encoder.finish()])
     }
 
-    /// Waits until a submission is done, for at most `patience`; says whether it is.
-    pub(super) fn wait(&self, submission: &SubmissionIndex, patience: Duration) -> Result<bool> {
+    /// Waits until a submission is done, for at most `timeout`; says whether it is.
+    pub(super) fn wait(&self, submission: &SubmissionIndex, timeout: Duration) -> Result<bool> {
         let submission_index = Some(submission.clone());
-        let polled = self.device.poll(PollType::Wait { submission_index, timeout: Some(patience) });
+        let polled = self.device.poll(PollType::Wait { submission_index, timeout: Some(timeout) });
         self.check()?;
         match polled {
             Ok(_) => Ok(true),

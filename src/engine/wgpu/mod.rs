@@ -26,8 +26,6 @@ mod view;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use burn_dispatch::DispatchTensor;
-
 pub use adapters::{Gpu, GpuInfo, gpus};
 pub use context::Context;
 pub use element::{Element, Elements};
@@ -42,10 +40,8 @@ use self::build::Buffers;
 use self::layout::{Run, Script};
 use self::play::UnderWay;
 use self::staging::Ring;
-use super::{Engine, EngineSetup, Outcome, ParameterState, Parcel, SharedSums, StepInputs, Update};
-use crate::compile::Accumulator;
+use super::{Compute, EngineSetup, Outcome, Parcel, StepInputs};
 use crate::error::Result;
-use crate::graph::ParameterId;
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 
 /// Plays stages on one queue of a GPU.
@@ -135,7 +131,7 @@ impl WgpuEngine {
     }
 }
 
-impl Engine for WgpuEngine {
+impl Compute for WgpuEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
         (self.step, self.evaluates) = (step, false);
@@ -155,53 +151,8 @@ impl Engine for WgpuEngine {
         self.submit(action, arrived).map(|()| None)
     }
 
-    fn finish(&mut self, patience: Duration) -> Result<Option<Outcome>> {
-        self.collect(patience)
-    }
-
-    fn shared_sums(&self) -> SharedSums {
-        self.travelling()
-    }
-
-    fn take_shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
-        self.shared_gradients()
-    }
-
-    fn gather(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
-        self.add_up(shared)
-    }
-
-    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
-        self.norms()
-    }
-
-    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        self.apply(update)?;
-        let shared: Vec<ParameterId> =
-            self.setup.stages.iter().flat_map(|stage| stage.shared.clone()).collect();
-        self.values(&shared)
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        self.take_back()
-    }
-
-    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
-        self.set_borrowed(values)
-    }
-
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let owned: Vec<ParameterId> =
-            self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect();
-        self.values(&owned)
-    }
-
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        self.states()
-    }
-
-    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
-        self.set_states(state)
+    fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
+        self.collect(timeout)
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -200,10 +200,10 @@ impl WgpuEngine {
         }
     }
 
-    /// The oldest action under way, if it is done within `patience`.
-    pub(super) fn collect(&mut self, patience: Duration) -> Result<Option<Outcome>> {
+    /// The oldest action under way, if it is done within `timeout`.
+    pub(super) fn collect(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         let Some(oldest) = self.under_way.front() else { return Ok(None) };
-        if !self.context.wait(&oldest.submission, patience)? {
+        if !self.context.wait(&oldest.submission, timeout)? {
             if oldest.submitted.elapsed() > LONGEST_ACTION {
                 let time = LONGEST_ACTION.as_secs();
                 return Err(self.context.error(format!("no action takes more than {time} s")));

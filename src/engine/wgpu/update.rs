@@ -11,7 +11,7 @@ use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
-use crate::engine::{EngineSetup, ParameterState, SharedSums, Update, host_tensor};
+use crate::engine::{EngineSetup, OwnParameters, ParameterState, PartialSums, Update, host_tensor};
 use crate::error::Result;
 use crate::graph::ParameterId;
 
@@ -97,9 +97,13 @@ fn dispatch(
     Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
 }
 
-impl WgpuEngine {
-    /// Sums of gradients of parameters that other devices update.
-    pub(super) fn shared_gradients(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
+impl OwnParameters for WgpuEngine {
+    fn partial_sums(&self) -> PartialSums {
+        let Gradients { foreign, shared, .. } = self.layout.gradients();
+        PartialSums { sent: shared.clone(), awaited: foreign.clone() }
+    }
+
+    fn take_partial_sums(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
         let shared = self.layout.gradients().shared.clone();
         let sum = |sum: Accumulator| {
             let values = self.read(self.layout.arenas.sums[&sum])?;
@@ -108,16 +112,9 @@ impl WgpuEngine {
         shared.into_iter().map(sum).collect()
     }
 
-    /// Sums of gradients that travel.
-    pub(super) fn travelling(&self) -> SharedSums {
-        let Gradients { foreign, shared, .. } = self.layout.gradients();
-        SharedSums { lent: shared.clone(), awaited: foreign.clone() }
-    }
-
-    /// Adds what other devices summed to the gradients of the parameters that the device owns.
-    pub(super) fn add_up(&mut self, shared: &[(Accumulator, DispatchTensor)]) -> Result<()> {
+    fn reduce(&mut self, sums: &[(Accumulator, DispatchTensor)]) -> Result<()> {
         for sum in self.layout.gradients().foreign.clone() {
-            let value = shared.iter().find(|(of, _)| *of == sum).map(|(_, value)| value);
+            let value = sums.iter().find(|(of, _)| *of == sum).map(|(_, value)| value);
             let value = value.expect("every other device has handed over its sums");
             self.write(self.layout.arenas.sums[&sum], value)?;
         }
@@ -127,8 +124,7 @@ impl WgpuEngine {
         self.context.check()
     }
 
-    /// Squares of the norms of the gradients of the parameters that the device owns.
-    pub(super) fn norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
+    fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         let mut encoder = self.context.encoder();
         record(&mut encoder, &self.updates.norms);
         self.context.submit(encoder);
@@ -140,8 +136,7 @@ impl WgpuEngine {
         norms.into_iter().map(square).collect()
     }
 
-    /// Updates the parameters that the device owns.
-    pub(super) fn apply(&mut self, update: &Update) -> Result<()> {
+    fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         self.updates.count += 1;
         let settings = optimizer::settings(&self.setup.rule.optimizer, update, self.updates.count);
         let entry = self.up.take();
@@ -159,16 +154,72 @@ impl WgpuEngine {
         self.context.submit(encoder);
         self.up.map(entry);
         // Waits for the map, so that the update's time is the device's.
-        self.up.wait(entry, &self.context)
+        self.up.wait(entry, &self.context)?;
+        let stages = self.setup.stages.iter();
+        let shared: Vec<ParameterId> = stages.flat_map(|stage| stage.shared.clone()).collect();
+        self.values(&shared)
     }
 
-    /// Takes back the last update, a provisional one.
-    pub(super) fn take_back(&mut self) -> Result<()> {
+    fn undo(&mut self) -> Result<()> {
         self.updates.count -= 1;
         let mut encoder = self.context.encoder();
         self.copy_state(&mut encoder, |now, before| (before, now));
         self.context.submit(encoder);
         self.context.check()
+    }
+
+    fn set_parameters(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
+        for (parameter, value) in values {
+            match self.layout.arenas.parameters.get(parameter) {
+                Some(&range) if range.arena == ArenaId::Borrowed => self.write(range, value)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let owned = self.owned();
+        self.values(&owned)
+    }
+
+    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let updates = self.updates.count as u64;
+        let mut states = Vec::new();
+        for id in self.owned() {
+            let mut tensors = Vec::new();
+            for arena in self.arenas_of_state() {
+                let values = self.read(Range { arena, ..self.layout.arenas.parameters[&id] })?;
+                tensors.push(self.tensor(id, values));
+            }
+            let value = tensors.remove(0);
+            states.push((id, ParameterState { value, moments: tensors, updates }));
+        }
+        Ok(states)
+    }
+
+    fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        for (id, ParameterState { value, moments, updates }) in state {
+            match self.layout.arenas.parameters.get(id) {
+                Some(&range) if range.arena == ArenaId::Owned => {
+                    let tensors = std::iter::once(value).chain(moments);
+                    for (arena, tensor) in self.arenas_of_state().into_iter().zip(tensors) {
+                        self.write(Range { arena, ..range }, tensor)?;
+                    }
+                    self.updates.count = *updates as usize;
+                }
+                Some(&range) => self.write(range, value)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WgpuEngine {
+    /// Parameters that the device owns, in the order of its stages.
+    fn owned(&self) -> Vec<ParameterId> {
+        self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect()
     }
 
     /// Copies parameters and optimizer state to what an update is undone from, or back.
@@ -199,62 +250,12 @@ impl WgpuEngine {
     }
 
     /// Values of parameters.
-    pub(super) fn values(
-        &mut self,
-        parameters: &[ParameterId],
-    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn values(&mut self, parameters: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let value = |&parameter: &ParameterId| {
             let values = self.read(self.layout.arenas.parameters[&parameter])?;
             Ok((parameter, self.tensor(parameter, values)))
         };
         parameters.iter().map(value).collect()
-    }
-
-    /// Takes new values of parameters that another device updates.
-    pub(super) fn set_borrowed(&mut self, values: &[(ParameterId, DispatchTensor)]) -> Result<()> {
-        for (parameter, value) in values {
-            match self.layout.arenas.parameters.get(parameter) {
-                Some(&range) if range.arena == ArenaId::Borrowed => self.write(range, value)?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Parameters that the device owns, with the optimizer's state of them.
-    pub(super) fn states(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        let owned: Vec<ParameterId> =
-            self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect();
-        let updates = self.updates.count as u64;
-        let mut states = Vec::new();
-        for id in owned {
-            let mut tensors = Vec::new();
-            for arena in self.arenas_of_state() {
-                let values = self.read(Range { arena, ..self.layout.arenas.parameters[&id] })?;
-                tensors.push(self.tensor(id, values));
-            }
-            let value = tensors.remove(0);
-            states.push((id, ParameterState { value, moments: tensors, updates }));
-        }
-        Ok(states)
-    }
-
-    /// Takes parameters, and the optimizer's state of those that the device owns.
-    pub(super) fn set_states(&mut self, states: &[(ParameterId, ParameterState)]) -> Result<()> {
-        for (id, ParameterState { value, moments, updates }) in states {
-            match self.layout.arenas.parameters.get(id) {
-                Some(&range) if range.arena == ArenaId::Owned => {
-                    let tensors = std::iter::once(value).chain(moments);
-                    for (arena, tensor) in self.arenas_of_state().into_iter().zip(tensors) {
-                        self.write(Range { arena, ..range }, tensor)?;
-                    }
-                    self.updates.count = *updates as usize;
-                }
-                Some(&range) => self.write(range, value)?,
-                None => {}
-            }
-        }
-        Ok(())
     }
 
     /// Where owned parameters are, and then the optimizer's state of each in the same places.
