@@ -13,7 +13,7 @@ use zerobubble::plan::{
     MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
     evaluation, generate,
 };
-use zerobubble::runtime::{Dispatch, Runtime};
+use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 
 /// An engine whose actions are a function.
 struct Scripted<F>(F);
@@ -45,7 +45,8 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, None).unwrap()
+    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, StepRules::default())
+        .unwrap()
 }
 
 /// The same, where the order is decided while a step runs and `base` is its base.
@@ -58,8 +59,14 @@ where
     let placement = &base.plan().placement;
     let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
     let channels = Limits::of(base).channels(placement);
-    Runtime::start(plan, Dispatch::Dynamic(Box::new(base.clone())), &channels, engines, None)
-        .unwrap()
+    Runtime::start(
+        plan,
+        Dispatch::Dynamic(Box::new(base.clone())),
+        &channels,
+        engines,
+        StepRules::default(),
+    )
+    .unwrap()
 }
 
 fn step(runtime: &mut Runtime) -> Result<()> {
@@ -233,7 +240,7 @@ proptest! {
         };
         let engine = |_| Box::new(Scripted(script)) as Box<dyn Engine>;
         let engines = (0..placement.device_count()).map(engine).collect();
-        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, None);
+        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, StepRules::default());
         let mut runtime = started.unwrap();
         for _ in 0..2 {
             let forward = check(evaluation(&placement, microbatches, capacity)).unwrap();

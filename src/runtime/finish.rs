@@ -1,4 +1,4 @@
-//! The end of a step, decided device by device. It knows no channel: orders come out, answers go
+//! The end of a step, decided device by device. It knows no channel: tasks come out, answers go
 //! in.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //! finds the sum so far within the limit updates, to be undone from a snapshot if the sum of all is
 //! above it.
 
-use super::worker::{Answer, Order, Parameters, Sums};
+use super::worker::{Did, Parameters, Sums, Task};
 use crate::engine::{Clipping, PartialSums, Update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
@@ -33,6 +33,8 @@ pub(super) struct Finish {
     norm: Option<f64>,
     /// Why the step ends without an update, if it does.
     skipped: Option<Error>,
+    /// Whether there is an update at all: an evaluation ends with its actions.
+    updates: bool,
 }
 
 /// One device's way through the end of a step.
@@ -71,7 +73,16 @@ impl Finish {
             norms: Vec::new(),
             norm: None,
             skipped: None,
+            updates: true,
         }
+    }
+
+    /// Of an evaluation with so many actions in every lane.
+    pub(super) fn of_evaluation(lanes: impl Iterator<Item = usize>) -> Self {
+        let lanes = lanes.map(|actions| (actions, PartialSums::default())).collect();
+        let mut finish = Self { updates: false, ..Self::new(lanes, None) };
+        finish.begin(0.0);
+        finish
     }
 
     /// Begins a step.
@@ -105,41 +116,38 @@ impl Finish {
         self.skipped.get_or_insert(fault);
     }
 
-    /// Takes what came of an order.
+    /// Takes what came of a task.
     ///
     /// # Errors
     ///
     /// When the norm of all gradients turns out not to be finite.
-    pub(super) fn answered(&mut self, device: usize, answer: Answer) -> Result<()> {
+    pub(super) fn answered(&mut self, device: usize, answer: Did) -> Result<()> {
         self.devices[device].answered = true;
         match answer {
-            Answer::PartialSums(sums) => self.sums.extend(sums),
-            Answer::Reduced { norms, .. } => {
+            Did::PartialSums(sums) => self.sums.extend(sums),
+            Did::Reduced { norms, .. } => {
                 self.norms.extend(norms);
                 if self.devices.iter().all(Device::has_reduced) && self.clipping.is_some() {
                     self.norm = Some(norm(&mut self.norms)?);
                 }
             }
-            Answer::Updated { parameters, .. } => self.devices[device].values = parameters,
-            Answer::Done => {}
-            Answer::Ran { .. } | Answer::Parameters(_) | Answer::State(_) => {
-                unreachable!("not of a step's end")
-            }
+            Did::Updated { parameters, .. } => self.devices[device].values = parameters,
+            Did::Done => {}
         }
         Ok(())
     }
 
     /// What `device` is to do now, if anything.
-    pub(super) fn next(&mut self, device: usize) -> Option<Order> {
+    pub(super) fn next(&mut self, device: usize) -> Option<Task> {
         let Device { actions, done, answered, .. } = self.devices[device];
-        if actions > 0 || !answered {
+        if actions > 0 || !answered || !self.updates {
             return None;
         }
-        let (done, order) = match done {
-            Done::Provisional if self.skipped.is_some() => (Done::Undone, Order::Undo),
+        let (done, task) = match done {
+            Done::Provisional if self.skipped.is_some() => (Done::Undone, Task::Undo),
             _ if self.skipped.is_some() => return None,
             Done::Actions if self.lanes[device].1.sent.is_empty() => self.reduce(device)?,
-            Done::Actions => (Done::Sent, Order::SendPartialSums),
+            Done::Actions => (Done::Sent, Task::SendPartialSums),
             Done::Sent => self.reduce(device)?,
             Done::Reduced => self.update()?,
             Done::Provisional => self.validate()?,
@@ -148,12 +156,12 @@ impl Finish {
         };
         self.devices[device].done = done;
         self.devices[device].answered = false;
-        Some(order)
+        Some(task)
     }
 
     /// Whether all is done.
     pub(super) fn is_over(&self) -> bool {
-        if self.skipped.is_some() {
+        if self.skipped.is_some() || !self.updates {
             let left = |device: &Device| device.actions == 0 && device.done != Done::Provisional;
             return self.devices.iter().all(|device| device.answered && left(device));
         }
@@ -177,10 +185,10 @@ impl Finish {
         self.skipped.clone()
     }
 
-    fn reduce(&self, device: usize) -> Option<(Done, Order)> {
+    fn reduce(&self, device: usize) -> Option<(Done, Task)> {
         let mut awaited = self.lanes[device].1.awaited.iter();
         let all = awaited.all(|sum| self.sums.iter().any(|(of, _)| of == sum));
-        let reduce = || Order::Reduce {
+        let reduce = || Task::Reduce {
             sums: if self.lanes[device].1.awaited.is_empty() {
                 Vec::new()
             } else {
@@ -192,31 +200,31 @@ impl Finish {
     }
 
     /// An update when its scale is known, or before.
-    fn update(&self) -> Option<(Done, Order)> {
+    fn update(&self) -> Option<(Done, Task)> {
         let learning_rate = self.learning_rate;
         if let Some(scale) = self.scale() {
             let update = Update { learning_rate, scale, provisional: false };
-            return Some((Done::Update, Order::Update(update)));
+            return Some((Done::Update, Task::Update(update)));
         }
         let clipping = self.clipping.filter(|clipping| clipping.post_validation)?;
         let so_far = self.norms.iter().map(|(_, square)| square).sum::<f64>().sqrt();
         let within = so_far <= clipping.max_norm;
         let update = Update { learning_rate, scale: 1.0, provisional: true };
-        within.then_some((Done::Provisional, Order::Update(update)))
+        within.then_some((Done::Provisional, Task::Update(update)))
     }
 
     /// What follows a provisional update when the norm is known.
-    fn validate(&self) -> Option<(Done, Order)> {
+    fn validate(&self) -> Option<(Done, Task)> {
         let scale = self.scale()?;
         if scale == 1.0 {
             return self.broadcast();
         }
         let update = Update { learning_rate: self.learning_rate, scale, provisional: false };
-        Some((Done::Update, Order::Redo(update)))
+        Some((Done::Update, Task::Redo(update)))
     }
 
     /// The new values of shared parameters, when every device's update stands.
-    fn broadcast(&self) -> Option<(Done, Order)> {
+    fn broadcast(&self) -> Option<(Done, Task)> {
         let scale = self.scale()?;
         let stands = |device: &Device| match device.done {
             Done::Update => device.answered,
@@ -226,7 +234,7 @@ impl Finish {
         let values: Parameters =
             self.devices.iter().flat_map(|device| device.values.clone()).collect();
         let due = !values.is_empty() && self.devices.iter().all(stands);
-        due.then_some((Done::Broadcast, Order::Broadcast(values)))
+        due.then_some((Done::Broadcast, Task::Broadcast(values)))
     }
 
     /// What gradients are multiplied by, when that is known.

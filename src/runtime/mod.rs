@@ -13,8 +13,8 @@
 //! for another: its parcel is in the link before its order comes. The first error ends the step,
 //! every thread stops, and the error is what the caller gets.
 
+mod devices;
 mod dispatch;
-mod evaluate;
 mod finish;
 mod link;
 mod overhead;
@@ -24,7 +24,7 @@ mod worker;
 use std::thread::JoinHandle;
 
 use burn_dispatch::DispatchTensor;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
@@ -42,8 +42,14 @@ const WINDOW: usize = IN_FLIGHT;
 #[derive(Debug)]
 pub struct Runtime {
     requests: Option<Sender<Request>>,
-    replies: Receiver<Reply>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What holds for every step of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepRules {
+    /// How gradients are clipped, as the engines were made for.
+    pub clipping: Option<Clipping>,
     /// What becomes of a step with numbers that are not finite.
     pub on_nan: OnNan,
 }
@@ -75,23 +81,18 @@ pub struct StepOutcome {
     pub peak_bytes: Vec<u64>,
 }
 
-/// What the caller asks of the scheduler.
+/// What the caller asks of the scheduler, with the sender of its answer.
 enum Request {
-    Step { step: u64, inputs: StepInputs, learning_rate: f64, on_nan: OnNan },
-    Evaluate { plan: CheckedPlan, inputs: StepInputs },
-    Parameters,
-    State,
-    Restore(States),
+    Step { step: u64, inputs: StepInputs, learning_rate: f64, reply: Reply<StepOutcome> },
+    Evaluate { plan: CheckedPlan, inputs: StepInputs, reply: Reply<StepOutcome> },
+    Parameters(Reply<Parameters>),
+    State(Reply<States>),
+    Restore(States, Reply<()>),
 }
 
-/// What the scheduler answers.
-enum Reply {
-    Step(Result<StepOutcome>),
-    Evaluated(Result<Vec<f32>>),
-    Parameters(Result<Vec<(ParameterId, DispatchTensor)>>),
-    State(Result<States>),
-    Restored(Result<()>),
-}
+type Reply<T> = Sender<Result<T>>;
+
+type Parameters = Vec<(ParameterId, DispatchTensor)>;
 
 /// Parameters with the optimizer's state of each.
 type States = Vec<(ParameterId, ParameterState)>;
@@ -100,7 +101,6 @@ impl Runtime {
     /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
     /// is its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement
     /// without fused backwards, and the capacities are those of [`Limits`](crate::plan::Limits).
-    /// The engines were made for this `clipping`.
     ///
     /// # Errors
     ///
@@ -110,14 +110,14 @@ impl Runtime {
         dispatch: Dispatch,
         channels: &[Channel],
         engines: Vec<Box<dyn Engine>>,
-        clipping: Option<Clipping>,
+        rules: StepRules,
     ) -> Result<Self> {
         let devices = engines.len();
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
         let lanes = plan.plan().lanes.iter().map(Vec::len);
         let sums = engines.iter().map(|engine| engine.partial_sums());
-        let finish = finish::Finish::new(lanes.zip(sums).collect(), clipping);
+        let finish = finish::Finish::new(lanes.zip(sums).collect(), rules.clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();
         let mut threads = Vec::new();
@@ -130,11 +130,17 @@ impl Runtime {
             threads.push(spawn(format!("device {device}"), run)?);
         }
         let (requests, inbox) = bounded(1);
-        let (reply, replies) = bounded(1);
-        let rest = (finish, channels.to_vec());
-        let scheduler = scheduler::Scheduler::new(&plan, dispatch, rest, orders, reports);
-        threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox, &reply))?);
-        Ok(Self { requests: Some(requests), replies, threads, on_nan: OnNan::Stop })
+        let scheduler = scheduler::Scheduler {
+            devices: devices::Devices::new(orders, reports),
+            dispatcher: dispatch::Dispatcher::new(&plan, dispatch),
+            finish,
+            on_nan: rules.on_nan,
+            microbatches: plan.plan().microbatches as usize,
+            channels: channels.to_vec(),
+            peak_bytes: vec![0; devices],
+        };
+        threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox))?);
+        Ok(Self { requests: Some(requests), threads })
     }
 
     /// Runs one step on `inputs`, by microbatch and input.
@@ -148,11 +154,7 @@ impl Runtime {
         inputs: StepInputs,
         learning_rate: f64,
     ) -> Result<StepOutcome> {
-        let on_nan = self.on_nan;
-        match self.ask(Request::Step { step, inputs, learning_rate, on_nan })? {
-            Reply::Step(outcome) => outcome,
-            _ => unreachable!("a step is answered by a step"),
-        }
+        self.ask(|reply| Request::Step { step, inputs, learning_rate, reply })
     }
 
     /// Runs the actions of `plan`, which is forward only and places stages as the plan of the steps
@@ -163,10 +165,8 @@ impl Runtime {
     /// The first error of any device, after which the runtime is of no use; or the first number
     /// that is not finite, which harms nothing.
     pub fn evaluate(&mut self, plan: CheckedPlan, inputs: StepInputs) -> Result<Vec<f32>> {
-        match self.ask(Request::Evaluate { plan, inputs })? {
-            Reply::Evaluated(losses) => losses,
-            _ => unreachable!("an evaluation is answered by losses"),
-        }
+        let outcome = self.ask(|reply| Request::Evaluate { plan, inputs, reply })?;
+        outcome.skipped.map_or(Ok(outcome.losses), Err)
     }
 
     /// Values of all parameters, in no particular order.
@@ -175,10 +175,7 @@ impl Runtime {
     ///
     /// When a device failed before.
     pub fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        match self.ask(Request::Parameters)? {
-            Reply::Parameters(parameters) => parameters,
-            _ => unreachable!("a question for parameters is answered by them"),
-        }
+        self.ask(Request::Parameters)
     }
 
     /// All trained parameters with what the optimizer remembers of them, in no particular order.
@@ -187,10 +184,7 @@ impl Runtime {
     ///
     /// When a device failed before.
     pub fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        match self.ask(Request::State)? {
-            Reply::State(state) => state,
-            _ => unreachable!("a question for the state is answered by it"),
-        }
+        self.ask(Request::State)
     }
 
     /// Continues from a state of all parameters.
@@ -199,17 +193,15 @@ impl Runtime {
     ///
     /// When a device fails, or failed before.
     pub fn restore(&mut self, state: Vec<(ParameterId, ParameterState)>) -> Result<()> {
-        match self.ask(Request::Restore(state))? {
-            Reply::Restored(done) => done,
-            _ => unreachable!("a state that is to be taken is answered by that"),
-        }
+        self.ask(|reply| Request::Restore(state, reply))
     }
 
-    fn ask(&mut self, request: Request) -> Result<Reply> {
+    fn ask<T>(&mut self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T> {
         let gone = || Error::run("the pipeline has stopped").hint("build a new trainer");
         let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests.send(request).map_err(|_| gone())?;
-        self.replies.recv().map_err(|_| gone())
+        let (reply, answer) = bounded(1);
+        requests.send(request(reply)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Dispatch, Runtime};
+use super::{Dispatch, Runtime, StepRules};
 use crate::engine::{Engine, NullEngine};
 use crate::error::Result;
 use crate::plan::{ZB_H1, bounds, check, generate};
@@ -19,7 +19,8 @@ pub fn overhead(devices: u32, microbatches: u32, steps: u32) -> Result<Duration>
     let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
     let channels = bounds(&plan);
     let engines = (0..devices).map(|_| Box::new(NullEngine) as Box<dyn Engine>).collect();
-    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, None)?;
+    let mut runtime =
+        Runtime::start(plan, Dispatch::Planned, &channels, engines, StepRules::default())?;
     let inputs = Arc::new(Vec::new());
     runtime.step(0, inputs.clone(), 0.0)?;
     let start = Instant::now();

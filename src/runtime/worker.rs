@@ -17,12 +17,18 @@ use crate::plan::{Action, CheckedPlan};
 
 /// What the scheduler tells a device to do. Every order is answered by one report.
 pub(super) enum Order {
+    /// Compute an action.
+    Run(Action),
+    /// What comes before or after the actions.
+    Do(Task),
+}
+
+/// What a device does besides its actions.
+pub(super) enum Task {
     /// Get ready for a step that starts at `start`.
     Begin { step: u64, inputs: StepInputs, start: Instant },
     /// Get ready for an evaluation.
     BeginEvaluation { inputs: StepInputs, start: Instant },
-    /// Compute an action.
-    Run(Action),
     /// Send the partial sums of parameters that other devices update.
     SendPartialSums,
     /// Reduce what other devices sent, and give the norms of all gradients if they are asked for.
@@ -36,9 +42,9 @@ pub(super) enum Order {
     /// Take parameters that other devices updated.
     Broadcast(Parameters),
     /// Give the device's parameters.
-    Parameters,
+    Parameters(Sender<Parameters>),
     /// Give the device's parameters and the optimizer's state of them.
-    State,
+    State(Sender<States>),
     /// Continue from a state of all parameters.
     Restore(States),
 }
@@ -51,30 +57,27 @@ pub(super) struct Report {
 
 /// What came of an order.
 pub(super) enum Answer {
+    Ran(Ran),
+    Did(Did),
+}
+
+/// What came of an action.
+pub(super) struct Ran {
+    pub action: Action,
+    pub start: f64,
+    pub end: f64,
+    pub loss: Option<f32>,
+    /// A number that is not finite.
+    pub fault: Option<Error>,
+    pub transfers: Vec<(f64, f64)>,
+}
+
+/// What came of a task.
+pub(super) enum Did {
     Done,
-    Ran {
-        action: Action,
-        start: f64,
-        end: f64,
-        loss: Option<f32>,
-        /// A number that is not finite.
-        fault: Option<Error>,
-        transfers: Vec<(f64, f64)>,
-    },
     PartialSums(Sums),
-    Reduced {
-        norms: Vec<(ParameterId, f64)>,
-        start: f64,
-        end: f64,
-    },
-    Updated {
-        parameters: Parameters,
-        start: f64,
-        end: f64,
-        peak_bytes: u64,
-    },
-    Parameters(Parameters),
-    State(States),
+    Reduced { norms: Vec<(ParameterId, f64)>, start: f64, end: f64 },
+    Updated { parameters: Parameters, start: f64, end: f64, peak_bytes: u64 },
 }
 
 pub(super) type Sums = Vec<(Accumulator, DispatchTensor)>;
@@ -133,11 +136,16 @@ impl Worker {
             let oldest = self.under_way.front().map(|&(action, _)| action);
             let (action, answer) = match order {
                 Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => (oldest, self.guarded(Self::finish)),
-                Ok(Order::Run(action)) => {
-                    (Some(action), self.guarded(|worker| worker.compute(action)))
+                Err(TryRecvError::Empty) => {
+                    (oldest, self.guarded(|worker| Ok(worker.finish()?.map(Answer::Ran))))
                 }
-                Ok(order) => (None, self.guarded(|worker| worker.obey(order).map(Some))),
+                Ok(Order::Run(action)) => {
+                    let run = |worker: &mut Self| Ok(worker.compute(action)?.map(Answer::Ran));
+                    (Some(action), self.guarded(run))
+                }
+                Ok(Order::Do(task)) => {
+                    (None, self.guarded(|worker| Ok(Some(Answer::Did(worker.obey(task)?)))))
+                }
             };
             // What failed is over, unless it was taken off already.
             let front = self.under_way.front().map(|&(action, _)| action);
@@ -167,46 +175,47 @@ impl Worker {
         })
     }
 
-    fn obey(&mut self, order: Order) -> Result<Answer> {
-        match order {
-            Order::Begin { step, inputs, start } => {
+    fn obey(&mut self, task: Task) -> Result<Did> {
+        match task {
+            Task::Begin { step, inputs, start } => {
                 (self.start, self.free) = (start, 0.0);
-                self.engine.begin_step(step, &inputs).map(|()| Answer::Done)
+                self.engine.begin_step(step, &inputs)?;
             }
-            Order::BeginEvaluation { inputs, start } => {
+            Task::BeginEvaluation { inputs, start } => {
                 (self.start, self.free) = (start, 0.0);
-                self.engine.begin_evaluation(&inputs).map(|()| Answer::Done)
+                self.engine.begin_evaluation(&inputs)?;
             }
-            Order::Run(_) => unreachable!("actions are computed, and may take longer"),
-            Order::SendPartialSums => self.engine.take_partial_sums().map(Answer::PartialSums),
-            Order::Reduce { sums, norms } => {
+            Task::SendPartialSums => return self.engine.take_partial_sums().map(Did::PartialSums),
+            Task::Reduce { sums, norms } => {
                 let start = self.now();
                 self.engine.reduce(&sums)?;
                 let norms = if norms { self.engine.squared_norms()? } else { Vec::new() };
-                Ok(Answer::Reduced { norms, start, end: self.now() })
+                return Ok(Did::Reduced { norms, start, end: self.now() });
             }
-            Order::Update(update) => self.update(&update, false),
-            Order::Undo => self.engine.undo().map(|()| Answer::Done),
-            Order::Redo(update) => self.update(&update, true),
-            Order::Broadcast(values) => self.engine.set_parameters(&values).map(|()| Answer::Done),
-            Order::Parameters => self.engine.parameters().map(Answer::Parameters),
-            Order::State => self.engine.state().map(Answer::State),
-            Order::Restore(state) => self.engine.restore(&state).map(|()| Answer::Done),
+            Task::Update(update) => return self.update(&update, false),
+            Task::Undo => self.engine.undo()?,
+            Task::Redo(update) => return self.update(&update, true),
+            Task::Broadcast(values) => self.engine.set_parameters(&values)?,
+            // Who asked may be gone, and then nobody misses the answer.
+            Task::Parameters(reply) => drop(reply.send(self.engine.parameters()?)),
+            Task::State(reply) => drop(reply.send(self.engine.state()?)),
+            Task::Restore(state) => self.engine.restore(&state)?,
         }
+        Ok(Did::Done)
     }
 
-    fn update(&mut self, update: &Update, again: bool) -> Result<Answer> {
+    fn update(&mut self, update: &Update, again: bool) -> Result<Did> {
         let start = self.now();
         if again {
             self.engine.undo()?;
         }
         let parameters = self.engine.update(update)?;
         let peak_bytes = self.engine.peak_bytes();
-        Ok(Answer::Updated { parameters, start, end: self.now(), peak_bytes })
+        Ok(Did::Updated { parameters, start, end: self.now(), peak_bytes })
     }
 
     /// Starts an action, and ends it if the device computes at once.
-    fn compute(&mut self, action: Action) -> Result<Option<Answer>> {
+    fn compute(&mut self, action: Action) -> Result<Option<Ran>> {
         let arrived = self.receive(action)?;
         let start = self.now();
         match self.engine.start(action, arrived)? {
@@ -219,14 +228,14 @@ impl Worker {
     }
 
     /// Ends the oldest action under way, if the device has finished it.
-    fn finish(&mut self) -> Result<Option<Answer>> {
+    fn finish(&mut self) -> Result<Option<Ran>> {
         let timeout = if self.under_way.len() < IN_FLIGHT { SHORT } else { LONG };
         let Some(outcome) = self.engine.finish(timeout)? else { return Ok(None) };
         let (action, start) = self.under_way.pop_front().expect("a device ends what it started");
         self.end(action, start, outcome).map(Some)
     }
 
-    fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Answer> {
+    fn end(&mut self, action: Action, started: f64, outcome: Outcome) -> Result<Ran> {
         let since = |at: Instant| at.saturating_duration_since(self.start).as_secs_f64();
         let end = outcome.ended.map_or_else(|| self.now(), since);
         // A device that was given an action early began it when it had ended the one before.
@@ -237,7 +246,7 @@ impl Worker {
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;
         let Outcome { loss, fault, .. } = outcome;
-        Ok(Answer::Ran { action, start, end, loss, fault, transfers })
+        Ok(Ran { action, start, end, loss, fault, transfers })
     }
 
     fn receive(&mut self, action: Action) -> Result<Parcel> {

@@ -22,7 +22,8 @@ use crate::engine::wgpu::Gpu;
 use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, Result, panic_message};
 use crate::plan::{Schedule, ZB_H1};
-use crate::runtime::{OnNan, Runtime};
+use crate::runtime::{OnNan, Runtime, StepRules};
+
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
 
@@ -298,8 +299,8 @@ where
         let engines =
             devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
-        let mut runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rule.clipping)?;
-        runtime.on_nan = self.on_nan;
+        let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
+        let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
         Ok(Trainer {
             model: self.model,
             runtime,

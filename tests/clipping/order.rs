@@ -10,7 +10,7 @@ use zerobubble::engine::{
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{Action, CheckedPlan, ONE_F_ONE_B, bounds, check, generate};
-use zerobubble::runtime::{Dispatch, Runtime};
+use zerobubble::runtime::{Dispatch, OnNan, Runtime, StepRules};
 
 type Value = burn_dispatch::DispatchTensor;
 
@@ -93,8 +93,8 @@ fn events(clipping: Option<Clipping>, gated: bool) -> Vec<(u32, Event)> {
     let gate = gated.then_some((last, news));
     let engines = vec![scribe(0, nobody, gate), scribe(1, updated, None)];
     let channels = bounds(&plan);
-    let mut runtime =
-        Runtime::start(plan, Dispatch::Planned, &channels, engines, clipping).unwrap();
+    let rules = StepRules { clipping, on_nan: OnNan::Stop };
+    let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, rules).unwrap();
     for step in 0..2 {
         let outcome = runtime.step(step, Arc::new(Vec::new()), 0.1).unwrap();
         assert_eq!(outcome.gradient_norm, clipping.map(|_| 5.0));

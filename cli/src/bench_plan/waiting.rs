@@ -14,7 +14,7 @@ use zerobubble::plan::{
     Limits, ONE_F_ONE_B, PerWork, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic,
     generate, search, simulate, simulate_dynamic, sum_of_blocks,
 };
-use zerobubble::runtime::{Dispatch, Runtime};
+use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
 
 /// What F, B and W of a device's stages take for a microbatch, each.
@@ -97,7 +97,8 @@ fn hand_over() -> Result<f64> {
     let costs = costs(&plan);
     let channels = simulate(&plan, &costs)?.channels;
     let engines = engines(&plan, move |_, action, _| duration(costs.time(action)));
-    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, &channels, engines, None)?;
+    let mut runtime =
+        Runtime::start(plan.clone(), Dispatch::Planned, &channels, engines, StepRules::default())?;
     let mut waits = Vec::new();
     for step in 0..=STEPS {
         let timeline = runtime.step(step, Arc::default(), 0.0)?.timeline;
@@ -149,7 +150,8 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
     let prediction = simulate(plan, &costs)?;
     let engines = engines(plan, move |_, action, _| duration(costs.time(action)));
     let channels = &prediction.channels;
-    let mut runtime = Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, None)?;
+    let mut runtime =
+        Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, StepRules::default())?;
     let measured = steps(&mut runtime, 1..=STEPS)?;
     Ok(Row {
         plan: plan.plan().schedule.clone(),
@@ -174,10 +176,18 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
             duration(costs.time(action)) * slowness(seed, devices, device, since)
         })
     };
-    let fixed = || Runtime::start(base.clone(), Dispatch::Planned, &channels, slowed(&base), None);
+    let fixed = || {
+        Runtime::start(
+            base.clone(),
+            Dispatch::Planned,
+            &channels,
+            slowed(&base),
+            StepRules::default(),
+        )
+    };
     let dispatch = Dispatch::Dynamic(Box::new(base.clone()));
     let engines = slowed(&planned);
-    let free = Runtime::start(planned, dispatch, &room, engines, None)?;
+    let free = Runtime::start(planned, dispatch, &room, engines, StepRules::default())?;
     let mut contenders = [fixed()?, fixed()?, free];
     let mut seconds: [Vec<f64>; 3] = Default::default();
     // They take turns, so that what disturbs the machine disturbs all.
