@@ -53,7 +53,24 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
 ];
 
 /// Flags of cargo and of every command line, which `args.rs` does not define.
-const FOREIGN_FLAGS: [&str; 4] = ["example", "help", "release", "version"];
+const FOREIGN_FLAGS: [&str; 7] =
+    ["example", "help", "open", "path", "release", "test", "version"];
+
+/// What a user or a contributor reads.
+const DOCUMENTS: [&str; 12] = [
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/checkpoints.md",
+    "docs/command-line.md",
+    "docs/devices.md",
+    "docs/guide.md",
+    "docs/models.md",
+    "docs/report-and-trace.md",
+    "tests/README.md",
+];
 
 #[test]
 fn files_are_short_and_clean() {
@@ -143,7 +160,7 @@ fn what_the_documents_name_is_there() {
         args.lines().any(|line| line.trim().trim_start_matches("pub ").starts_with(&field))
     };
     let mut problems = Vec::new();
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/guide.md"] {
+    for document in DOCUMENTS {
         for (number, line) in (1..).zip(read(document).lines()) {
             let mut found = |what: String| problems.push(format!("{document}:{number}: {what}"));
             for flag in flags(line).filter(|flag| !FOREIGN_FLAGS.contains(flag)) {
