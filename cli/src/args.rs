@@ -347,12 +347,6 @@ struct Defaults {
     train: TrainArgs,
 }
 
-/// Whether `train` has `--name`.
-pub fn is_option_of_train(name: &str) -> bool {
-    let defaults = Defaults::command();
-    defaults.get_arguments().any(|argument| argument.get_long() == Some(name))
-}
-
 impl From<clap::Error> for UsageError {
     fn from(error: clap::Error) -> Self {
         let text = error.render().to_string();

@@ -3,9 +3,10 @@
 //! The library calls a setting as its builder does, in backquotes: `` `recompute(auto)` ``. Who
 //! works on the command line knows it as `--recompute auto`.
 
+use clap::CommandFactory;
 use zerobubble::error::Error;
 
-use crate::args::is_option_of_train;
+use crate::args::Arguments;
 
 /// Settings whose option has another name, besides `-` in place of `_`.
 const OTHERWISE: [(&str, &str); 1] = [("chunks_per_device", "chunks")];
@@ -32,6 +33,12 @@ fn option(setting: &str) -> Option<String> {
     let renamed = OTHERWISE.iter().find(|(own, _)| *own == name).map(|(_, option)| *option);
     let option = renamed.map_or_else(|| name.replace('_', "-"), str::to_owned);
     is_option_of_train(&option).then(|| format!("--{option} {value}").trim_end().to_owned())
+}
+
+fn is_option_of_train(name: &str) -> bool {
+    let definition = Arguments::command();
+    let train = definition.find_subcommand("train").expect("there is one");
+    train.get_arguments().any(|argument| argument.get_long() == Some(name))
 }
 
 #[cfg(test)]
