@@ -240,7 +240,8 @@ proptest! {
         };
         let engine = |_| Box::new(Scripted(script)) as Box<dyn Engine>;
         let engines = (0..placement.device_count()).map(engine).collect();
-        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, StepRules::default());
+        let rules = StepRules::default();
+        let started = Runtime::start(plan, Dispatch::Planned, &channels, engines, rules);
         let mut runtime = started.unwrap();
         for _ in 0..2 {
             let forward = check(evaluation(&placement, microbatches, capacity)).unwrap();
