@@ -9,7 +9,7 @@ mod report;
 
 use std::ops::Range;
 
-use crate::graph::{NodeId, Op, ParameterId};
+use crate::graph::{Indexing, Movement, NodeId, Op, ParameterId, Reduction, RowWise};
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
 use again::recomputed;
@@ -89,6 +89,16 @@ pub enum Task {
         /// Position in [`Program::accumulators`].
         accumulator: usize,
     },
+}
+
+impl Task {
+    /// The node that is computed or added.
+    pub fn node(&self) -> NodeId {
+        match *self {
+            Task::Compute { node, .. } | Task::Accumulate { node, .. } => node,
+            Task::Add { node, .. } => node,
+        }
+    }
 }
 
 /// Compiles the stage that is made of `blocks`, whose F keeps what B and W read.
@@ -225,9 +235,8 @@ fn contributions(
 fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mut Vec<Task>) {
     let graph = &split.joint.graph;
     let mut uses = vec![0u32; graph.nodes.len()];
-    for task in tasks.iter() {
-        let Task::Compute { node, .. } = task else { unreachable!("nothing is added yet") };
-        graph[*node].inputs.iter().for_each(|input| uses[input.index()] += 1);
+    for node in tasks.iter().map(Task::node) {
+        graph[node].inputs.iter().for_each(|input| uses[input.index()] += 1);
     }
     for &(gradient, _) in contributions {
         uses[gradient.index()] += 1;
@@ -236,7 +245,9 @@ fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mu
         // A reshape keeps the order of the elements, so the sum can take them from before it.
         let mut source = gradient;
         let mut through = Vec::new();
-        while matches!(graph[source].op, Op::Reshape(_)) && uses[source.index()] == 1 {
+        while matches!(graph[source].op, Op::Movement(Movement::Reshape(_)))
+            && uses[source.index()] == 1
+        {
             through.push(source);
             source = graph[source].inputs[0];
         }
@@ -261,8 +272,10 @@ fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mu
 
 /// Ops whose kernels can add to their output instead of replacing it.
 fn writes_into_sum(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Matmul | Op::Sum(_) | Op::EmbeddingGradient { .. } | Op::LayerNormGradientGamma(_)
-    )
+    match op {
+        Op::Matmul | Op::Reduction(Reduction::Sum(_)) => true,
+        Op::Indexing(Indexing::EmbeddingGradient { .. }) => true,
+        Op::RowWise(RowWise::LayerNormGradientGamma(_)) => true,
+        _ => false,
+    }
 }

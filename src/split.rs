@@ -9,7 +9,7 @@ mod blocks;
 
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId, Op, ParameterId, storages};
+use crate::graph::{Elementwise, Graph, Leaf, NodeId, Op, ParameterId, Windowed, storages};
 use crate::plan::{PerWork, Work};
 
 /// Position of a block in the model.
@@ -87,7 +87,7 @@ pub fn split(joint: Joint) -> Result<Split> {
         let Some((block, work)) = places[id.index()] else { continue };
         let block = &mut blocks[block.index()];
         for &input in &graph[id].inputs {
-            if let Op::Parameter(parameter) = graph[input].op
+            if let Some(parameter) = graph[input].op.parameter()
                 && !block.parameters.contains(&parameter)
             {
                 block.parameters.push(parameter);
@@ -189,9 +189,10 @@ fn roles(joint: &Joint) -> Vec<Role> {
         let node = &graph[id];
         let of = |role: Role| node.inputs.iter().any(|input| roles[input.index()] == role);
         roles.push(match node.op {
-            Op::Input(_) | Op::Dropout { .. } => Role::Activation,
-            Op::Parameter(_) => Role::View,
-            Op::Constant(_) => Role::Constant,
+            Op::Leaf(Leaf::Input(_)) => Role::Activation,
+            Op::Elementwise(Elementwise::Dropout { .. }) => Role::Activation,
+            Op::Leaf(Leaf::Parameter(_)) => Role::View,
+            Op::Leaf(Leaf::Constant(_)) => Role::Constant,
             _ if of(Role::Activation) => Role::Activation,
             // A gradient may depend on parameters alone and still be sent.
             _ if of(Role::View) && joint.is_backward(id) => Role::Activation,
@@ -242,15 +243,13 @@ const ELEMENTWISE_COST: f64 = 16.0;
 
 fn cost(graph: &Graph, id: NodeId) -> f64 {
     let node = &graph[id];
-    match node.op {
+    match &node.op {
         Op::Matmul => {
             let x = &graph[node.inputs[0]].shape;
             2.0 * node.shape.elements() as f64 * x.0[x.rank() - 1] as f64
         }
-        Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
-            convolution_cost(graph, id)
-        }
-        _ if node.op.is_movement() => 0.0,
+        Op::Windowed(op) if op.is_convolution() => convolution_cost(op, graph, id),
+        Op::Movement(_) => 0.0,
         _ => {
             let widest = node.inputs.iter().map(|&input| graph[input].shape.elements());
             ELEMENTWISE_COST * widest.max().unwrap_or(0).max(node.shape.elements()) as f64
@@ -260,12 +259,12 @@ fn cost(graph: &Graph, id: NodeId) -> f64 {
 
 /// Every element of a convolution's output, or of its gradient, meets one window of the weight; the
 /// gradients multiply as often.
-fn convolution_cost(graph: &Graph, id: NodeId) -> f64 {
+fn convolution_cost(op: &Windowed, graph: &Graph, id: NodeId) -> f64 {
     let node = &graph[id];
     let [x, y] = [node.inputs[0], node.inputs[1]].map(|input| &graph[input].shape);
-    let (weight, windows) = match node.op {
-        Op::Conv2d(_) => (y, &node.shape),
-        Op::Conv2dInputGradient { .. } => (x, y),
+    let (weight, windows) = match op {
+        Windowed::Conv2d(_) => (y, &node.shape),
+        Windowed::Conv2dInputGradient { .. } => (x, y),
         _ => (&node.shape, y),
     };
     2.0 * windows.elements() as f64 * weight.elements() as f64 / weight.0[0] as f64
@@ -288,10 +287,10 @@ mod tests {
         let weight = graph.push_parameter("w".into(), Shape(vec![4, 3, 3, 2]), true);
         let convolution =
             Convolution { stride: [2, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 2 };
-        let y = graph.push(Op::Conv2d(convolution), &[x, weight]).expect("it is well-typed");
+        let y = graph.push(Windowed::Conv2d(convolution), &[x, weight]).expect("it is well-typed");
         assert_eq!(graph[y].shape, Shape(vec![2, 4, 4, 7]));
-        let of_input = Op::Conv2dInputGradient { convolution, size: [9, 8] };
-        let of_weight = Op::Conv2dWeightGradient { convolution, kernel: [3, 2] };
+        let of_input = Windowed::Conv2dInputGradient { convolution, size: [9, 8] };
+        let of_weight = Windowed::Conv2dWeightGradient { convolution, kernel: [3, 2] };
         let nodes = [
             y,
             graph.push(of_input, &[weight, y]).expect("it is well-typed"),

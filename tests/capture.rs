@@ -19,7 +19,7 @@ use zerobubble::batch::Batch;
 use zerobubble::capture::capture;
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::graph::{self, Op};
+use zerobubble::graph::{self, Elementwise, Movement, Op};
 use zerobubble::nn::boundary;
 use zerobubble::plan::ZB_H1;
 use zerobubble::split::{Split, split};
@@ -142,12 +142,18 @@ fn no_index_arithmetic_is_left_for_the_microbatches() {
     let graph = &split.joint.graph;
     for id in graph.ids() {
         let node = &graph[id];
-        let moved = matches!(node.op, Op::Reshape(_) | Op::Expand(_));
+        let moved = matches!(
+            node.op,
+            Op::Movement(Movement::Reshape(_)) | Op::Movement(Movement::Expand(_))
+        );
         if node.dtype != graph::DType::F32 && split.places[id.index()].is_some() {
             assert!(moved, "{id} {node} is computed for every microbatch");
         }
     }
-    assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Fill(_))), "there is a mask");
+    assert!(
+        graph.nodes.iter().any(|node| matches!(node.op, Op::Elementwise(Elementwise::Fill(_)))),
+        "there is a mask"
+    );
 }
 
 #[test]

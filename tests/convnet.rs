@@ -15,7 +15,7 @@ use common::{compare, compare_on_gpu, tensor};
 use zerobubble::Trainer;
 use zerobubble::capture::capture;
 use zerobubble::differentiate::differentiate;
-use zerobubble::graph::Op;
+use zerobubble::graph::{NodeId, Op, Windowed};
 use zerobubble::plan::{GPIPE, Work, ZB_H1, ZB_V};
 use zerobubble::split::split;
 use zerobubble::train::Precision;
@@ -90,17 +90,18 @@ fn the_weights_gradient_is_w_and_the_images_is_b() {
     let loss = |model: &ConvNet, batch| model.loss(batch);
     let graph = capture(&ConvNet::new(), &loss, &batch(1, ROWS, &Device::flex())).unwrap();
     let split = split(differentiate(graph, 1.0).unwrap()).unwrap();
-    let works = |is: fn(&Op) -> bool| -> Vec<Work> {
+    let works = |is: fn(&Windowed) -> bool| -> Vec<Work> {
         let graph = &split.joint.graph;
-        let places = graph.ids().filter(|&id| is(&graph[id].op)).map(|id| split.places[id.index()]);
+        let is = |&id: &NodeId| matches!(&graph[id].op, Op::Windowed(op) if is(op));
+        let places = graph.ids().filter(is).map(|id| split.places[id.index()]);
         places.map(|place| place.expect("it is done per microbatch").1).collect()
     };
-    assert_eq!(works(|op| matches!(op, Op::Conv2d(_))), [Work::F; 5]);
-    assert_eq!(works(|op| matches!(op, Op::Conv2dWeightGradient { .. })), [Work::W; 5]);
+    assert_eq!(works(|op| matches!(op, Windowed::Conv2d(_))), [Work::F; 5]);
+    assert_eq!(works(|op| matches!(op, Windowed::Conv2dWeightGradient { .. })), [Work::W; 5]);
     // Nothing asks for the gradient of the batch.
-    assert_eq!(works(|op| matches!(op, Op::Conv2dInputGradient { .. })), [Work::B; 4]);
-    assert_eq!(works(|op| matches!(op, Op::MaxPool2dGradient(_))), [Work::B]);
-    assert_eq!(works(|op| matches!(op, Op::AvgPool2dGradient { .. })), [Work::B]);
+    assert_eq!(works(|op| matches!(op, Windowed::Conv2dInputGradient { .. })), [Work::B; 4]);
+    assert_eq!(works(|op| matches!(op, Windowed::MaxPool2dGradient(_))), [Work::B]);
+    assert_eq!(works(|op| matches!(op, Windowed::AvgPool2dGradient { .. })), [Work::B]);
 }
 
 #[test]

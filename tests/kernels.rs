@@ -13,27 +13,35 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
 use zerobubble::engine::wgpu::{Context, Element, Operand, Target, View, compute, kernel_of};
-use zerobubble::graph::{Binary, Comparison, DType, Graph, Op, Scalar, Shape, Unary};
+use zerobubble::graph::{
+    Activation, Binary, Comparison, DType, Elementwise, Graph, Indexing, Join, Logical, Movement,
+    Op, Reduction, RowWise, Scalar, Shape, Unary,
+};
 
 #[test]
 fn functions_of_one_tensor_are_burns() {
     // The polynomials are within 3 ulp, GELU and erf within 3e-7 of values near 1.
-    let exact = [Unary::Neg, Unary::Abs, Unary::Sign, Unary::Relu];
-    let near = [Unary::Exp, Unary::Sin, Unary::Cos, Unary::Erf, Unary::Tanh];
+    let exact = [Unary::Neg, Unary::Abs, Unary::Sign, Unary::Activation(Activation::Relu)];
+    let near =
+        [Unary::Exp, Unary::Sin, Unary::Cos, Unary::Erf, Unary::Activation(Activation::Tanh)];
     shapes(6, |shape, seed| {
         for unary in exact {
-            check(Op::Unary(unary), &[floats(shape)], Exact, seed);
+            check(unary, &[floats(shape)], Exact, seed);
         }
-        for unary in near.into_iter().chain([Unary::Sigmoid, Unary::Gelu]) {
-            check(Op::Unary(unary), &[floats(shape)], Within(5e-7), seed);
+        for unary in near {
+            check(unary, &[floats(shape)], Within(5e-7), seed);
+        }
+        for activation in [Activation::Sigmoid, Activation::Gelu] {
+            check(Unary::from(activation), &[floats(shape)], Within(5e-7), seed);
         }
         for unary in [Unary::Log, Unary::Sqrt, Unary::Reciprocal] {
-            check(Op::Unary(unary), &[positive(shape)], Within(5e-7), seed);
+            check(unary, &[positive(shape)], Within(5e-7), seed);
         }
-        check(Op::Unary(Unary::Not), &[Of::Bools(shape.to_vec())], Exact, seed);
-        for unary in [Unary::Relu, Unary::Sigmoid, Unary::Tanh, Unary::Gelu] {
+        check(Elementwise::Not, &[Of::Bools(shape.to_vec())], Exact, seed);
+        use Activation::{Gelu, Relu, Sigmoid, Tanh};
+        for activation in [Relu, Sigmoid, Tanh, Gelu] {
             let pair = [floats(shape), floats(shape)];
-            check(Op::UnaryGradient(unary), &pair, Within(2e-6), seed);
+            check(Elementwise::ActivationGradient(activation), &pair, Within(2e-6), seed);
         }
     });
 }
@@ -44,21 +52,31 @@ fn functions_of_a_tensor_and_a_number_are_burns() {
         for (scalar, value) in
             [(Scalar::Add, 0.7), (Scalar::Multiply, -1.3), (Scalar::AtLeast, 0.5)]
         {
-            check(Op::Scalar(scalar, value), &[floats(shape)], Exact, seed);
+            check(Elementwise::Scalar(scalar, value), &[floats(shape)], Exact, seed);
         }
-        check(Op::Scalar(Scalar::AtMost, 0.5), &[floats(shape)], Exact, seed);
+        check(Elementwise::Scalar(Scalar::AtMost, 0.5), &[floats(shape)], Exact, seed);
         for power in [2.0, 3.0, 0.5, -1.0, 0.0] {
-            check(Op::Scalar(Scalar::Power, power), &[positive(shape)], Within(2e-6), seed);
+            check(
+                Elementwise::Scalar(Scalar::Power, power),
+                &[positive(shape)],
+                Within(2e-6),
+                seed,
+            );
         }
-        check(Op::Scalar(Scalar::Power, 1.7), &[positive(shape)], Within(2e-6), seed);
+        check(Elementwise::Scalar(Scalar::Power, 1.7), &[positive(shape)], Within(2e-6), seed);
         for comparison in [Comparison::Greater, Comparison::LessEqual, Comparison::NotEqual] {
-            check(Op::CompareScalar(comparison, 0.0), &[floats(shape)], Exact, seed);
+            check(Elementwise::CompareScalar(comparison, 0.0), &[floats(shape)], Exact, seed);
         }
-        check(Op::Cast(DType::Int), &[floats(shape)], Exact, seed);
-        check(Op::Cast(DType::F32), &[Of::Bools(shape.to_vec())], Exact, seed);
-        check(Op::Cast(DType::F32), &[Of::Indices(shape.to_vec(), 50)], Exact, seed);
-        check(Op::Scalar(Scalar::Add, -7.0), &[Of::Indices(shape.to_vec(), 50)], Exact, seed);
-        let dropout = Op::Dropout { layer: 3, probability: 0.3 };
+        check(Elementwise::Cast(DType::Int), &[floats(shape)], Exact, seed);
+        check(Elementwise::Cast(DType::F32), &[Of::Bools(shape.to_vec())], Exact, seed);
+        check(Elementwise::Cast(DType::F32), &[Of::Indices(shape.to_vec(), 50)], Exact, seed);
+        check(
+            Elementwise::Scalar(Scalar::Add, -7.0),
+            &[Of::Indices(shape.to_vec(), 50)],
+            Exact,
+            seed,
+        );
+        let dropout = Elementwise::Dropout { layer: 3, probability: 0.3 };
         check(dropout, &[floats(shape)], Exact, seed);
     });
 }
@@ -70,20 +88,20 @@ fn functions_of_two_tensors_are_burns_whatever_is_repeated() {
         repeated[seed as usize % shape.len()] = 1;
         let pair = [floats(shape), floats(&repeated)];
         for binary in [Binary::Add, Binary::Subtract, Binary::Multiply] {
-            check(Op::Binary(binary), &pair, Exact, seed);
+            check(binary, &pair, Exact, seed);
         }
         let quotient = [floats(shape), positive(&repeated)];
         // Vulkan allows a division 2.5 ulp.
-        check(Op::Binary(Binary::Divide), &quotient, Within(5e-7), seed);
-        check(Op::Compare(Comparison::Less), &pair, Exact, seed);
+        check(Binary::Divide, &quotient, Within(5e-7), seed);
+        check(Elementwise::Compare(Comparison::Less), &pair, Exact, seed);
         let bools = [Of::Bools(shape.to_vec()), Of::Bools(repeated.clone())];
-        check(Op::Binary(Binary::And), &bools, Exact, seed);
-        check(Op::Binary(Binary::Or), &bools, Exact, seed);
+        check(Logical::And, &bools, Exact, seed);
+        check(Logical::Or, &bools, Exact, seed);
         let chosen = [Of::Bools(repeated.clone()), floats(shape), floats(&repeated)];
-        check(Op::Where, &chosen, Exact, seed);
+        check(Elementwise::Where, &chosen, Exact, seed);
         let filled = [Of::Bools(repeated.clone()), floats(shape)];
-        check(Op::Fill(f64::NEG_INFINITY), &filled, Exact, seed);
-        check(Op::Fill(1.5), &filled, Exact, seed);
+        check(Elementwise::Fill(f64::NEG_INFINITY), &filled, Exact, seed);
+        check(Elementwise::Fill(1.5), &filled, Exact, seed);
     });
 }
 
@@ -113,17 +131,30 @@ fn special_values_are_treated_as_burn_does() {
             assert!(same || near, "{op} of {of} is {found}, Burn's {expected}");
         }
     };
-    for unary in [Unary::Exp, Unary::Log, Unary::Tanh, Unary::Sqrt, Unary::Reciprocal] {
-        check(Op::Unary(unary));
+    for unary in [
+        Unary::Exp,
+        Unary::Log,
+        Unary::Activation(Activation::Tanh),
+        Unary::Sqrt,
+        Unary::Reciprocal,
+    ] {
+        check(unary.into());
     }
-    for unary in [Unary::Sin, Unary::Cos, Unary::Neg, Unary::Abs, Unary::Relu, Unary::Sigmoid] {
-        check(Op::Unary(unary));
+    for unary in [
+        Unary::Sin,
+        Unary::Cos,
+        Unary::Neg,
+        Unary::Abs,
+        Unary::Activation(Activation::Relu),
+        Unary::Activation(Activation::Sigmoid),
+    ] {
+        check(unary.into());
     }
     for comparison in [Comparison::Equal, Comparison::NotEqual, Comparison::Less] {
-        check(Op::CompareScalar(comparison, 1.0));
+        check(Elementwise::CompareScalar(comparison, 1.0).into());
     }
-    check(Op::Scalar(Scalar::AtLeast, 0.5));
-    check(Op::Scalar(Scalar::Add, f64::INFINITY));
+    check(Elementwise::Scalar(Scalar::AtLeast, 0.5).into());
+    check(Elementwise::Scalar(Scalar::Add, f64::INFINITY).into());
 }
 
 #[test]
@@ -131,7 +162,7 @@ fn powers_of_integers_are_exact() {
     let (mut graph, values) = (Graph::default(), [0i64, 1, -1, 2, -3, 7]);
     for exponent in [0.0, 1.0, 2.0, 5.0, 9.0] {
         let x = graph.push_input(Shape(vec![values.len()]), DType::Int);
-        let id = graph.push(Op::Scalar(Scalar::Power, exponent), &[x]).unwrap();
+        let id = graph.push(Elementwise::Scalar(Scalar::Power, exponent), &[x]).unwrap();
         let view = View::dense(&[values.len()]);
         let kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::Int }]);
         let buffers = [values.iter().map(|&x| x as u32).collect::<Vec<u32>>()];
@@ -148,15 +179,20 @@ fn moves_and_joins_are_burns() {
         let (rank, axis) = (shape.len(), seed as usize % shape.len());
         for of in [floats(shape), Of::Indices(shape.to_vec(), 9), Of::Bools(shape.to_vec())] {
             let of = [of];
-            check(Op::Permute((0..rank).rev().collect()), &of, Exact, seed);
-            check(Op::Reshape(Shape(vec![shape.iter().product()])), &of, Exact, seed);
-            check(Op::Slice { axis, start: 0, end: shape[axis].div_ceil(2) }, &of, Exact, seed);
+            check(Movement::Permute((0..rank).rev().collect()), &of, Exact, seed);
+            check(Movement::Reshape(Shape(vec![shape.iter().product()])), &of, Exact, seed);
+            check(
+                Movement::Slice { axis, start: 0, end: shape[axis].div_ceil(2) },
+                &of,
+                Exact,
+                seed,
+            );
         }
-        check(Op::Pad { axis, before: 2, after: 1 }, &[floats(shape)], Exact, seed);
+        check(Join::Pad { axis, before: 2, after: 1 }, &[floats(shape)], Exact, seed);
         let mut other = shape.to_vec();
         other[axis] = 3;
         let parts = [floats(shape), floats(&other), floats(shape)];
-        check(Op::Concatenate(axis), &parts, Exact, seed);
+        check(Join::Concatenate(axis), &parts, Exact, seed);
     });
 }
 
@@ -165,12 +201,12 @@ fn sums_and_extremes_are_burns() {
     shapes(8, |shape, seed| {
         let axis = seed as usize % shape.len();
         // One rounding per addition; sums of n numbers in another order differ by n ulp at most.
-        check(Op::Sum(vec![axis]), &[floats(shape)], Within(2e-6), seed);
-        check(Op::Sum((0..shape.len()).collect()), &[floats(shape)], Within(2e-5), seed);
-        check(Op::ArgMax(axis), &[floats(shape)], Exact, seed);
-        check(Op::ArgMin(axis), &[floats(shape)], Exact, seed);
+        check(Reduction::Sum(vec![axis]), &[floats(shape)], Within(2e-6), seed);
+        check(Reduction::Sum((0..shape.len()).collect()), &[floats(shape)], Within(2e-5), seed);
+        check(Reduction::ArgMax(axis), &[floats(shape)], Exact, seed);
+        check(Reduction::ArgMin(axis), &[floats(shape)], Exact, seed);
     });
-    check(Op::Sum(vec![0]), &[floats(&[3000, 3])], Within(1e-4), 1);
+    check(Reduction::Sum(vec![0]), &[floats(&[3000, 3])], Within(1e-4), 1);
 }
 
 #[test]
@@ -179,20 +215,20 @@ fn softmax_and_layer_norm_are_burns() {
         let (x, width) = (floats(shape), shape[shape.len() - 1]);
         let row = |low| Of::Floats(vec![width], low, 2.0);
         // Rows of up to 70: sums of that many rounded terms, relative to results of at most 1.
-        check(Op::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
-        check(Op::LogSoftmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        check(RowWise::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        check(RowWise::LogSoftmax, std::slice::from_ref(&x), Within(2e-6), seed);
         let of_output = [Of::Floats(shape.to_vec(), 0.0, 0.3), x.clone()];
-        check(Op::SoftmaxGradient, &of_output, Within(1e-5), seed);
+        check(RowWise::SoftmaxGradient, &of_output, Within(1e-5), seed);
         let of_output = [Of::Floats(shape.to_vec(), -5.0, 0.0), x.clone()];
-        check(Op::LogSoftmaxGradient, &of_output, Within(1e-5), seed);
+        check(RowWise::LogSoftmaxGradient, &of_output, Within(1e-5), seed);
         // A row of one element has no deviation: its gradient is divided by root epsilon.
         let epsilon = 1e-2;
         let parts = [x.clone(), row(0.5), row(-2.0)];
-        check(Op::LayerNorm(epsilon), &parts, Within(1e-5), seed);
-        check(Op::LayerNorm(epsilon), &parts[..2], Within(1e-5), seed);
+        check(RowWise::LayerNorm(epsilon), &parts, Within(1e-5), seed);
+        check(RowWise::LayerNorm(epsilon), &parts[..2], Within(1e-5), seed);
         let parts = [x.clone(), row(0.5), x.clone()];
-        check(Op::LayerNormGradient(epsilon), &parts, Within(2e-5), seed);
-        check(Op::LayerNormGradientGamma(epsilon), &[x.clone(), x], Within(5e-5), seed);
+        check(RowWise::LayerNormGradient(epsilon), &parts, Within(2e-5), seed);
+        check(RowWise::LayerNormGradientGamma(epsilon), &[x.clone(), x], Within(5e-5), seed);
     });
 }
 
@@ -200,15 +236,15 @@ fn softmax_and_layer_norm_are_burns() {
 fn rows_of_more_than_a_uniform_buffer_are_burns() {
     for (seed, shape) in [(1, [300, 64]), (2, [300, 68]), (3, [70, 301])] {
         let (x, row) = (floats(&shape), Of::Floats(vec![shape[1]], 0.5, 2.0));
-        check(Op::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
+        check(RowWise::Softmax, std::slice::from_ref(&x), Within(2e-6), seed);
         let of_output = [Of::Floats(shape.to_vec(), 0.0, 0.3), x.clone()];
-        check(Op::SoftmaxGradient, &of_output, Within(2e-5), seed);
-        check(Op::LayerNorm(1e-5), &[x.clone(), row.clone()], Within(1e-5), seed);
+        check(RowWise::SoftmaxGradient, &of_output, Within(2e-5), seed);
+        check(RowWise::LayerNorm(1e-5), &[x.clone(), row.clone()], Within(1e-5), seed);
         let parts = [x.clone(), row, x.clone()];
-        check(Op::LayerNormGradient(1e-5), &parts, Within(2e-5), seed);
-        check(Op::LayerNormGradientGamma(1e-5), &[x.clone(), x.clone()], Within(1e-4), seed);
-        check(Op::Sum(vec![0]), std::slice::from_ref(&x), Within(1e-4), seed);
-        check(Op::Unary(Unary::Gelu), &[x], Within(5e-7), seed);
+        check(RowWise::LayerNormGradient(1e-5), &parts, Within(2e-5), seed);
+        check(RowWise::LayerNormGradientGamma(1e-5), &[x.clone(), x.clone()], Within(1e-4), seed);
+        check(Reduction::Sum(vec![0]), std::slice::from_ref(&x), Within(1e-4), seed);
+        check(Unary::Activation(Activation::Gelu), &[x], Within(5e-7), seed);
     }
 }
 
@@ -219,15 +255,15 @@ fn kernels_that_take_indices_are_burns() {
         let mut table = shape.to_vec();
         table[axis] = rows;
         let indices = Of::Indices(shape.to_vec(), rows);
-        check(Op::Gather(axis), &[floats(&table), indices.clone()], Exact, seed);
-        let scatter = Op::ScatterAdd { axis, size: rows };
+        check(Indexing::Gather(axis), &[floats(&table), indices.clone()], Exact, seed);
+        let scatter = Indexing::ScatterAdd { axis, size: rows };
         check(scatter, &[indices.clone(), floats(shape)], Within(1e-5), seed);
-        check(Op::Embedding, &[floats(&[rows, 33]), indices.clone()], Exact, seed);
+        check(Indexing::Embedding, &[floats(&[rows, 33]), indices.clone()], Exact, seed);
         let mut wide = shape.to_vec();
         wide.push(33);
         if wide.len() <= 4 {
             let pair = [indices, floats(&wide)];
-            check(Op::EmbeddingGradient { rows }, &pair, Within(1e-4), seed);
+            check(Indexing::EmbeddingGradient { rows }, &pair, Within(1e-4), seed);
         }
     });
 }
@@ -237,7 +273,7 @@ fn an_index_out_of_range_is_an_error() {
     let mut graph = Graph::default();
     let table = graph.push_input(Shape(vec![4, 3]), DType::F32);
     let index = graph.push_input(Shape(vec![2]), DType::Int);
-    let id = graph.push(Op::Embedding, &[table, index]).unwrap();
+    let id = graph.push(Indexing::Embedding, &[table, index]).unwrap();
     let read = |node, shape: &[usize], element| Operand { node, view: View::dense(shape), element };
     let reads = vec![read(table, &[4, 3], Element::F32), read(index, &[2], Element::Int)];
     let kernel = kernel_of(&graph[id], reads);
@@ -268,7 +304,7 @@ fn products_are_burns_with_every_tile() {
 fn results_that_are_added_to_keep_what_was_there() {
     let mut graph = Graph::default();
     let x = graph.push_input(Shape(vec![5, 6]), DType::F32);
-    let id = graph.push(Op::Sum(vec![0]), &[x]).unwrap();
+    let id = graph.push(Reduction::Sum(vec![0]), &[x]).unwrap();
     let view = View::dense(&[5, 6]);
     let mut kernel = kernel_of(&graph[id], vec![Operand { node: x, view, element: Element::F32 }]);
     kernel.writes[0].target = Target::Sum(0);
@@ -281,7 +317,7 @@ fn results_that_are_added_to_keep_what_was_there() {
 #[test]
 fn a_grid_of_more_workgroups_than_one_dimension_has_reaches_every_element() {
     let elements = 65_535 * 64 + 100;
-    let op = Op::Scalar(Scalar::Add, 1.0);
+    let op = Elementwise::Scalar(Scalar::Add, 1.0);
     let mut graph = Graph::default();
     let x = graph.push_input(Shape(vec![elements]), DType::F32);
     let id = graph.push(op, &[x]).unwrap();

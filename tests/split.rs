@@ -9,7 +9,7 @@ use zerobubble::capture::capture;
 use zerobubble::compile::compile;
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::graph::Op;
+use zerobubble::graph::{Activation, Op, Unary};
 use zerobubble::plan::{FAMILIES, FORWARD_ONLY, GPIPE, Work, generate};
 use zerobubble::split::{Split, split};
 use zerobubble::{AdamW, Trainer};
@@ -141,7 +141,7 @@ fn a_value_that_skips_blocks_crosses_every_boundary_in_between() {
     let graph = capture(&model, &loss, &points(3, 6)).unwrap();
     let split = split(differentiate(graph, 1.0).unwrap()).unwrap();
     let relu = |id: &zerobubble::graph::NodeId| {
-        matches!(split.joint.graph[*id].op, Op::Unary(zerobubble::graph::Unary::Relu))
+        split.joint.graph[*id].op == Op::from(Unary::Activation(Activation::Relu))
     };
     let skipping = split.blocks[0].activations_out.iter().find(|id| relu(id)).unwrap();
     let last = split.blocks.len() - 1;

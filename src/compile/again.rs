@@ -17,7 +17,7 @@ pub(super) fn recomputed(split: &Split, tasks: &PerWork<Vec<Task>>) -> Vec<NodeI
     }
     let mut again = Vec::new();
     for task in tasks[Work::F].iter().rev() {
-        let Task::Compute { node, .. } = *task else { unreachable!("F adds to no sum") };
+        let node = task.node();
         if needed[node.index()] {
             graph[node].inputs.iter().for_each(|id| needed[id.index()] = true);
             again.push(node);

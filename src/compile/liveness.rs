@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::again::reads;
 use super::{Command, Program, Task};
-use crate::graph::{Binary, Graph, NodeId, Op, Storage, Unary, storages};
+use crate::graph::{Binary, Elementwise, Graph, NodeId, Op, Storage, storages};
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{Role, Split};
 
@@ -180,13 +180,15 @@ fn told(program: &Program, work: Work) -> Vec<NodeId> {
 
 /// Operands that an op may overwrite with its output, the best first.
 fn in_place_operands(op: &Op) -> &'static [usize] {
+    let Op::Elementwise(op) = op else { return &[] };
     match op {
-        Op::Binary(Binary::Add | Binary::Multiply) => &[0, 1],
-        Op::Binary(Binary::Subtract | Binary::Divide) => &[0],
-        Op::Scalar(..) | Op::Dropout { .. } => &[0],
-        Op::Unary(unary) if *unary != Unary::Not => &[0],
-        Op::Fill(_) => &[1],
-        _ => &[],
+        Elementwise::Binary(Binary::Add | Binary::Multiply) => &[0, 1],
+        Elementwise::Binary(Binary::Subtract | Binary::Divide) => &[0],
+        Elementwise::Unary(_) | Elementwise::Scalar(..) | Elementwise::Dropout { .. } => &[0],
+        Elementwise::Fill(_) => &[1],
+        Elementwise::ActivationGradient(_) | Elementwise::Cast(_) | Elementwise::Where => &[],
+        Elementwise::Not | Elementwise::Logical(_) => &[],
+        Elementwise::Compare(_) | Elementwise::CompareScalar(..) => &[],
     }
 }
 

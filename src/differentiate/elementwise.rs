@@ -1,16 +1,36 @@
 //! Gradient rules of elementwise ops. `x`, `y` are operands, `o` the output, `g` its gradient.
 
-use super::rules::from_output;
+use super::rules::{Gradients, again, one};
 use super::{Builder, Result};
-use crate::graph::{Binary, Comparison, NodeId, Op, Scalar, Unary};
+use crate::graph::{Binary, Comparison, Elementwise, NodeId, Scalar, Unary};
 
-pub(super) fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Result<NodeId> {
+pub(super) fn gradients(
+    b: &mut Builder,
+    op: Elementwise,
+    o: NodeId,
+    g: NodeId,
+    wanted: &[bool],
+) -> Gradients {
+    match op {
+        Elementwise::Unary(op) => one(unary(b, op, o, g)),
+        Elementwise::Scalar(op, value) => one(scalar(b, op, value, o, g)),
+        Elementwise::Binary(op) => binary(b, op, o, g, wanted),
+        Elementwise::Where => select(b, o, g, wanted),
+        Elementwise::Fill(_) => fill(b, o, g),
+        Elementwise::Dropout { .. } => one(b.push(op, &[g])),
+        Elementwise::ActivationGradient(_) => Err(again(b, o)),
+        Elementwise::Cast(_) | Elementwise::CompareScalar(..) | Elementwise::Not => Ok(vec![None]),
+        Elementwise::Compare(_) | Elementwise::Logical(_) => Ok(vec![None, None]),
+    }
+}
+
+fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Result<NodeId> {
     let x = b.graph[o].inputs[0];
     let times = |b: &mut Builder, factor: NodeId| b.binary(Binary::Multiply, g, factor);
     match unary {
-        Unary::Neg => b.push(Op::Unary(Unary::Neg), &[g]),
+        Unary::Neg => b.push(Unary::Neg, &[g]),
         Unary::Abs => {
-            let sign = b.push(Op::Unary(Unary::Sign), &[x])?;
+            let sign = b.push(Unary::Sign, &[x])?;
             times(b, sign)
         }
         Unary::Sign => b.scalar(Scalar::Multiply, g, 0.0),
@@ -24,41 +44,34 @@ pub(super) fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Resu
         Unary::Reciprocal => {
             // d (1/x) = -o^2
             let square = b.binary(Binary::Multiply, o, o)?;
-            let factor = b.push(Op::Unary(Unary::Neg), &[square])?;
+            let factor = b.push(Unary::Neg, &[square])?;
             times(b, factor)
         }
         Unary::Sin => {
-            let cos = b.push(Op::Unary(Unary::Cos), &[x])?;
+            let cos = b.push(Unary::Cos, &[x])?;
             times(b, cos)
         }
         Unary::Cos => {
-            let sin = b.push(Op::Unary(Unary::Sin), &[x])?;
-            let factor = b.push(Op::Unary(Unary::Neg), &[sin])?;
+            let sin = b.push(Unary::Sin, &[x])?;
+            let factor = b.push(Unary::Neg, &[sin])?;
             times(b, factor)
         }
         Unary::Erf => {
             // d erf(x) = 2 / sqrt(pi) * exp(-x^2)
             let square = b.binary(Binary::Multiply, x, x)?;
-            let power = b.push(Op::Unary(Unary::Neg), &[square])?;
-            let bell = b.push(Op::Unary(Unary::Exp), &[power])?;
+            let power = b.push(Unary::Neg, &[square])?;
+            let bell = b.push(Unary::Exp, &[power])?;
             let factor = b.scalar(Scalar::Multiply, bell, std::f64::consts::FRAC_2_SQRT_PI)?;
             times(b, factor)
         }
-        Unary::Tanh | Unary::Sigmoid | Unary::Relu | Unary::Gelu => {
-            let of = if from_output(unary) { o } else { x };
-            b.push(Op::UnaryGradient(unary), &[of, g])
+        Unary::Activation(activation) => {
+            let of = if activation.from_output() { o } else { x };
+            b.push(Elementwise::ActivationGradient(activation), &[of, g])
         }
-        Unary::Not => unreachable!("a Bool has no gradient"),
     }
 }
 
-pub(super) fn scalar(
-    b: &mut Builder,
-    scalar: Scalar,
-    value: f64,
-    o: NodeId,
-    g: NodeId,
-) -> Result<NodeId> {
+fn scalar(b: &mut Builder, scalar: Scalar, value: f64, o: NodeId, g: NodeId) -> Result<NodeId> {
     let x = b.graph[o].inputs[0];
     // At the limit itself the gradient passes.
     let outside = match scalar {
@@ -73,17 +86,11 @@ pub(super) fn scalar(
         Scalar::AtLeast => Comparison::Less,
         Scalar::AtMost => Comparison::Greater,
     };
-    let outside = b.push(Op::CompareScalar(outside, value), &[x])?;
-    b.push(Op::Fill(0.0), &[outside, g])
+    let outside = b.push(Elementwise::CompareScalar(outside, value), &[x])?;
+    b.push(Elementwise::Fill(0.0), &[outside, g])
 }
 
-pub(super) fn binary(
-    b: &mut Builder,
-    binary: Binary,
-    o: NodeId,
-    g: NodeId,
-    wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
+fn binary(b: &mut Builder, binary: Binary, o: NodeId, g: NodeId, wanted: &[bool]) -> Gradients {
     let (x, y) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
     let mut gradients = vec![None, None];
     if wanted[0] {
@@ -91,52 +98,46 @@ pub(super) fn binary(
             Binary::Add | Binary::Subtract => g,
             Binary::Multiply => b.binary(Binary::Multiply, g, y)?,
             Binary::Divide => b.binary(Binary::Divide, g, y)?,
-            Binary::And | Binary::Or => unreachable!("a Bool has no gradient"),
         };
         gradients[0] = Some(b.sum_to(full, &b.shape(x))?);
     }
     if wanted[1] {
         let full = match binary {
             Binary::Add => g,
-            Binary::Subtract => b.push(Op::Unary(Unary::Neg), &[g])?,
+            Binary::Subtract => b.push(Unary::Neg, &[g])?,
             Binary::Multiply => b.binary(Binary::Multiply, g, x)?,
             Binary::Divide => {
                 // d (x/y) for y = -o / y
                 let ratio = b.binary(Binary::Divide, o, y)?;
                 let product = b.binary(Binary::Multiply, g, ratio)?;
-                b.push(Op::Unary(Unary::Neg), &[product])?
+                b.push(Unary::Neg, &[product])?
             }
-            Binary::And | Binary::Or => unreachable!("a Bool has no gradient"),
         };
         gradients[1] = Some(b.sum_to(full, &b.shape(y))?);
     }
     Ok(gradients)
 }
 
-/// [`Op::Where`]: each side gets the gradient of the elements that came from it.
-pub(super) fn select(
-    b: &mut Builder,
-    o: NodeId,
-    g: NodeId,
-    wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
-    let [mask, y, z] = b.graph[o].inputs[..] else { unreachable!("where has three operands") };
+/// [`Elementwise::Where`]: each side gets the gradient of the elements that came from it.
+fn select(b: &mut Builder, o: NodeId, g: NodeId, wanted: &[bool]) -> Gradients {
+    let inputs = &b.graph[o].inputs;
+    let (mask, y, z) = (inputs[0], inputs[1], inputs[2]);
     let mut gradients = vec![None; 3];
     if wanted[1] {
-        let not = b.push(Op::Unary(Unary::Not), &[mask])?;
-        let kept = b.push(Op::Fill(0.0), &[not, g])?;
+        let not = b.push(Elementwise::Not, &[mask])?;
+        let kept = b.push(Elementwise::Fill(0.0), &[not, g])?;
         gradients[1] = Some(b.sum_to(kept, &b.shape(y))?);
     }
     if wanted[2] {
-        let kept = b.push(Op::Fill(0.0), &[mask, g])?;
+        let kept = b.push(Elementwise::Fill(0.0), &[mask, g])?;
         gradients[2] = Some(b.sum_to(kept, &b.shape(z))?);
     }
     Ok(gradients)
 }
 
-/// [`Op::Fill`]: what was filled in has no gradient.
-pub(super) fn fill(b: &mut Builder, o: NodeId, g: NodeId) -> Result<Vec<Option<NodeId>>> {
+/// [`Elementwise::Fill`]: what was filled in has no gradient.
+fn fill(b: &mut Builder, o: NodeId, g: NodeId) -> Gradients {
     let (mask, x) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
-    let kept = b.push(Op::Fill(0.0), &[mask, g])?;
+    let kept = b.push(Elementwise::Fill(0.0), &[mask, g])?;
     Ok(vec![None, Some(b.sum_to(kept, &b.shape(x))?)])
 }

@@ -9,7 +9,9 @@ mod structural;
 mod window;
 
 use crate::error::{Error, Result};
-use crate::graph::{Binary, Graph, NodeId, Op, ParameterId, Scalar, Shape};
+use crate::graph::{
+    Binary, DType, Elementwise, Graph, Movement, NodeId, Op, ParameterId, Reduction, Scalar, Shape,
+};
 
 /// Forward, loss and backward in one graph.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +85,7 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
         for (&input, adjoint) in inputs.iter().zip(adjoints) {
             let Some(adjoint) = adjoint.filter(|_| active[input.index()]) else { continue };
             assert_eq!(builder.graph[adjoint].shape, builder.graph[input].shape, "{id}");
-            if let Op::Parameter(parameter) = builder.graph[input].op {
+            if let Some(parameter) = builder.graph[input].op.parameter() {
                 let gradient = builder.owned(adjoint)?;
                 contributions.push(Contribution { parameter, user: id, gradient });
                 continue;
@@ -102,17 +104,11 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
 fn active(graph: &Graph) -> Vec<bool> {
     let mut active = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let stops = matches!(
-            node.op,
-            Op::Compare(_) | Op::CompareScalar(..) | Op::ArgMax(_) | Op::ArgMin(_)
-        );
-        let float = node.dtype == crate::graph::DType::F32;
+        let float = node.dtype == DType::F32;
         let reached = node.inputs.iter().any(|input: &NodeId| active[input.index()]);
-        let trained = match node.op {
-            Op::Parameter(parameter) => graph.parameters[parameter.index()].trained,
-            _ => false,
-        };
-        active.push(trained || (reached && float && !stops));
+        let parameter = node.op.parameter().map(|parameter| &graph.parameters[parameter.index()]);
+        let trained = parameter.is_some_and(|parameter| parameter.trained);
+        active.push(trained || (reached && float));
     }
     active
 }
@@ -126,7 +122,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    fn push(&mut self, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+    fn push(&mut self, op: impl Into<Op>, inputs: &[NodeId]) -> Result<NodeId> {
         let node = self.graph.push(op, inputs)?;
         self.owners.push(self.owner);
         assert_eq!(self.graph.nodes.len(), self.forward + self.owners.len());
@@ -140,15 +136,15 @@ impl Builder {
         if self.owners[backward] == self.owner {
             return Ok(gradient);
         }
-        self.push(Op::Expand(self.shape(gradient)), &[gradient])
+        self.push(Movement::Expand(self.shape(gradient)), &[gradient])
     }
 
     fn binary(&mut self, op: Binary, x: NodeId, y: NodeId) -> Result<NodeId> {
-        self.push(Op::Binary(op), &[x, y])
+        self.push(op, &[x, y])
     }
 
     fn scalar(&mut self, op: Scalar, x: NodeId, value: f64) -> Result<NodeId> {
-        self.push(Op::Scalar(op, value), &[x])
+        self.push(Elementwise::Scalar(op, value), &[x])
     }
 
     /// `value` in the shape of `like`.
@@ -159,7 +155,7 @@ impl Builder {
         let values = Values::F32(vec![value as f32]);
         let constant = self.graph.push_constant(Constant { shape: one, values });
         self.owners.push(self.owner);
-        self.push(Op::Expand(shape), &[constant])
+        self.push(Movement::Expand(shape), &[constant])
     }
 
     fn shape(&self, node: NodeId) -> Shape {
@@ -170,7 +166,7 @@ impl Builder {
         if self.graph[node].shape == shape {
             return Ok(node);
         }
-        self.push(Op::Reshape(shape), &[node])
+        self.push(Movement::Reshape(shape), &[node])
     }
 
     /// `gradient` summed over the dimensions that were repeated to reach its shape from `shape`.
@@ -181,6 +177,6 @@ impl Builder {
         if axes.is_empty() {
             return Ok(gradient);
         }
-        self.push(Op::Sum(axes), &[gradient])
+        self.push(Reduction::Sum(axes), &[gradient])
     }
 }

@@ -2,74 +2,35 @@
 
 use super::{Builder, elementwise, structural, window};
 use crate::error::{Error, Result};
-use crate::graph::{NodeId, Op, Unary};
+use crate::graph::{NodeId, Op};
+
+/// For every operand its gradient; those that are not wanted, or that have none, may be missing.
+pub(super) type Gradients = Result<Vec<Option<NodeId>>>;
 
 /// Gradients of the operands of `id`, given `g`, the gradient of its output. Only those that are
 /// `wanted` need to be there.
-pub(super) fn gradients(
-    b: &mut Builder,
-    id: NodeId,
-    g: NodeId,
-    wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
-    let node = b.graph[id].clone();
-    let x = node.inputs.first().copied();
-    let one = |gradient: Result<NodeId>| gradient.map(|gradient| vec![Some(gradient)]);
-    match &node.op {
-        Op::Unary(unary) => one(elementwise::unary(b, *unary, id, g)),
-        Op::Scalar(scalar, value) => one(elementwise::scalar(b, *scalar, *value, id, g)),
-        Op::Binary(binary) => elementwise::binary(b, *binary, id, g, wanted),
-        Op::Where => elementwise::select(b, id, g, wanted),
-        Op::Fill(_) => elementwise::fill(b, id, g),
-        Op::Dropout { .. } => one(b.push(node.op.clone(), &[g])),
-        Op::Cast(_) => Ok(vec![None]),
-
+pub(super) fn gradients(b: &mut Builder, id: NodeId, g: NodeId, wanted: &[bool]) -> Gradients {
+    match &b.graph[id].op.clone() {
+        Op::Leaf(_) => Ok(Vec::new()),
+        Op::Elementwise(op) => elementwise::gradients(b, *op, id, g, wanted),
+        Op::Movement(op) => one(structural::movement(b, op, id, g)),
         Op::Matmul => structural::matmul(b, id, g, wanted),
-        Op::Sum(_) => one(b.push(Op::Expand(b.shape(x.expect("sum has an operand"))), &[g])),
-        Op::Reshape(_) | Op::Permute(_) | Op::Expand(_) | Op::Slice { .. } | Op::Pad { .. } => {
-            one(structural::movement(b, id, g))
-        }
-        Op::Concatenate(axis) => structural::concatenate(b, *axis, id, g),
-        Op::Gather(axis) => {
-            let size = b.shape(node.inputs[0]).0[*axis];
-            let scatter = Op::ScatterAdd { axis: *axis, size };
-            Ok(vec![Some(b.push(scatter, &[node.inputs[1], g])?), None])
-        }
-        Op::ScatterAdd { axis, .. } => {
-            Ok(vec![None, Some(b.push(Op::Gather(*axis), &[g, node.inputs[0]])?)])
-        }
-        Op::Embedding => {
-            let rows = b.shape(node.inputs[0]).0[0];
-            let gradient = b.push(Op::EmbeddingGradient { rows }, &[node.inputs[1], g])?;
-            Ok(vec![Some(gradient), None])
-        }
-        Op::Softmax => one(b.push(Op::SoftmaxGradient, &[id, g])),
-        Op::LogSoftmax => one(b.push(Op::LogSoftmaxGradient, &[id, g])),
-        Op::LayerNorm(epsilon) => structural::layer_norm(b, *epsilon, id, g, wanted),
-
-        Op::Conv2d(_) => window::conv2d(b, id, g, wanted),
-        Op::Conv2dInputGradient { .. } => window::transposed_conv2d(b, id, g, wanted),
-        Op::MaxPool2d(_) | Op::AvgPool2d { .. } => one(window::pool(b, id, g)),
-
-        Op::Input(_) | Op::Parameter(_) | Op::Constant(_) => Ok(Vec::new()),
-        Op::Compare(_) | Op::CompareScalar(..) | Op::ArgMax(_) | Op::ArgMin(_) => {
-            unreachable!("{} is not differentiated through", node.op)
-        }
-        Op::EmbeddingGradient { .. }
-        | Op::SoftmaxGradient
-        | Op::LogSoftmaxGradient
-        | Op::LayerNormGradient(_)
-        | Op::LayerNormGradientGamma(_)
-        | Op::Conv2dWeightGradient { .. }
-        | Op::MaxPool2dGradient(_)
-        | Op::AvgPool2dGradient { .. }
-        | Op::UnaryGradient(_) => Err(Error::model("a gradient is not differentiated again")
-            .in_op(format!("{id} {}", node.op))
-            .hint("train on a loss that takes no gradients itself")),
+        Op::Reduction(op) => structural::reduction(b, op, id, g),
+        Op::Join(op) => structural::join(b, *op, id, g),
+        Op::Indexing(op) => structural::indexing(b, *op, id, g),
+        Op::RowWise(op) => structural::row_wise(b, *op, id, g, wanted),
+        Op::Windowed(op) => window::gradients(b, *op, id, g, wanted),
     }
 }
 
-/// Whether the gradient of `unary` is computed from its output instead of its operand.
-pub(super) fn from_output(unary: Unary) -> bool {
-    matches!(unary, Unary::Tanh | Unary::Sigmoid)
+/// The only operand's gradient.
+pub(super) fn one(gradient: Result<NodeId>) -> Gradients {
+    gradient.map(|gradient| vec![Some(gradient)])
+}
+
+/// The gradient of a gradient.
+pub(super) fn again(b: &Builder, id: NodeId) -> Error {
+    Error::model("a gradient is not differentiated again")
+        .in_op(format!("{id} {}", b.graph[id].op))
+        .hint("train on a loss that takes no gradients itself")
 }

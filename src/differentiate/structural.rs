@@ -1,15 +1,11 @@
 //! Gradient rules of products, moves and normalisation.
 
+use super::rules::{Gradients, again, one};
 use super::{Builder, Result};
-use crate::graph::{NodeId, Op, Shape};
+use crate::graph::{Indexing, Join, Movement, NodeId, Op, Reduction, RowWise, Shape};
 
 /// `X Y` has gradients `G Y^T` and `X^T G`, summed over repeated batch dimensions.
-pub(super) fn matmul(
-    b: &mut Builder,
-    o: NodeId,
-    g: NodeId,
-    wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
+pub(super) fn matmul(b: &mut Builder, o: NodeId, g: NodeId, wanted: &[bool]) -> Gradients {
     let (x, y) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
     let mut gradients = vec![None, None];
     if wanted[0] {
@@ -29,72 +25,104 @@ fn transpose(b: &mut Builder, x: NodeId) -> Result<NodeId> {
     let rank = b.shape(x).rank();
     let mut axes: Vec<usize> = (0..rank).collect();
     axes.swap(rank - 2, rank - 1);
-    b.push(Op::Permute(axes), &[x])
+    b.push(Movement::Permute(axes), &[x])
 }
 
 /// The inverse move of the gradient.
-pub(super) fn movement(b: &mut Builder, o: NodeId, g: NodeId) -> Result<NodeId> {
-    let node = b.graph[o].clone();
-    let of = b.shape(node.inputs[0]);
-    match node.op {
-        Op::Reshape(_) => b.reshape(g, of),
-        Op::Permute(axes) => {
+pub(super) fn movement(b: &mut Builder, op: &Movement, o: NodeId, g: NodeId) -> Result<NodeId> {
+    let of = b.shape(b.graph[o].inputs[0]);
+    match op {
+        Movement::Reshape(_) => b.reshape(g, of),
+        Movement::Permute(axes) => {
             let mut inverse = vec![0; axes.len()];
-            for (to, from) in axes.into_iter().enumerate() {
+            for (to, &from) in axes.iter().enumerate() {
                 inverse[from] = to;
             }
-            b.push(Op::Permute(inverse), &[g])
+            b.push(Movement::Permute(inverse), &[g])
         }
-        Op::Expand(_) => b.sum_to(g, &of),
-        Op::Slice { axis, start, end } => {
-            b.push(Op::Pad { axis, before: start, after: of.0[axis] - end }, &[g])
+        Movement::Expand(_) => b.sum_to(g, &of),
+        &Movement::Slice { axis, start, end } => {
+            b.push(Join::Pad { axis, before: start, after: of.0[axis] - end }, &[g])
         }
-        Op::Pad { axis, before, .. } => {
-            b.push(Op::Slice { axis, start: before, end: before + of.0[axis] }, &[g])
-        }
-        op => unreachable!("{op} does not only move elements"),
+    }
+}
+
+/// Every element of a sum gets the gradient of the sum; a position has none.
+pub(super) fn reduction(b: &mut Builder, op: &Reduction, o: NodeId, g: NodeId) -> Gradients {
+    let of = b.shape(b.graph[o].inputs[0]);
+    match op {
+        Reduction::Sum(_) => one(b.push(Movement::Expand(of), &[g])),
+        Reduction::ArgMax(_) | Reduction::ArgMin(_) => Ok(vec![None]),
     }
 }
 
 /// Every input gets its slice of the gradient.
-pub(super) fn concatenate(
-    b: &mut Builder,
-    axis: usize,
-    o: NodeId,
-    g: NodeId,
-) -> Result<Vec<Option<NodeId>>> {
-    let mut start = 0;
+pub(super) fn join(b: &mut Builder, op: Join, o: NodeId, g: NodeId) -> Gradients {
+    let (axis, mut start) = match op {
+        Join::Pad { axis, before, .. } => (axis, before),
+        Join::Concatenate(axis) => (axis, 0),
+    };
     let mut gradients = Vec::new();
     for input in b.graph[o].inputs.clone() {
         let end = start + b.shape(input).0[axis];
-        gradients.push(Some(b.push(Op::Slice { axis, start, end }, &[g])?));
+        gradients.push(Some(b.push(Movement::Slice { axis, start, end }, &[g])?));
         start = end;
     }
     Ok(gradients)
 }
 
-/// Ba et al. 2016, "Layer Normalization", section 3; the statistics are computed again from `x`.
-pub(super) fn layer_norm(
+/// What was read is added to where it was read from, and the other way round.
+pub(super) fn indexing(b: &mut Builder, op: Indexing, o: NodeId, g: NodeId) -> Gradients {
+    let (x, y) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
+    match op {
+        Indexing::Gather(axis) => {
+            let size = b.shape(x).0[axis];
+            Ok(vec![Some(b.push(Indexing::ScatterAdd { axis, size }, &[y, g])?), None])
+        }
+        Indexing::ScatterAdd { axis, .. } => {
+            Ok(vec![None, Some(b.push(Indexing::Gather(axis), &[g, x])?)])
+        }
+        Indexing::Embedding => {
+            let rows = b.shape(x).0[0];
+            Ok(vec![Some(b.push(Indexing::EmbeddingGradient { rows }, &[y, g])?), None])
+        }
+        Indexing::EmbeddingGradient { .. } => Err(again(b, o)),
+    }
+}
+
+/// Softmax from its output, layer norm from its operands.
+pub(super) fn row_wise(
     b: &mut Builder,
-    epsilon: f64,
+    op: RowWise,
     o: NodeId,
     g: NodeId,
     wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
+) -> Gradients {
+    match op {
+        RowWise::Softmax => one(b.push(RowWise::SoftmaxGradient, &[o, g])),
+        RowWise::LogSoftmax => one(b.push(RowWise::LogSoftmaxGradient, &[o, g])),
+        RowWise::LayerNorm(epsilon) => layer_norm(b, epsilon, o, g, wanted),
+        RowWise::SoftmaxGradient | RowWise::LogSoftmaxGradient => Err(again(b, o)),
+        RowWise::LayerNormGradient(_) | RowWise::LayerNormGradientGamma(_) => Err(again(b, o)),
+    }
+}
+
+/// Ba et al. 2016, "Layer Normalization", section 3; the statistics are computed again from `x`.
+fn layer_norm(b: &mut Builder, epsilon: f64, o: NodeId, g: NodeId, wanted: &[bool]) -> Gradients {
     let inputs = b.graph[o].inputs.clone();
     let (x, gamma) = (inputs[0], inputs[1]);
     let mut gradients = vec![None; inputs.len()];
     if wanted[0] {
-        gradients[0] = Some(b.push(Op::LayerNormGradient(epsilon), &[x, gamma, g])?);
+        gradients[0] = Some(b.push(RowWise::LayerNormGradient(epsilon), &[x, gamma, g])?);
     }
     if wanted[1] {
-        gradients[1] = Some(b.push(Op::LayerNormGradientGamma(epsilon), &[x, g])?);
+        gradients[1] = Some(b.push(RowWise::LayerNormGradientGamma(epsilon), &[x, g])?);
     }
     if wanted.get(2) == Some(&true) {
         let shape = b.shape(g);
         let width = shape.0[shape.rank() - 1];
         let axes = (0..shape.rank() - 1).collect();
-        let sum = b.push(Op::Sum(axes), &[g])?;
+        let sum = b.push(Reduction::Sum(axes), &[g])?;
         gradients[2] = Some(b.reshape(sum, Shape(vec![width]))?);
     }
     Ok(gradients)

@@ -1,26 +1,50 @@
 //! Gradient rules of convolutions and pools.
 
-use super::{Builder, Result};
-use crate::graph::{NodeId, Op};
+use super::Builder;
+use super::rules::{Gradients, again, one};
+use crate::graph::{Convolution, NodeId, Windowed};
 
-/// Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4: the
-/// gradient of the images is a transposed convolution, that of the weight correlates them with `g`.
-pub(super) fn conv2d(
+pub(super) fn gradients(
     b: &mut Builder,
+    op: Windowed,
     o: NodeId,
     g: NodeId,
     wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
-    let node = b.graph[o].clone();
-    let Op::Conv2d(convolution) = node.op else { unreachable!("{} is no convolution", node.op) };
-    let (x, weight) = (node.inputs[0], node.inputs[1]);
+) -> Gradients {
+    let x = b.graph[o].inputs[0];
+    match op {
+        Windowed::Conv2d(of) => conv2d(b, of, o, g, wanted),
+        Windowed::Conv2dInputGradient { convolution: of, .. } => {
+            transposed_conv2d(b, of, o, g, wanted)
+        }
+        // Every window gives its gradient back to the elements that it was made of.
+        Windowed::MaxPool2d(pool) => one(b.push(Windowed::MaxPool2dGradient(pool), &[x, g])),
+        Windowed::AvgPool2d { pool, count_padding } => {
+            let size = last_two(b, x);
+            one(b.push(Windowed::AvgPool2dGradient { pool, count_padding, size }, &[g]))
+        }
+        Windowed::Conv2dWeightGradient { .. } => Err(again(b, o)),
+        Windowed::MaxPool2dGradient(_) | Windowed::AvgPool2dGradient { .. } => Err(again(b, o)),
+    }
+}
+
+/// Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4: the
+/// gradient of the images is a transposed convolution, that of the weight correlates them with `g`.
+fn conv2d(
+    b: &mut Builder,
+    convolution: Convolution,
+    o: NodeId,
+    g: NodeId,
+    wanted: &[bool],
+) -> Gradients {
+    let (x, weight) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
     let mut gradients = vec![None, None];
     if wanted[0] {
-        let op = Op::Conv2dInputGradient { convolution, size: last_two(b, x) };
+        let op = Windowed::Conv2dInputGradient { convolution, size: last_two(b, x) };
         gradients[0] = Some(b.push(op, &[weight, g])?);
     }
     if wanted[1] {
-        let op = Op::Conv2dWeightGradient { convolution, kernel: last_two(b, weight) };
+        let op = Windowed::Conv2dWeightGradient { convolution, kernel: last_two(b, weight) };
         gradients[1] = Some(b.push(op, &[x, g])?);
     }
     Ok(gradients)
@@ -28,40 +52,23 @@ pub(super) fn conv2d(
 
 /// The transposed convolution is linear in both its operands, and its adjoint is the convolution:
 /// `g` takes the part of the images.
-pub(super) fn transposed_conv2d(
+fn transposed_conv2d(
     b: &mut Builder,
+    convolution: Convolution,
     o: NodeId,
     g: NodeId,
     wanted: &[bool],
-) -> Result<Vec<Option<NodeId>>> {
-    let node = b.graph[o].clone();
-    let Op::Conv2dInputGradient { convolution, .. } = node.op else {
-        unreachable!("{} is no transposed convolution", node.op)
-    };
-    let (weight, y) = (node.inputs[0], node.inputs[1]);
+) -> Gradients {
+    let (weight, y) = (b.graph[o].inputs[0], b.graph[o].inputs[1]);
     let mut gradients = vec![None, None];
     if wanted[0] {
-        let op = Op::Conv2dWeightGradient { convolution, kernel: last_two(b, weight) };
+        let op = Windowed::Conv2dWeightGradient { convolution, kernel: last_two(b, weight) };
         gradients[0] = Some(b.push(op, &[g, y])?);
     }
     if wanted[1] {
-        gradients[1] = Some(b.push(Op::Conv2d(convolution), &[g, weight])?);
+        gradients[1] = Some(b.push(Windowed::Conv2d(convolution), &[g, weight])?);
     }
     Ok(gradients)
-}
-
-/// Every window gives its gradient back to the elements that it was made of.
-pub(super) fn pool(b: &mut Builder, o: NodeId, g: NodeId) -> Result<NodeId> {
-    let node = b.graph[o].clone();
-    let x = node.inputs[0];
-    match node.op {
-        Op::MaxPool2d(pool) => b.push(Op::MaxPool2dGradient(pool), &[x, g]),
-        Op::AvgPool2d { pool, count_padding } => {
-            let size = last_two(b, x);
-            b.push(Op::AvgPool2dGradient { pool, count_padding, size }, &[g])
-        }
-        op => unreachable!("{op} is no pool"),
-    }
 }
 
 /// Height and width.

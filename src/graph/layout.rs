@@ -1,6 +1,6 @@
 //! Which nodes own memory and which only view the memory of another.
 
-use super::{Graph, NodeId, Op};
+use super::{Graph, Movement, NodeId, Op};
 
 /// Where a node's elements are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +13,9 @@ pub struct Storage {
 
 /// The storage of every node, by node.
 ///
-/// Movement ops view their operand, except that a [`Op::Reshape`] of elements that are not dense
-/// copies them, and that nodes for which `copied` holds own their elements whatever they are. An
-/// engine must make the same choice: bytes are predicted from it.
+/// Movement ops view their operand, except that a [`Movement::Reshape`] of elements that are not
+/// dense copies them, and that nodes for which `copied` holds own their elements whatever they are.
+/// An engine must make the same choice: bytes are predicted from it.
 pub fn storages(graph: &Graph, copied: impl Fn(NodeId) -> bool) -> Vec<Storage> {
     let mut storages: Vec<Storage> = Vec::with_capacity(graph.nodes.len());
     for id in graph.ids() {
@@ -23,13 +23,13 @@ pub fn storages(graph: &Graph, copied: impl Fn(NodeId) -> bool) -> Vec<Storage> 
         let fresh = Storage { owner: id, dense: true };
         storages.push(match &node.op {
             _ if copied(id) => fresh,
-            Op::Reshape(_) => {
+            Op::Movement(Movement::Reshape(_)) => {
                 let of = storages[node.inputs[0].index()];
                 if of.dense { of } else { fresh }
             }
-            op if op.is_movement() => {
+            Op::Movement(movement) => {
                 let of = storages[node.inputs[0].index()];
-                Storage { owner: of.owner, dense: of.dense && is_identity(graph, id) }
+                Storage { owner: of.owner, dense: of.dense && is_identity(movement, graph, id) }
             }
             _ => fresh,
         });
@@ -38,11 +38,11 @@ pub fn storages(graph: &Graph, copied: impl Fn(NodeId) -> bool) -> Vec<Storage> 
 }
 
 /// Whether a movement leaves every element where it is.
-fn is_identity(graph: &Graph, id: NodeId) -> bool {
+fn is_identity(movement: &Movement, graph: &Graph, id: NodeId) -> bool {
     let node = &graph[id];
     let of = &graph[node.inputs[0]];
-    match &node.op {
-        Op::Permute(axes) => {
+    match movement {
+        Movement::Permute(axes) => {
             let moved = axes.iter().filter(|&&axis| of.shape.0[axis] != 1);
             moved.is_sorted()
         }

@@ -8,14 +8,16 @@
 //! Architecture invariant: nothing here knows Burn, a device or a clock.
 
 mod display;
-mod infer;
 mod layout;
 mod op;
 mod verify;
 mod window;
 
 pub use layout::{Storage, storages};
-pub use op::{Binary, Comparison, Op, Scalar, Unary};
+pub use op::{
+    Activation, Binary, Comparison, Elementwise, Indexing, Join, Leaf, Logical, Movement, Op,
+    Reduction, RowWise, Scalar, Unary, Windowed,
+};
 pub use verify::verify;
 pub use window::{Convolution, Pool};
 
@@ -189,15 +191,16 @@ impl Graph {
     /// # Errors
     ///
     /// When the op does not accept operands of these shapes or types.
-    pub fn push(&mut self, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
+    pub fn push(&mut self, op: impl Into<Op>, inputs: &[NodeId]) -> Result<NodeId> {
+        let op = op.into();
         let operands: Vec<&Node> = inputs.iter().map(|&id| &self[id]).collect();
-        let (shape, dtype) = infer::output(&op, &operands)?;
+        let (shape, dtype) = op.output(&operands)?;
         Ok(self.append(Node { op, inputs: inputs.to_vec(), shape, dtype }))
     }
 
     /// Appends a tensor of the batch.
     pub fn push_input(&mut self, shape: Shape, dtype: DType) -> NodeId {
-        let op = Op::Input(InputId(self.inputs.len() as u32));
+        let op = Op::Leaf(Leaf::Input(InputId(self.inputs.len() as u32)));
         let node = self.append(Node { op, inputs: Vec::new(), shape, dtype });
         self.inputs.push(node);
         node
@@ -205,7 +208,7 @@ impl Graph {
 
     /// Appends a parameter; one that is not `trained` gets no gradient.
     pub fn push_parameter(&mut self, path: String, shape: Shape, trained: bool) -> NodeId {
-        let op = Op::Parameter(ParameterId(self.parameters.len() as u32));
+        let op = Op::Leaf(Leaf::Parameter(ParameterId(self.parameters.len() as u32)));
         let node = self.append(Node { op, inputs: Vec::new(), shape, dtype: DType::F32 });
         self.parameters.push(Parameter { path, node, trained });
         node
@@ -213,7 +216,7 @@ impl Graph {
 
     /// Appends a constant.
     pub fn push_constant(&mut self, constant: Constant) -> NodeId {
-        let op = Op::Constant(ConstantId(self.constants.len() as u32));
+        let op = Op::Leaf(Leaf::Constant(ConstantId(self.constants.len() as u32)));
         let (shape, dtype) = (constant.shape.clone(), constant.values.dtype());
         self.constants.push(constant);
         self.append(Node { op, inputs: Vec::new(), shape, dtype })

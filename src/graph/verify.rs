@@ -1,6 +1,6 @@
 //! Proof that a graph is well-formed: SSA, well-typed, complete.
 
-use super::{DType, Graph, Op, infer};
+use super::{DType, Graph, Leaf, Op};
 use crate::error::{Error, Result};
 
 /// Checks what [`Graph::push`] guarantees, on a graph from anywhere: operands come before their
@@ -18,19 +18,19 @@ pub fn verify(graph: &Graph) -> Result<()> {
             return Err(at(Error::model(format!("uses {later} before it is computed"))));
         }
         let known = match node.op {
-            Op::Input(input) => graph.inputs.get(input.0 as usize) == Some(&id),
-            Op::Parameter(parameter) => {
+            Op::Leaf(Leaf::Input(input)) => graph.inputs.get(input.0 as usize) == Some(&id),
+            Op::Leaf(Leaf::Parameter(parameter)) => {
                 graph.parameters.get(parameter.index()).is_some_and(|known| known.node == id)
                     && node.dtype == DType::F32
             }
-            Op::Constant(constant) => {
+            Op::Leaf(Leaf::Constant(constant)) => {
                 graph.constants.get(constant.0 as usize).is_some_and(|known| {
                     known.shape == node.shape && known.values.dtype() == node.dtype
                 })
             }
             _ => {
                 let operands: Vec<_> = node.inputs.iter().map(|&input| &graph[input]).collect();
-                infer::output(&node.op, &operands).map_err(at)? == (node.shape.clone(), node.dtype)
+                node.op.output(&operands).map_err(at)? == (node.shape.clone(), node.dtype)
             }
         };
         if !known {

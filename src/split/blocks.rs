@@ -3,7 +3,7 @@
 use super::{Role, no_work};
 use crate::differentiate::Joint;
 use crate::error::Result;
-use crate::graph::{NodeId, Op, storages};
+use crate::graph::{Indexing, NodeId, Op, storages};
 
 /// Last forward node of every block but the last, and the boundaries among them that the user
 /// marked (none when the model has no marks).
@@ -59,8 +59,11 @@ pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<us
 }
 
 fn is_product(op: &Op) -> bool {
-    let convolution = matches!(op, Op::Conv2d(_) | Op::Conv2dInputGradient { .. });
-    convolution || matches!(op, Op::Matmul | Op::Embedding)
+    match op {
+        Op::Matmul | Op::Indexing(Indexing::Embedding) => true,
+        Op::Windowed(op) => op.is_convolution(),
+        _ => false,
+    }
 }
 
 /// How many values, and how many bytes, cross after every forward node.

@@ -12,7 +12,7 @@ use zerobubble::engine::wgpu::{
     Abilities, Body, Context, Element, Gpu, Kernel, Operand, Tile, View, compute, gpus, kernel_of,
     tiles,
 };
-use zerobubble::graph::{DType, Graph, NodeId, Op, Shape};
+use zerobubble::graph::{DType, Graph, Indexing, NodeId, Op, Shape};
 
 #[path = "../common/numbers.rs"]
 mod drawn;
@@ -210,7 +210,8 @@ pub fn decoded(words: &[u32], dtype: DType) -> Vec<f32> {
 
 /// Compares the op's kernel with Burn, for every way in which the operands can lie, and for one of
 /// them with itself on halves.
-pub fn check(op: Op, of: &[Of], tolerance: Tolerance, seed: u64) {
+pub fn check(op: impl Into<Op>, of: &[Of], tolerance: Tolerance, seed: u64) {
+    let op = op.into();
     for lie in LIES {
         let mut graph = Graph::default();
         let inputs: Vec<NodeId> =
@@ -253,7 +254,10 @@ fn check_halves(kernel: &Kernel, buffers: &[Vec<u32>], what: &str) {
         }
     }
     // These add to what they wrote.
-    let grows = matches!(kernel.body, Body::ScatterAdd(_) | Body::EmbeddingGradient);
+    let grows = matches!(
+        kernel.body,
+        Body::Indexing(Indexing::ScatterAdd { .. } | Indexing::EmbeddingGradient { .. })
+    );
     let rounds = kernel.writes[0].element == Element::F32 && !grows;
     if rounds {
         on_halves.writes[0].element = Element::F16;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
 use zerobubble::engine::wgpu::{Context, Element, Operand, View, compute, kernel_of};
-use zerobubble::graph::{Convolution, DType, Graph, Op, Pool, Shape};
+use zerobubble::graph::{Convolution, DType, Graph, Pool, Shape, Windowed};
 
 use super::harness::{
     Exact, Of, Within, check, close, decoded, elements, floats, host, with_context,
@@ -39,11 +39,11 @@ fn convolutions_and_their_gradients_are_burns() {
         let gradient = floats(&[n, groups * out, windows[0], windows[1]]);
         // Sums of up to some hundred products of at most 9, in one order and in another.
         let forward = [floats(&images), floats(&weight)];
-        check(Op::Conv2d(convolution), &forward, Within(2e-6), seed);
+        check(Windowed::Conv2d(convolution), &forward, Within(2e-6), seed);
         let of_weight = [floats(&weight), gradient.clone()];
-        let op = Op::Conv2dInputGradient { convolution, size };
+        let op = Windowed::Conv2dInputGradient { convolution, size };
         check(op, &of_weight, Within(2e-6), seed);
-        let op = Op::Conv2dWeightGradient { convolution, kernel };
+        let op = Windowed::Conv2dWeightGradient { convolution, kernel };
         check(op, &[floats(&images), gradient], Within(5e-6), seed);
     });
 }
@@ -53,7 +53,7 @@ fn convolutions_and_their_gradients_are_burns() {
 fn long_sums_of_a_weights_gradient_are_complete() {
     let convolution =
         Convolution { stride: [1, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 1 };
-    let op = Op::Conv2dWeightGradient { convolution, kernel: [1, 1] };
+    let op = Windowed::Conv2dWeightGradient { convolution, kernel: [1, 1] };
     for shape in [[1, 1, 250, 250], [10_900, 1, 1, 1]] {
         check(op.clone(), &[floats(&shape), floats(&shape)], Within(1e-4), 1);
     }
@@ -81,13 +81,13 @@ fn gradient([n, c, h, w]: [usize; 4], pool: &Pool) -> Of {
 #[test]
 fn max_pools_and_their_gradients_are_burns() {
     run(8, pools(1..3), |(images, pool, seed)| {
-        check(Op::MaxPool2d(pool), &[floats(&images)], Exact, seed);
+        check(Windowed::MaxPool2d(pool), &[floats(&images)], Exact, seed);
         let parts = [floats(&images), gradient(images, &pool)];
         // The same windows in the same order: the same sums.
-        check(Op::MaxPool2dGradient(pool), &parts, Exact, seed);
+        check(Windowed::MaxPool2dGradient(pool), &parts, Exact, seed);
         // The first of elements that are all the same.
         let ties = [Of::Floats(images.to_vec(), 0.5, 0.5), gradient(images, &pool)];
-        check(Op::MaxPool2dGradient(pool), &ties, Exact, seed);
+        check(Windowed::MaxPool2dGradient(pool), &ties, Exact, seed);
     });
 }
 
@@ -108,10 +108,10 @@ fn max_pools_of_special_values_are_burns() {
     for pool in [pool([2, 2]), pool([1, 1])] {
         let mut graph = Graph::default();
         let x = graph.push_input(Shape(vec![1, 1, 4, 6]), DType::F32);
-        let y = graph.push(Op::MaxPool2d(pool), &[x]).unwrap();
+        let y = graph.push(Windowed::MaxPool2d(pool), &[x]).unwrap();
         let shape = graph[y].shape.0.clone();
         let g = graph.push_input(graph[y].shape.clone(), DType::F32);
-        let gradient = graph.push(Op::MaxPool2dGradient(pool), &[x, g]).unwrap();
+        let gradient = graph.push(Windowed::MaxPool2dGradient(pool), &[x, g]).unwrap();
         let gradients: Vec<f32> = (1..).map(|at| at as f32).take(shape.iter().product()).collect();
         let values = [(vec![1, 1, 4, 6], images.concat()), (shape, gradients)];
         for (node, count) in [(y, 1), (gradient, 2)] {
@@ -137,9 +137,9 @@ fn max_pools_of_special_values_are_burns() {
 #[test]
 fn average_pools_and_their_gradients_are_burns() {
     run(8, (pools(1..2), any::<bool>()), |((images, pool, seed), count_padding)| {
-        check(Op::AvgPool2d { pool, count_padding }, &[floats(&images)], Within(1e-6), seed);
+        check(Windowed::AvgPool2d { pool, count_padding }, &[floats(&images)], Within(1e-6), seed);
         let size = [images[2], images[3]];
-        let op = Op::AvgPool2dGradient { pool, count_padding, size };
+        let op = Windowed::AvgPool2dGradient { pool, count_padding, size };
         check(op, &[gradient(images, &pool)], Within(1e-6), seed);
     });
 }

@@ -4,60 +4,64 @@ use burn_ir::{ActivationOperationIr, DimOpIr};
 
 use super::{Lowering, number};
 use crate::error::Result;
-use crate::graph::{Binary, Comparison, NodeId, Op, Scalar, Unary};
+use crate::graph::{
+    Activation, Binary, Comparison, Elementwise, Movement, NodeId, RowWise, Scalar, Unary,
+};
 
 impl Lowering<'_> {
     pub(super) fn activation(&mut self, op: &ActivationOperationIr) -> Result<()> {
-        use ActivationOperationIr as Activation;
+        use ActivationOperationIr as Recorded;
         match op {
-            Activation::Relu(op) => self.unary(op, Unary::Relu),
-            Activation::Gelu(op) => self.unary(op, Unary::Gelu),
-            Activation::Sigmoid(op) => self.unary(op, Unary::Sigmoid),
-            Activation::Softmax(op) => {
+            Recorded::Relu(op) => self.unary(op, Activation::Relu),
+            Recorded::Gelu(op) => self.unary(op, Activation::Gelu),
+            Recorded::Sigmoid(op) => self.unary(op, Activation::Sigmoid),
+            Recorded::Softmax(op) => {
                 let x = self.node(&op.input)?;
-                self.softmax(op, x, Op::Softmax)
+                self.softmax(op, x, RowWise::Softmax)
             }
-            Activation::LogSoftmax(op) => {
+            Recorded::LogSoftmax(op) => {
                 let x = self.node(&op.input)?;
-                self.softmax(op, x, Op::LogSoftmax)
+                self.softmax(op, x, RowWise::LogSoftmax)
             }
-            Activation::Softmin(op) => {
-                let x = self.apply(Op::Unary(Unary::Neg), &[&op.input])?;
-                self.softmax(op, x, Op::Softmax)
+            Recorded::Softmin(op) => {
+                let x = self.apply(Unary::Neg, &[&op.input])?;
+                self.softmax(op, x, RowWise::Softmax)
             }
-            Activation::PRelu(op) => {
+            Recorded::PRelu(op) => {
                 let x = self.node(&op.lhs)?;
                 let slope = self.node(&op.rhs)?;
-                let negative = self.push(Op::CompareScalar(Comparison::Less, 0.0), &[x])?;
-                let scaled = self.push(Op::Binary(Binary::Multiply), &[x, slope])?;
-                let node = self.push(Op::Where, &[negative, scaled, x])?;
+                let negative =
+                    self.push(Elementwise::CompareScalar(Comparison::Less, 0.0), &[x])?;
+                let scaled = self.push(Binary::Multiply, &[x, slope])?;
+                let node = self.push(Elementwise::Where, &[negative, scaled, x])?;
                 self.bind(&op.out, node)
             }
-            Activation::LeakyRelu(op) => {
+            Recorded::LeakyRelu(op) => {
                 let x = self.node(&op.lhs)?;
-                let positive = self.push(Op::CompareScalar(Comparison::GreaterEqual, 0.0), &[x])?;
+                let positive =
+                    self.push(Elementwise::CompareScalar(Comparison::GreaterEqual, 0.0), &[x])?;
                 let scaled = self.scaled(x, number(op.rhs))?;
-                let node = self.push(Op::Where, &[positive, x, scaled])?;
+                let node = self.push(Elementwise::Where, &[positive, x, scaled])?;
                 self.bind(&op.out, node)
             }
-            Activation::HardSigmoid(op) => {
+            Recorded::HardSigmoid(op) => {
                 let x = self.node(&op.tensor)?;
                 let x = self.scaled(x, number(op.alpha))?;
-                let x = self.push(Op::Scalar(Scalar::Add, number(op.beta)), &[x])?;
-                let x = self.push(Op::Scalar(Scalar::AtLeast, 0.0), &[x])?;
-                let node = self.push(Op::Scalar(Scalar::AtMost, 1.0), &[x])?;
+                let x = self.push(Elementwise::Scalar(Scalar::Add, number(op.beta)), &[x])?;
+                let x = self.push(Elementwise::Scalar(Scalar::AtLeast, 0.0), &[x])?;
+                let node = self.push(Elementwise::Scalar(Scalar::AtMost, 1.0), &[x])?;
                 self.bind(&op.out, node)
             }
-            Activation::LogSigmoid(op) => {
+            Recorded::LogSigmoid(op) => {
                 // min(x, 0) - log(1 + exp(-|x|)) does not overflow where log(sigmoid(x)) does.
                 let x = self.node(&op.input)?;
-                let size = self.push(Op::Unary(Unary::Abs), &[x])?;
-                let power = self.push(Op::Unary(Unary::Neg), &[size])?;
-                let tail = self.push(Op::Unary(Unary::Exp), &[power])?;
-                let above = self.push(Op::Scalar(Scalar::Add, 1.0), &[tail])?;
-                let log = self.push(Op::Unary(Unary::Log), &[above])?;
-                let below = self.push(Op::Scalar(Scalar::AtMost, 0.0), &[x])?;
-                let node = self.push(Op::Binary(Binary::Subtract), &[below, log])?;
+                let size = self.push(Unary::Abs, &[x])?;
+                let power = self.push(Unary::Neg, &[size])?;
+                let tail = self.push(Unary::Exp, &[power])?;
+                let above = self.push(Elementwise::Scalar(Scalar::Add, 1.0), &[tail])?;
+                let log = self.push(Unary::Log, &[above])?;
+                let below = self.push(Elementwise::Scalar(Scalar::AtMost, 0.0), &[x])?;
+                let node = self.push(Binary::Subtract, &[below, log])?;
                 self.bind(&op.out, node)
             }
             _ => self.unknown(op),
@@ -65,7 +69,7 @@ impl Lowering<'_> {
     }
 
     /// Softmax along any axis: the axis is swapped to the end and back.
-    fn softmax(&mut self, op: &DimOpIr, x: NodeId, softmax: Op) -> Result<()> {
+    fn softmax(&mut self, op: &DimOpIr, x: NodeId, softmax: RowWise) -> Result<()> {
         let last = op.input.shape.num_dims() - 1;
         if op.axis == last {
             let node = self.push(softmax, &[x])?;
@@ -73,9 +77,9 @@ impl Lowering<'_> {
         }
         let mut axes: Vec<usize> = (0..=last).collect();
         axes.swap(op.axis, last);
-        let x = self.push(Op::Permute(axes.clone()), &[x])?;
+        let x = self.push(Movement::Permute(axes.clone()), &[x])?;
         let y = self.push(softmax, &[x])?;
-        let node = self.push(Op::Permute(axes), &[y])?;
+        let node = self.push(Movement::Permute(axes), &[y])?;
         self.bind(&op.out, node)
     }
 }

@@ -8,7 +8,10 @@ use burn_ir::{
 
 use super::{Lowering, dtype, number, shape};
 use crate::error::Result;
-use crate::graph::{Binary, Comparison, Constant, NodeId, Op, Shape, Unary, Values};
+use crate::graph::{
+    Binary, Comparison, Constant, Elementwise, Indexing, Join, Logical, Movement, NodeId, Shape,
+    Values,
+};
 
 impl Lowering<'_> {
     pub(super) fn base(&mut self, op: &BaseOperationIr) -> Result<()> {
@@ -21,9 +24,11 @@ impl Lowering<'_> {
             Base::SwapDims(op) => {
                 let mut axes: Vec<usize> = (0..op.input.shape.num_dims()).collect();
                 axes.swap(op.dim1, op.dim2);
-                self.set(&op.out, Op::Permute(axes), &[&op.input])
+                self.set(&op.out, Movement::Permute(axes), &[&op.input])
             }
-            Base::Permute(op) => self.set(&op.out, Op::Permute(op.axes.clone()), &[&op.input]),
+            Base::Permute(op) => {
+                self.set(&op.out, Movement::Permute(op.axes.clone()), &[&op.input])
+            }
             Base::Expand(op) => self.expand(&op.input, &op.out),
             Base::Slice(op) => {
                 let node = self.node(&op.tensor)?;
@@ -37,14 +42,14 @@ impl Lowering<'_> {
                     let of = self.graph[node].shape.clone();
                     let index = (0..of.0[axis] as i64).rev().collect();
                     let index = self.constant_index(axis, &of, index)?;
-                    node = self.push(Op::Gather(axis), &[node, index])?;
+                    node = self.push(Indexing::Gather(axis), &[node, index])?;
                 }
                 self.bind(&op.out, node)
             }
             Base::RepeatDim(op) => self.repeat(&op.tensor, op.dim, op.times, &op.out),
             Base::Cat(op) => {
                 let tensors: Vec<&TensorIr> = op.tensors.iter().collect();
-                self.set(&op.out, Op::Concatenate(op.dim), &tensors)
+                self.set(&op.out, Join::Concatenate(op.dim), &tensors)
             }
             Base::Cast(op) => self.cast(&op.input, &op.out),
             Base::Ones(op) => self.full(&op.out, 1.0),
@@ -61,36 +66,40 @@ impl Lowering<'_> {
                 let mut dims = vec![1; op.out.shape.num_dims()];
                 dims[op.dim] = op.indices.shape[0];
                 let index = self.reshape(index, Shape(dims))?;
-                let index = self.push(Op::Expand(shape(&op.out.shape)), &[index])?;
+                let index = self.push(Movement::Expand(shape(&op.out.shape)), &[index])?;
                 let tensor = self.node(&op.tensor)?;
-                let node = self.push(Op::Gather(op.dim), &[tensor, index])?;
+                let node = self.push(Indexing::Gather(op.dim), &[tensor, index])?;
                 self.bind(&op.out, node)
             }
-            Base::Gather(op) => self.set(&op.out, Op::Gather(op.dim), &[&op.tensor, &op.indices]),
+            Base::Gather(op) => {
+                self.set(&op.out, Indexing::Gather(op.dim), &[&op.tensor, &op.indices])
+            }
             Base::Scatter(op) if matches!(op.update, IndexingUpdateOp::Add) => {
                 let size = op.tensor.shape[op.dim];
-                let scatter = Op::ScatterAdd { axis: op.dim, size };
+                let scatter = Indexing::ScatterAdd { axis: op.dim, size };
                 let added = self.apply(scatter, &[&op.indices, &op.value])?;
                 let tensor = self.node(&op.tensor)?;
-                let node = self.push(Op::Binary(Binary::Add), &[tensor, added])?;
+                let node = self.push(Binary::Add, &[tensor, added])?;
                 self.bind(&op.out, node)
             }
-            Base::MaskWhere(op) => self.set(&op.out, Op::Where, &[&op.mask, &op.value, &op.tensor]),
+            Base::MaskWhere(op) => {
+                self.set(&op.out, Elementwise::Where, &[&op.mask, &op.value, &op.tensor])
+            }
             Base::MaskFill(op) => {
-                self.set(&op.out, Op::Fill(number(op.value)), &[&op.mask, &op.tensor])
+                self.set(&op.out, Elementwise::Fill(number(op.value)), &[&op.mask, &op.tensor])
             }
             Base::Equal(op) => {
-                self.set(&op.out, Op::Compare(Comparison::Equal), &[&op.lhs, &op.rhs])
+                self.set(&op.out, Elementwise::Compare(Comparison::Equal), &[&op.lhs, &op.rhs])
             }
             Base::NotEqual(op) => {
-                self.set(&op.out, Op::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
+                self.set(&op.out, Elementwise::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
             }
             Base::EqualElem(op) => {
-                let compare = Op::CompareScalar(Comparison::Equal, number(op.rhs));
+                let compare = Elementwise::CompareScalar(Comparison::Equal, number(op.rhs));
                 self.set(&op.out, compare, &[&op.lhs])
             }
             Base::NotEqualElem(op) => {
-                let compare = Op::CompareScalar(Comparison::NotEqual, number(op.rhs));
+                let compare = Elementwise::CompareScalar(Comparison::NotEqual, number(op.rhs));
                 self.set(&op.out, compare, &[&op.lhs])
             }
             _ => self.unknown(op),
@@ -109,15 +118,11 @@ impl Lowering<'_> {
             BoolOperationIr::IntoFloat(op) | BoolOperationIr::IntoInt(op) => {
                 self.cast(&op.input, &op.out)
             }
-            BoolOperationIr::Not(op) => self.set(&op.out, Op::Unary(Unary::Not), &[&op.input]),
-            BoolOperationIr::And(op) => {
-                self.set(&op.out, Op::Binary(Binary::And), &[&op.lhs, &op.rhs])
-            }
-            BoolOperationIr::Or(op) => {
-                self.set(&op.out, Op::Binary(Binary::Or), &[&op.lhs, &op.rhs])
-            }
+            BoolOperationIr::Not(op) => self.set(&op.out, Elementwise::Not, &[&op.input]),
+            BoolOperationIr::And(op) => self.set(&op.out, Logical::And, &[&op.lhs, &op.rhs]),
+            BoolOperationIr::Or(op) => self.set(&op.out, Logical::Or, &[&op.lhs, &op.rhs]),
             BoolOperationIr::Xor(op) => {
-                self.set(&op.out, Op::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
+                self.set(&op.out, Elementwise::Compare(Comparison::NotEqual), &[&op.lhs, &op.rhs])
             }
         }
     }
@@ -126,8 +131,11 @@ impl Lowering<'_> {
     pub(super) fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<()> {
         let node = self.node(input)?;
         let to = dtype(out.dtype)?;
-        let node =
-            if self.graph[node].dtype == to { node } else { self.push(Op::Cast(to), &[node])? };
+        let node = if self.graph[node].dtype == to {
+            node
+        } else {
+            self.push(Elementwise::Cast(to), &[node])?
+        };
         self.bind(out, node)
     }
 
@@ -137,7 +145,7 @@ impl Lowering<'_> {
         dims.extend(input.shape.to_vec());
         let node = self.node(input)?;
         let node = self.reshape(node, Shape(dims))?;
-        let node = self.push(Op::Expand(shape(&out.shape)), &[node])?;
+        let node = self.push(Movement::Expand(shape(&out.shape)), &[node])?;
         self.bind(out, node)
     }
 
@@ -148,7 +156,7 @@ impl Lowering<'_> {
         let node = self.node(x)?;
         let node = self.reshape(node, Shape(dims.clone()))?;
         dims[dim] = times;
-        let node = self.push(Op::Expand(Shape(dims)), &[node])?;
+        let node = self.push(Movement::Expand(Shape(dims)), &[node])?;
         self.bind_reshaped(out, node)
     }
 
@@ -161,7 +169,7 @@ impl Lowering<'_> {
         };
         let one = Shape(vec![1; out.shape.num_dims()]);
         let node = self.graph.push_constant(Constant { shape: one, values });
-        let node = self.push(Op::Expand(shape(&out.shape)), &[node])?;
+        let node = self.push(Movement::Expand(shape(&out.shape)), &[node])?;
         self.bind(out, node)
     }
 
@@ -172,7 +180,7 @@ impl Lowering<'_> {
             let range = slice.to_range(size);
             if slice.step == 1 {
                 if range != (0..size) {
-                    let op = Op::Slice { axis, start: range.start, end: range.end };
+                    let op = Movement::Slice { axis, start: range.start, end: range.end };
                     node = self.push(op, &[node])?;
                 }
                 continue;
@@ -187,7 +195,7 @@ impl Lowering<'_> {
             let mut to = of;
             to.0[axis] = index.len();
             let index = self.constant_index(axis, &to, index)?;
-            node = self.push(Op::Gather(axis), &[node, index])?;
+            node = self.push(Indexing::Gather(axis), &[node, index])?;
         }
         Ok(node)
     }
@@ -205,7 +213,7 @@ impl Lowering<'_> {
             (range.start, size - range.end)
         });
         let (value, inside) = self.padded(value, margins)?;
-        let node = self.push(Op::Where, &[inside, value, tensor])?;
+        let node = self.push(Elementwise::Where, &[inside, value, tensor])?;
         self.bind(&op.out, node)
     }
 
@@ -216,8 +224,8 @@ impl Lowering<'_> {
         };
         let x = self.node(&op.input)?;
         let (padded, inside) = self.padded(x, op.padding.iter().copied())?;
-        let outside = self.push(Op::Unary(Unary::Not), &[inside])?;
-        let node = self.push(Op::Fill(number(value)), &[outside, padded])?;
+        let outside = self.push(Elementwise::Not, &[inside])?;
+        let node = self.push(Elementwise::Fill(number(value)), &[outside, padded])?;
         self.bind(&op.out, node)
     }
 
@@ -231,7 +239,7 @@ impl Lowering<'_> {
         let values = Values::Bool(vec![true; shape.elements()]);
         let mut inside = self.graph.push_constant(Constant { shape, values });
         for (axis, (before, after)) in margins.enumerate() {
-            let pad = Op::Pad { axis, before, after };
+            let pad = Join::Pad { axis, before, after };
             x = self.push(pad.clone(), &[x])?;
             inside = self.push(pad, &[inside])?;
         }

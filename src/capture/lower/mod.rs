@@ -12,7 +12,9 @@ use burn::tensor::{DType as BurnDType, TensorData};
 use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorId, TensorIr};
 
 use crate::error::{Error, Result};
-use crate::graph::{Constant, DType, Graph, NodeId, Op, Shape, Values};
+use crate::graph::{
+    Constant, DType, Elementwise, Graph, Leaf, Movement, NodeId, Op, Shape, Values,
+};
 use crate::nn::{BOUNDARY, DROPOUT};
 
 /// Where the values of a captured tensor come from.
@@ -130,7 +132,7 @@ impl<'a> Lowering<'a> {
                 let probability = number(op.scalars[0]);
                 let layer = self.dropout_layers;
                 self.dropout_layers += 1;
-                self.set(out, Op::Dropout { layer, probability }, &[x])
+                self.set(out, Elementwise::Dropout { layer, probability }, &[x])
             }
             (BOUNDARY, [x], [out]) => {
                 let node = self.node(x)?;
@@ -182,10 +184,9 @@ impl<'a> Lowering<'a> {
     }
 
     /// Appends `op` on nodes.
-    fn push(&mut self, op: Op, inputs: &[NodeId]) -> Result<NodeId> {
-        let of_parameters = |node: &NodeId| {
-            matches!(self.graph[*node].op, Op::Parameter(_)) || self.views.contains(node)
-        };
+    fn push(&mut self, op: impl Into<Op>, inputs: &[NodeId]) -> Result<NodeId> {
+        let of_parameters =
+            |node: &NodeId| self.graph[*node].op.parameter().is_some() || self.views.contains(node);
         let view = inputs.iter().any(of_parameters)
             && inputs.iter().all(|node| of_parameters(node) || self.is_constant(*node));
         let node =
@@ -200,21 +201,21 @@ impl<'a> Lowering<'a> {
     fn is_constant(&self, id: NodeId) -> bool {
         let node = &self.graph[id];
         match node.op {
-            Op::Constant(_) => true,
-            Op::Input(_) | Op::Parameter(_) | Op::Dropout { .. } => false,
+            Op::Leaf(Leaf::Constant(_)) => true,
+            Op::Leaf(_) | Op::Elementwise(Elementwise::Dropout { .. }) => false,
             _ => node.inputs.iter().all(|&input| self.is_constant(input)),
         }
     }
 
     /// Appends `op` on tensors.
-    fn apply(&mut self, op: Op, inputs: &[&TensorIr]) -> Result<NodeId> {
+    fn apply(&mut self, op: impl Into<Op>, inputs: &[&TensorIr]) -> Result<NodeId> {
         let inputs: Vec<NodeId> =
             inputs.iter().map(|input| self.node(input)).collect::<Result<_>>()?;
         self.push(op, &inputs)
     }
 
     /// Appends `op` on tensors as the value of `out`.
-    fn set(&mut self, out: &TensorIr, op: Op, inputs: &[&TensorIr]) -> Result<()> {
+    fn set(&mut self, out: &TensorIr, op: impl Into<Op>, inputs: &[&TensorIr]) -> Result<()> {
         let node = self.apply(op, inputs)?;
         self.bind(out, node)
     }
@@ -237,7 +238,7 @@ impl<'a> Lowering<'a> {
         if self.graph[node].shape == shape {
             return Ok(node);
         }
-        self.push(Op::Reshape(shape), &[node])
+        self.push(Movement::Reshape(shape), &[node])
     }
 
     /// Indices along `axis`, repeated to address a tensor of `shape`.
@@ -246,7 +247,7 @@ impl<'a> Lowering<'a> {
         dims[axis] = index.len();
         let constant = Constant { shape: Shape(dims), values: Values::Int(index) };
         let index = self.graph.push_constant(constant);
-        self.push(Op::Expand(shape.clone()), &[index])
+        self.push(Movement::Expand(shape.clone()), &[index])
     }
 }
 

@@ -5,17 +5,22 @@ use burn_ir::{AttentionOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
 use super::{Lowering, number};
 use crate::error::{Error, Result};
-use crate::graph::{Binary, Constant, NodeId, Op, Shape, Unary, Values};
+use crate::graph::{
+    Activation, Binary, Constant, Elementwise, Indexing, Movement, NodeId, Op, RowWise, Shape,
+    Unary, Values,
+};
 
 impl Lowering<'_> {
     pub(super) fn module(&mut self, op: &ModuleOperationIr) -> Result<()> {
         use ModuleOperationIr as Module;
         match op {
-            Module::Embedding(op) => self.set(&op.out, Op::Embedding, &[&op.weights, &op.indices]),
+            Module::Embedding(op) => {
+                self.set(&op.out, Indexing::Embedding, &[&op.weights, &op.indices])
+            }
             Module::LayerNorm(op) => {
                 let mut inputs = vec![&op.input, &op.gamma];
                 inputs.extend(&op.beta);
-                self.set(&op.out, Op::LayerNorm(number(op.epsilon)), &inputs)
+                self.set(&op.out, RowWise::LayerNorm(number(op.epsilon)), &inputs)
             }
             Module::Linear(op) => {
                 let rank = op.x.shape.num_dims();
@@ -26,7 +31,7 @@ impl Lowering<'_> {
                 if let Some(bias) = &op.bias {
                     let bias = self.node(bias)?;
                     let bias = self.with_rank(bias, rank)?;
-                    node = self.push(Op::Binary(Binary::Add), &[node, bias])?;
+                    node = self.push(Binary::Add, &[node, bias])?;
                 }
                 self.bind(&op.out, node)
             }
@@ -83,18 +88,18 @@ impl Lowering<'_> {
             (self.node(&op.query)?, self.node(&op.key)?, self.node(&op.value)?);
         let width = op.query.shape[3] as f64;
         let scale = op.options.scale.map_or(1.0 / width.sqrt(), number);
-        let key = self.push(Op::Permute(vec![0, 1, 3, 2]), &[key])?;
+        let key = self.push(Movement::Permute(vec![0, 1, 3, 2]), &[key])?;
         let scores = self.push(Op::Matmul, &[query, key])?;
         let mut scores = self.scaled(scores, scale)?;
         if let Some(softcap) = op.options.softcap {
             let cap = number(softcap);
             let x = self.scaled(scores, 1.0 / cap)?;
-            let x = self.push(Op::Unary(Unary::Tanh), &[x])?;
+            let x = self.push(Unary::Activation(Activation::Tanh), &[x])?;
             scores = self.scaled(x, cap)?;
         }
         if let Some(bias) = &op.attn_bias {
             let bias = self.node(bias)?;
-            scores = self.push(Op::Binary(Binary::Add), &[scores, bias])?;
+            scores = self.push(Binary::Add, &[scores, bias])?;
         }
         if let Some(mask) = &op.mask {
             // Finite, so that a row that is masked as a whole is no NaN; below it becomes zero.
@@ -102,9 +107,9 @@ impl Lowering<'_> {
         }
         if op.options.is_causal {
             let mask = self.causal_mask(&op.query, &op.key)?;
-            scores = self.push(Op::Fill(f64::NEG_INFINITY), &[mask, scores])?;
+            scores = self.push(Elementwise::Fill(f64::NEG_INFINITY), &[mask, scores])?;
         }
-        let mut weights = self.push(Op::Softmax, &[scores])?;
+        let mut weights = self.push(RowWise::Softmax, &[scores])?;
         if let Some(mask) = &op.mask {
             weights = self.masked(weights, mask, 0.0)?;
         }
@@ -114,7 +119,7 @@ impl Lowering<'_> {
 
     fn masked(&mut self, x: NodeId, mask: &TensorIr, value: f64) -> Result<NodeId> {
         let mask = self.node(mask)?;
-        self.push(Op::Fill(value), &[mask, x])
+        self.push(Elementwise::Fill(value), &[mask, x])
     }
 
     /// True where a key comes after its query; the last key belongs to the last query.

@@ -4,7 +4,9 @@ use burn_ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, ScalarOpIr, Tens
 
 use super::{Lowering, number, shape};
 use crate::error::Result;
-use crate::graph::{Binary, Comparison, NodeId, Op, Scalar, Shape, Unary};
+use crate::graph::{
+    Activation, Binary, Comparison, Elementwise, Indexing, NodeId, Reduction, Scalar, Shape, Unary,
+};
 
 impl Lowering<'_> {
     pub(super) fn numeric(&mut self, op: &NumericOperationIr) -> Result<()> {
@@ -24,9 +26,10 @@ impl Lowering<'_> {
             Numeric::ClampMin(op) => self.scalar(op, Scalar::AtLeast, number(op.rhs)),
             Numeric::ClampMax(op) => self.scalar(op, Scalar::AtMost, number(op.rhs)),
             Numeric::Clamp(op) => {
-                let above = Op::Scalar(Scalar::AtLeast, number(op.min));
+                let above = Elementwise::Scalar(Scalar::AtLeast, number(op.min));
                 let above = self.apply(above, &[&op.tensor])?;
-                let node = self.push(Op::Scalar(Scalar::AtMost, number(op.max)), &[above])?;
+                let node =
+                    self.push(Elementwise::Scalar(Scalar::AtMost, number(op.max)), &[above])?;
                 self.bind(&op.out, node)
             }
             Numeric::Abs(op) => self.unary(op, Unary::Abs),
@@ -58,19 +61,25 @@ impl Lowering<'_> {
                 let mean = self.scaled(sum, 1.0 / op.input.shape.num_elements() as f64)?;
                 self.bind_reshaped(&op.out, mean)
             }
-            Numeric::SumDim(op) => self.set(&op.out, Op::Sum(vec![op.axis]), &[&op.input]),
-            Numeric::SumDims(op) => self.set(&op.out, Op::Sum(op.axes.clone()), &[&op.input]),
+            Numeric::SumDim(op) => self.set(&op.out, Reduction::Sum(vec![op.axis]), &[&op.input]),
+            Numeric::SumDims(op) => {
+                self.set(&op.out, Reduction::Sum(op.axes.clone()), &[&op.input])
+            }
             Numeric::MeanDim(op) => {
-                let sum = self.apply(Op::Sum(vec![op.axis]), &[&op.input])?;
+                let sum = self.apply(Reduction::Sum(vec![op.axis]), &[&op.input])?;
                 let mean = self.scaled(sum, 1.0 / op.input.shape[op.axis] as f64)?;
                 self.bind(&op.out, mean)
             }
-            Numeric::ArgMax(op) => self.set(&op.out, Op::ArgMax(op.axis), &[&op.input]),
-            Numeric::ArgMin(op) => self.set(&op.out, Op::ArgMin(op.axis), &[&op.input]),
-            Numeric::MaxDim(op) => self.extreme(&op.input, Op::ArgMax(op.axis), op.axis, &op.out),
-            Numeric::MinDim(op) => self.extreme(&op.input, Op::ArgMin(op.axis), op.axis, &op.out),
-            Numeric::Max(op) => self.extreme_of_all(&op.input, Op::ArgMax(0), &op.out),
-            Numeric::Min(op) => self.extreme_of_all(&op.input, Op::ArgMin(0), &op.out),
+            Numeric::ArgMax(op) => self.set(&op.out, Reduction::ArgMax(op.axis), &[&op.input]),
+            Numeric::ArgMin(op) => self.set(&op.out, Reduction::ArgMin(op.axis), &[&op.input]),
+            Numeric::MaxDim(op) => {
+                self.extreme(&op.input, Reduction::ArgMax(op.axis), op.axis, &op.out)
+            }
+            Numeric::MinDim(op) => {
+                self.extreme(&op.input, Reduction::ArgMin(op.axis), op.axis, &op.out)
+            }
+            Numeric::Max(op) => self.extreme_of_all(&op.input, Reduction::ArgMax(0), &op.out),
+            Numeric::Min(op) => self.extreme_of_all(&op.input, Reduction::ArgMin(0), &op.out),
             Numeric::Pad(op) => self.pad(op),
             _ => self.unknown(op),
         }
@@ -86,10 +95,10 @@ impl Lowering<'_> {
             Float::Sin(op) => self.unary(op, Unary::Sin),
             Float::Cos(op) => self.unary(op, Unary::Cos),
             Float::Erf(op) => self.unary(op, Unary::Erf),
-            Float::Tanh(op) => self.unary(op, Unary::Tanh),
+            Float::Tanh(op) => self.unary(op, Activation::Tanh),
             Float::Log1p(op) => {
-                let above = self.apply(Op::Scalar(Scalar::Add, 1.0), &[&op.input])?;
-                let node = self.push(Op::Unary(Unary::Log), &[above])?;
+                let above = self.apply(Elementwise::Scalar(Scalar::Add, 1.0), &[&op.input])?;
+                let node = self.push(Unary::Log, &[above])?;
                 self.bind(&op.out, node)
             }
             Float::PowfScalar(op) => self.scalar(op, Scalar::Power, number(op.rhs)),
@@ -99,48 +108,48 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn unary(&mut self, op: &UnaryOpIr, unary: Unary) -> Result<()> {
-        self.set(&op.out, Op::Unary(unary), &[&op.input])
+    pub(super) fn unary(&mut self, op: &UnaryOpIr, unary: impl Into<Unary>) -> Result<()> {
+        self.set(&op.out, Elementwise::Unary(unary.into()), &[&op.input])
     }
 
     pub(super) fn scaled(&mut self, node: NodeId, factor: f64) -> Result<NodeId> {
-        self.push(Op::Scalar(Scalar::Multiply, factor), &[node])
+        self.push(Elementwise::Scalar(Scalar::Multiply, factor), &[node])
     }
 
     fn binary(&mut self, op: &BinaryOpIr, binary: Binary) -> Result<()> {
-        self.set(&op.out, Op::Binary(binary), &[&op.lhs, &op.rhs])
+        self.set(&op.out, binary, &[&op.lhs, &op.rhs])
     }
 
     fn scalar(&mut self, op: &ScalarOpIr, scalar: Scalar, value: f64) -> Result<()> {
-        self.set(&op.out, Op::Scalar(scalar, value), &[&op.lhs])
+        self.set(&op.out, Elementwise::Scalar(scalar, value), &[&op.lhs])
     }
 
     fn compare(&mut self, op: &BinaryOpIr, comparison: Comparison) -> Result<()> {
-        self.set(&op.out, Op::Compare(comparison), &[&op.lhs, &op.rhs])
+        self.set(&op.out, Elementwise::Compare(comparison), &[&op.lhs, &op.rhs])
     }
 
     fn compare_scalar(&mut self, op: &ScalarOpIr, comparison: Comparison) -> Result<()> {
-        self.set(&op.out, Op::CompareScalar(comparison, number(op.rhs)), &[&op.lhs])
+        self.set(&op.out, Elementwise::CompareScalar(comparison, number(op.rhs)), &[&op.lhs])
     }
 
     fn sum_all(&mut self, x: &TensorIr) -> Result<NodeId> {
-        self.apply(Op::Sum((0..x.shape.num_dims()).collect()), &[x])
+        self.apply(Reduction::Sum((0..x.shape.num_dims()).collect()), &[x])
     }
 
     /// The element that `arg` points at, so that its gradient goes to one element only.
-    fn extreme(&mut self, x: &TensorIr, arg: Op, axis: usize, out: &TensorIr) -> Result<()> {
+    fn extreme(&mut self, x: &TensorIr, arg: Reduction, axis: usize, out: &TensorIr) -> Result<()> {
         let x = self.node(x)?;
         let index = self.push(arg, &[x])?;
-        let node = self.push(Op::Gather(axis), &[x, index])?;
+        let node = self.push(Indexing::Gather(axis), &[x, index])?;
         self.bind(out, node)
     }
 
-    fn extreme_of_all(&mut self, x: &TensorIr, arg: Op, out: &TensorIr) -> Result<()> {
+    fn extreme_of_all(&mut self, x: &TensorIr, arg: Reduction, out: &TensorIr) -> Result<()> {
         let elements = shape(&x.shape).elements();
         let x = self.node(x)?;
         let x = self.reshape(x, Shape(vec![elements]))?;
         let index = self.push(arg, &[x])?;
-        let node = self.push(Op::Gather(0), &[x, index])?;
+        let node = self.push(Indexing::Gather(0), &[x, index])?;
         self.bind_reshaped(out, node)
     }
 }

@@ -6,7 +6,7 @@ use burn_ir::{
 
 use super::Lowering;
 use crate::error::Result;
-use crate::graph::{Binary, Constant, Convolution, NodeId, Op, Pool, Shape, Values};
+use crate::graph::{Binary, Constant, Convolution, NodeId, Op, Pool, Shape, Values, Windowed};
 
 impl Lowering<'_> {
     pub(super) fn conv2d(&mut self, op: &Conv2dOpIr) -> Result<()> {
@@ -17,7 +17,7 @@ impl Lowering<'_> {
             dilation: of.dilation,
             groups: of.groups,
         };
-        let node = self.apply(Op::Conv2d(convolution), &[&op.x, &op.weight])?;
+        let node = self.apply(Windowed::Conv2d(convolution), &[&op.x, &op.weight])?;
         let node = self.biased(node, op.bias.as_ref())?;
         self.bind(&op.out, node)
     }
@@ -31,7 +31,7 @@ impl Lowering<'_> {
             dilation: of.dilation,
             groups: of.groups,
         };
-        let transposed = Op::Conv2dInputGradient { convolution, size: size(&op.out) };
+        let transposed = Windowed::Conv2dInputGradient { convolution, size: size(&op.out) };
         let node = self.apply(transposed, &[&op.weight, &op.x])?;
         let node = self.biased(node, op.bias.as_ref())?;
         self.bind(&op.out, node)
@@ -43,7 +43,7 @@ impl Lowering<'_> {
         let channels = bias.shape.num_elements();
         let bias = self.node(bias)?;
         let bias = self.reshape(bias, Shape(vec![1, channels, 1, 1]))?;
-        self.push(Op::Binary(Binary::Add), &[images, bias])
+        self.push(Binary::Add, &[images, bias])
     }
 
     pub(super) fn max_pool2d(&mut self, op: &MaxPool2dOpIr) -> Result<()> {
@@ -54,7 +54,7 @@ impl Lowering<'_> {
             dilation: op.dilation,
             ceil: op.ceil_mode,
         };
-        self.set(&op.out, Op::MaxPool2d(pool), &[&op.x])
+        self.set(&op.out, Windowed::MaxPool2d(pool), &[&op.x])
     }
 
     pub(super) fn avg_pool2d(&mut self, op: &AvgPool2dOpIr) -> Result<()> {
@@ -66,7 +66,7 @@ impl Lowering<'_> {
             ceil: op.ceil_mode,
         };
         let count_padding = op.count_include_pad;
-        self.set(&op.out, Op::AvgPool2d { pool, count_padding }, &[&op.x])
+        self.set(&op.out, Windowed::AvgPool2d { pool, count_padding }, &[&op.x])
     }
 
     /// Where the output's size divides the image's, its windows are all the same. Elsewhere they
@@ -78,7 +78,7 @@ impl Lowering<'_> {
             let kernel = [height / rows, width / columns];
             let (padding, dilation) = ([0, 0], [1, 1]);
             let pool = Pool { kernel, stride: kernel, padding, dilation, ceil: false };
-            return self.set(&op.out, Op::AvgPool2d { pool, count_padding: false }, &[&op.x]);
+            return self.set(&op.out, Windowed::AvgPool2d { pool, count_padding: false }, &[&op.x]);
         }
         let x = self.node(&op.x)?;
         let across = self.means(width, columns, true);

@@ -8,7 +8,7 @@ use burn_flex::FlexDevice;
 use super::pool::Pool;
 use super::{copy, evaluate};
 use crate::compile::Program;
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Graph, Leaf, NodeId, Op};
 use crate::random::DropoutKey;
 
 /// Values of the constants that `program` reads, each dense.
@@ -19,7 +19,7 @@ pub(super) fn fold(graph: &Graph, program: &Program, pool: &Pool) -> Vec<(NodeId
     for &id in &program.folded {
         let node = &graph[id];
         let value = match node.op {
-            Op::Constant(constant) => {
+            Op::Leaf(Leaf::Constant(constant)) => {
                 evaluate::constant(&graph.constants[constant.0 as usize], &device)
             }
             _ => {

@@ -8,7 +8,6 @@ mod memory;
 mod optimizer;
 mod pool;
 mod update;
-mod window;
 
 use std::collections::HashMap;
 
@@ -21,7 +20,7 @@ use super::{Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Node, NodeId, Op, ParameterId};
+use crate::graph::{Elementwise, Graph, Leaf, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::DropoutKey;
 use fold::fold;
@@ -141,7 +140,8 @@ impl BurnEngine {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
                     let node = &graph[id];
-                    let value = if self.evaluates && matches!(node.op, Op::Dropout { .. }) {
+                    let dropped = matches!(node.op, Op::Elementwise(Elementwise::Dropout { .. }));
+                    let value = if self.evaluates && dropped {
                         self.undropped(operands, in_place)
                     } else {
                         flex::evaluate(node, &mut operands, in_place, key, &self.pool)
@@ -245,8 +245,10 @@ impl BurnEngine {
         microbatch: MicrobatchId,
     ) -> DispatchTensor {
         match graph[id].op {
-            Op::Input(input) => self.inputs[microbatch.index()][input.0 as usize].clone(),
-            Op::Parameter(parameter) => self.parameters[&parameter].clone(),
+            Op::Leaf(Leaf::Input(input)) => {
+                self.inputs[microbatch.index()][input.0 as usize].clone()
+            }
+            Op::Leaf(Leaf::Parameter(parameter)) => self.parameters[&parameter].clone(),
             _ => stash.get(&id).or_else(|| self.constants.get(&id)).cloned().unwrap_or_else(|| {
                 panic!("{id} {} is read before it is there", graph[id]);
             }),

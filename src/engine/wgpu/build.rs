@@ -8,7 +8,7 @@ use wgpu::{Buffer, BufferBinding, BufferUsages};
 use super::context::Context;
 use super::layout::{ArenaId, Bound, KEY_BYTES, Layout, Place, Range, SMALL, TIMESTAMPS};
 use super::measure::Tiles;
-use super::shader::shader;
+use super::shader::{rounds, shader};
 use super::staging::Ring;
 use super::update::Updates;
 use super::{Dispatch, RunState, Turns, WgpuEngine};
@@ -182,7 +182,7 @@ fn dispatch(
     turn: usize,
 ) -> Result<Dispatch> {
     let kernel = &bound.kernel;
-    let rounds = kernel.rounds();
+    let rounds = rounds(kernel);
     if tiles.abilities().cpu && rounds > LLVMPIPE_ROUNDS {
         let problem = format!("a kernel of {rounds} rounds, software Vulkan ends it at 65535");
         let op = format!("{:?} of {:?}", kernel.body, kernel.reads[0].view.shape);

@@ -1,7 +1,7 @@
 //! What the elements of buffers are, and which values are stored as halves.
 
 use crate::engine::Precision;
-use crate::graph::{DType, NodeId, Op};
+use crate::graph::{DType, Indexing, NodeId, Op, Reduction};
 use crate::plan::Work;
 use crate::split::{Role, Split};
 
@@ -76,7 +76,7 @@ impl Elements {
             let (at, node) = (id.index(), &graph[id]);
             let computed = matches!(split.places[at], Some((_, Work::F)))
                 && split.roles[at] == Role::Activation
-                && !matches!(node.op, Op::Sum(_) | Op::ScatterAdd { .. })
+                && !is_sum(&node.op)
                 && Some(id) != loss;
             if node.op.is_movement() {
                 elements[at] = elements[node.inputs[0].index()];
@@ -93,11 +93,19 @@ impl Elements {
     }
 }
 
+fn is_sum(op: &Op) -> bool {
+    match op {
+        Op::Reduction(op) => matches!(op, Reduction::Sum(_)),
+        Op::Indexing(op) => matches!(op, Indexing::ScatterAdd { .. }),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::differentiate::differentiate;
-    use crate::graph::{Graph, Scalar, Shape, Unary};
+    use crate::graph::{Activation, Elementwise, Graph, Movement, Scalar, Shape, Unary};
     use crate::split::split;
 
     #[test]
@@ -106,16 +114,16 @@ mod tests {
         let x = graph.push_input(Shape(vec![4, 8]), DType::F32);
         let weight = graph.push_parameter("w".into(), Shape(vec![8, 8]), true);
         let mut push = |op, inputs: &[NodeId]| graph.push(op, inputs).expect("it is well-typed");
-        let scaled = push(Op::Scalar(Scalar::Multiply, 0.5), &[weight]);
-        let turned = push(Op::Permute(vec![1, 0]), &[x]);
-        let back = push(Op::Permute(vec![1, 0]), &[turned]);
+        let scaled = push(Elementwise::Scalar(Scalar::Multiply, 0.5).into(), &[weight]);
+        let turned = push(Movement::Permute(vec![1, 0]).into(), &[x]);
+        let back = push(Movement::Permute(vec![1, 0]).into(), &[turned]);
         let product = push(Op::Matmul, &[back, scaled]);
-        let part = push(Op::Slice { axis: 0, start: 1, end: 3 }, &[product]);
-        let curved = push(Op::Unary(Unary::Gelu), &[part]);
-        push(Op::ArgMax(1), &[curved]);
-        let sum = push(Op::Sum(vec![0, 1]), &[curved]);
-        let mean = push(Op::Scalar(Scalar::Multiply, 0.0625), &[sum]);
-        let loss = push(Op::Reshape(Shape(vec![1])), &[mean]);
+        let part = push(Movement::Slice { axis: 0, start: 1, end: 3 }.into(), &[product]);
+        let curved = push(Unary::Activation(Activation::Gelu).into(), &[part]);
+        push(Reduction::ArgMax(1).into(), &[curved]);
+        let sum = push(Reduction::Sum(vec![0, 1]).into(), &[curved]);
+        let mean = push(Elementwise::Scalar(Scalar::Multiply, 0.0625).into(), &[sum]);
+        let loss = push(Movement::Reshape(Shape(vec![1])).into(), &[mean]);
         graph.loss = Some(loss);
         let count = graph.nodes.len();
         let split = split(differentiate(graph, 1.0).expect("it has gradients")).expect("it splits");

@@ -24,7 +24,7 @@ use super::lower::{BlockKernels, lower};
 use super::pack::pack;
 use crate::compile::{Accumulator, accumulators};
 use crate::engine::{IN_FLIGHT, Precision, StageSetup, UpdateRule};
-use crate::graph::{InputId, NodeId, Op};
+use crate::graph::{InputId, Leaf, NodeId, Op};
 use crate::plan::{self, BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
 
@@ -259,7 +259,9 @@ impl Layout {
         let tensor = |stage: StageId, id: NodeId, element: Element| {
             let node = &graph[id];
             let what = match node.op {
-                Op::Parameter(of) => format!("parameter {}", graph.parameters[of.index()].path),
+                Op::Leaf(Leaf::Parameter(of)) => {
+                    format!("parameter {}", graph.parameters[of.index()].path)
+                }
                 ref op => format!("{op} of shape {}", node.shape),
             };
             (stage, what, element.room(node.shape.elements()))

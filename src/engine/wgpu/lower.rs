@@ -9,7 +9,7 @@ use super::element::{Element, Elements};
 use super::kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 use super::view::{self, Views};
 use crate::compile::{Accumulator, Command, Program, Task, compile};
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Elementwise, Graph, Leaf, Movement, Node, NodeId, Op};
 use crate::plan::PerWork;
 use crate::split::{BlockId, Split};
 
@@ -48,25 +48,23 @@ pub fn lower(split: &Split, stored: &Elements, block: BlockId) -> BlockKernels {
 ///
 /// When the op is a leaf.
 pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
-    assert!(!node.op.is_leaf(), "{} is not computed", node.op);
     let elements = node.shape.elements();
     let chain = |steps, result| Chain { elements, steps, results: vec![result] };
-    let (reads, body) = match whole(&node.op) {
-        Some(body) => (operands, body),
-        None if node.op == Op::Matmul => {
+    let (reads, body) = match part(&node.op) {
+        Part::Leaf(op) => panic!("{op} is not computed"),
+        Part::Whole(body) => (operands, body),
+        Part::Matmul => {
             let reads = operands.iter().map(|x| factor(x, &node.shape.0)).collect();
             (reads, Body::Matmul(chain(Vec::new(), Argument::Product)))
         }
-        None if node.op.is_movement() => {
-            let view = view::moved(&node.op, &operands[0].view);
-            (
-                vec![Operand { view, ..operands[0] }],
-                Body::Chain(chain(Vec::new(), Argument::Read(0))),
-            )
+        Part::Movement(op) => {
+            let view = view::moved(&op, &operands[0].view);
+            let body = Body::Chain(chain(Vec::new(), Argument::Read(0)));
+            (vec![Operand { view, ..operands[0] }], body)
         }
-        None => {
+        Part::Step(op) => {
             let arguments = (0..operands.len()).map(Argument::Read).collect();
-            let step = Step { op: node.op.clone(), arguments, dtype: node.dtype };
+            let step = Step { op, arguments, dtype: node.dtype };
             let broadcast = |x: Operand| Operand { view: x.view.broadcast(&node.shape.0), ..x };
             let reads = operands.into_iter().map(broadcast).collect();
             (reads, Body::Chain(chain(vec![step], Argument::Step(0))))
@@ -94,7 +92,7 @@ fn escaping(split: &Split, views: &mut Views<'_>, block: BlockId) -> HashSet<Nod
                 continue;
             }
             let together = split.places[id.index()] == split.places[input.index()];
-            if !together || graph[id].op == Op::Matmul || whole(&graph[id].op).is_some() {
+            if !together || matches!(part(&graph[id].op), Part::Matmul | Part::Whole(_)) {
                 escaping.insert(views.of(input).0);
             }
         }
@@ -181,21 +179,20 @@ impl Groups<'_> {
             })
             .collect();
         let elements = node.shape.elements();
-        let core = match whole(&node.op) {
-            Some(body) => Core::Whole(body),
-            None if node.op == Op::Matmul => Core::Matmul,
-            None => return self.step(id, operands),
-        };
-        let reads = match core {
-            Core::Matmul => operands.iter().map(|x| factor(x, &node.shape.0)).collect(),
-            _ => operands,
+        let (core, reads) = match part(&node.op) {
+            Part::Step(op) => return self.step(id, op, operands),
+            Part::Whole(body) => (Core::Whole(body), operands),
+            Part::Matmul => {
+                (Core::Matmul, operands.iter().map(|x| factor(x, &node.shape.0)).collect())
+            }
+            Part::Leaf(_) | Part::Movement(_) => panic!("{id} {} is not computed", node.op),
         };
         let members = vec![(id, Argument::Product)];
         self.open(Group { core, elements, reads, steps: Vec::new(), members, sums: Vec::new() })
     }
 
     /// Adds an elementwise step to the group that may take it, or to a new one.
-    fn step(&mut self, id: NodeId, operands: Vec<Operand>) -> usize {
+    fn step(&mut self, id: NodeId, op: Elementwise, operands: Vec<Operand>) -> usize {
         let node = &self.graph[id];
         let elements = node.shape.elements();
         let at = self.joinable(elements, &operands).unwrap_or_else(|| self.chain(elements));
@@ -209,7 +206,7 @@ impl Groups<'_> {
                 })
             })
             .collect();
-        group.steps.push(Step { op: node.op.clone(), arguments, dtype: node.dtype });
+        group.steps.push(Step { op, arguments, dtype: node.dtype });
         group.members.push((id, Argument::Step(group.steps.len() - 1)));
         at
     }
@@ -324,36 +321,30 @@ fn factor(operand: &Operand, product: &[usize]) -> Operand {
     Operand { view: operand.view.broadcast(&shape), ..operand.clone() }
 }
 
-/// The body of an op that is a kernel of its own, neither a product nor elementwise.
-fn whole(op: &Op) -> Option<Body> {
-    Some(match op {
-        Op::Sum(axes) => Body::Sum(axes.clone()),
-        Op::ArgMax(axis) => Body::ArgMax(*axis),
-        Op::ArgMin(axis) => Body::ArgMin(*axis),
-        Op::Pad { axis, before, .. } => Body::Pad { axis: *axis, before: *before },
-        Op::Concatenate(axis) => Body::Concatenate(*axis),
-        Op::Gather(axis) => Body::Gather(*axis),
-        Op::ScatterAdd { axis, .. } => Body::ScatterAdd(*axis),
-        Op::Embedding => Body::Embedding,
-        Op::EmbeddingGradient { .. } => Body::EmbeddingGradient,
-        Op::Softmax => Body::Softmax,
-        Op::SoftmaxGradient => Body::SoftmaxGradient,
-        Op::LogSoftmax => Body::LogSoftmax,
-        Op::LogSoftmaxGradient => Body::LogSoftmaxGradient,
-        Op::LayerNorm(epsilon) => Body::LayerNorm(*epsilon),
-        Op::LayerNormGradient(epsilon) => Body::LayerNormGradient(*epsilon),
-        Op::LayerNormGradientGamma(epsilon) => Body::LayerNormGradientGamma(*epsilon),
-        Op::Conv2d(_) | Op::Conv2dInputGradient { .. } | Op::Conv2dWeightGradient { .. } => {
-            Body::Window(op.clone())
-        }
-        Op::MaxPool2d(_) | Op::MaxPool2dGradient(_) => Body::Window(op.clone()),
-        Op::AvgPool2d { .. } | Op::AvgPool2dGradient { .. } => Body::Window(op.clone()),
-        Op::Unary(_) | Op::Scalar(..) | Op::Binary(_) | Op::Compare(_) | Op::CompareScalar(..) => {
-            return None;
-        }
-        Op::Where | Op::Fill(_) | Op::Cast(_) | Op::UnaryGradient(_) => return None,
-        Op::Dropout { .. } | Op::Matmul => return None,
-        Op::Input(_) | Op::Parameter(_) | Op::Constant(_) => return None,
-        Op::Reshape(_) | Op::Permute(_) | Op::Expand(_) | Op::Slice { .. } => return None,
-    })
+/// What an op is to a block's kernels.
+enum Part {
+    /// It is there before any kernel.
+    Leaf(Leaf),
+    /// It is where its operand is.
+    Movement(Movement),
+    /// A step of a chain.
+    Step(Elementwise),
+    /// What a chain may follow.
+    Matmul,
+    /// A kernel of its own.
+    Whole(Body),
+}
+
+fn part(op: &Op) -> Part {
+    match op {
+        Op::Leaf(op) => Part::Leaf(*op),
+        Op::Elementwise(op) => Part::Step(*op),
+        Op::Movement(op) => Part::Movement(op.clone()),
+        Op::Matmul => Part::Matmul,
+        Op::Reduction(op) => Part::Whole(Body::Reduction(op.clone())),
+        Op::Join(op) => Part::Whole(Body::Join(*op)),
+        Op::Indexing(op) => Part::Whole(Body::Indexing(*op)),
+        Op::RowWise(op) => Part::Whole(Body::RowWise(*op)),
+        Op::Windowed(op) => Part::Whole(Body::Windowed(*op)),
+    }
 }

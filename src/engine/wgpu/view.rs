@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::kernel::View;
-use crate::graph::{NodeId, Op};
+use crate::graph::{Movement, NodeId, Op};
 use crate::split::{BlockId, Role, Split};
 
 /// The values of one block. It does not know which blocks share its stage, so that a block's
@@ -40,11 +40,12 @@ impl<'a> Views<'a> {
         let graph = &self.split.joint.graph;
         let node = &graph[id];
         let here = self.split.block(id) == Some(self.block);
-        if !here || !node.op.is_movement() || self.split.roles[id.index()] == Role::Constant {
+        let Op::Movement(movement) = &node.op else { return None };
+        if !here || self.split.roles[id.index()] == Role::Constant {
             return None;
         }
         let (owner, view) = self.of(node.inputs[0]);
-        Some((owner, moved(&node.op, &view)))
+        Some((owner, moved(movement, &view)))
     }
 
     /// Whether the movement `id` gets elements of its own: the split says so, or its shape cannot
@@ -58,13 +59,13 @@ impl<'a> Views<'a> {
 
 /// Where the elements of a movement of `view` are. A reshape of elements that are not in order
 /// keeps their shape.
-pub(super) fn moved(op: &Op, view: &View) -> View {
+pub(super) fn moved(op: &Movement, view: &View) -> View {
     match op {
-        Op::Reshape(shape) if view.is_dense() => View::dense(&shape.0),
-        Op::Permute(axes) => permuted(view, axes),
-        Op::Expand(shape) => view.broadcast(&shape.0),
-        Op::Slice { axis, start, end } => sliced(view, *axis, *start, *end),
-        _ => view.clone(),
+        Movement::Reshape(shape) if view.is_dense() => View::dense(&shape.0),
+        Movement::Permute(axes) => permuted(view, axes),
+        Movement::Expand(shape) => view.broadcast(&shape.0),
+        Movement::Slice { axis, start, end } => sliced(view, *axis, *start, *end),
+        Movement::Reshape(_) => view.clone(),
     }
 }
 

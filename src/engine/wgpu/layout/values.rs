@@ -10,7 +10,7 @@ use crate::engine::wgpu::kernel::Kernel;
 use crate::engine::wgpu::lower::BlockKernels;
 use crate::engine::wgpu::pack::{Lifetime, pack};
 use crate::engine::wgpu::view::Views;
-use crate::graph::{NodeId, Op};
+use crate::graph::{Leaf, NodeId, Op};
 use crate::plan::{StageId, Work};
 use crate::split::{BlockId, Role, Split};
 
@@ -90,7 +90,7 @@ impl<'a> Values<'a> {
     fn note(&mut self, value: Value, touch: Touch) {
         let from_host = match value {
             Value::Key => true,
-            Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Input(_)),
+            Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Leaf(Leaf::Input(_))),
             Value::Again(_) => false,
         };
         let touches = self.touched.entry(value).or_default();
@@ -163,7 +163,7 @@ impl<'a> Values<'a> {
     /// The value whose buffer holds `id` as `event` knows it; none for parameters and constants.
     fn value(&mut self, id: NodeId, event: Event) -> Option<Value> {
         let graph = &self.split.joint.graph;
-        if matches!(graph[id].op, Op::Parameter(_)) || self.is_constant(id) {
+        if graph[id].op.parameter().is_some() || self.is_constant(id) {
             return None;
         }
         let from_outside = self.outside().any(|outside| outside == id);
@@ -368,7 +368,7 @@ impl<'a> Values<'a> {
             all.extend(self.touched.keys().filter_map(|&value| match value {
                 Value::Key => Some((Source::Key, value)),
                 Value::Node(id) => match self.split.joint.graph[id].op {
-                    Op::Input(input) => Some((Source::Input(input), value)),
+                    Op::Leaf(Leaf::Input(input)) => Some((Source::Input(input), value)),
                     _ => None,
                 },
                 Value::Again(_) => None,
@@ -383,7 +383,7 @@ impl<'a> Values<'a> {
             let place = match self.value(read.node, event) {
                 Some(value) => self.places[&value],
                 None => Place::Arena(match self.split.joint.graph[read.node].op {
-                    Op::Parameter(parameter) => arenas.parameters[&parameter],
+                    Op::Leaf(Leaf::Parameter(parameter)) => arenas.parameters[&parameter],
                     _ => arenas.constants[&read.node],
                 }),
             };

@@ -7,7 +7,7 @@ use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
 use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Operand, Step, Write};
-use crate::graph::{Binary, Comparison, DType, Op, Scalar, Unary};
+use crate::graph::{Activation, Binary, Comparison, DType, Elementwise, Logical, Scalar, Unary};
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
@@ -153,7 +153,7 @@ fn used(kernel: &Kernel, chain: &Chain) -> Vec<usize> {
 /// Every dropout's step and layer.
 fn dropouts(chain: &Chain) -> impl Iterator<Item = (usize, u32)> {
     chain.steps.iter().enumerate().filter_map(|(n, step)| match step.op {
-        Op::Dropout { layer, .. } => Some((n, layer)),
+        Elementwise::Dropout { layer, .. } => Some((n, layer)),
         _ => None,
     })
 }
@@ -191,15 +191,18 @@ fn dtype(kernel: &Kernel, chain: &Chain, argument: Argument) -> DType {
 
 /// Whether a step calls a function of `shaders/math.wgsl`.
 fn needs_math(chain: &Chain) -> bool {
-    let calls = |op: &Op| match op {
-        Op::Unary(unary) => {
-            !matches!(unary, Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Reciprocal | Unary::Not)
-        }
-        Op::Scalar(Scalar::Power, _) | Op::UnaryGradient(Unary::Gelu) => true,
-        Op::Cast(DType::Int) | Op::Dropout { .. } => true,
-        Op::Scalar(_, value) | Op::Fill(value) | Op::CompareScalar(_, value) => {
-            !(*value as f32).is_finite()
-        }
+    let calls = |op: &Elementwise| match op {
+        Elementwise::Unary(unary) => match unary {
+            Unary::Exp | Unary::Log | Unary::Sign | Unary::Sin | Unary::Cos | Unary::Erf => true,
+            Unary::Activation(_) => true,
+            _ => false,
+        },
+        Elementwise::Scalar(Scalar::Power, _)
+        | Elementwise::ActivationGradient(Activation::Gelu) => true,
+        Elementwise::Cast(DType::Int) | Elementwise::Dropout { .. } => true,
+        Elementwise::Scalar(_, value)
+        | Elementwise::Fill(value)
+        | Elementwise::CompareScalar(_, value) => !(*value as f32).is_finite(),
         _ => false,
     };
     chain.steps.iter().any(|step| calls(&step.op))
@@ -210,61 +213,61 @@ fn expression(step: &Step, n: usize, of: DType) -> String {
     let names: Vec<String> = step.arguments.iter().map(|&argument| name(argument)).collect();
     let x = names[0].as_str();
     match &step.op {
-        Op::Unary(op) => unary(*op, of, x),
-        Op::Scalar(op, value) => scalar(*op, *value, of, x),
-        Op::Binary(op) => {
+        Elementwise::Unary(op) => unary(*op, of, x),
+        Elementwise::Scalar(op, value) => scalar(*op, *value, of, x),
+        Elementwise::Binary(op) => {
             let sign = match op {
                 Binary::Add => "+",
                 Binary::Subtract => "-",
                 Binary::Multiply => "*",
                 Binary::Divide => "/",
-                Binary::And => "&&",
-                Binary::Or => "||",
             };
             format!("{x} {sign} {}", names[1])
         }
-        Op::Compare(op) => compare(*op, of, x, &names[1]),
-        Op::CompareScalar(op, value) => compare(*op, of, x, &literal(*value, of)),
-        Op::Where => format!("select({}, {}, {x})", names[2], names[1]),
-        Op::Fill(value) => format!("select({}, {}, {x})", names[1], literal(*value, step.dtype)),
-        Op::Cast(to) => cast(of, *to, x),
-        Op::UnaryGradient(op) => unary_gradient(*op, x, &names[1]),
-        Op::Dropout { probability, .. } => {
+        Elementwise::Not => format!("!{x}"),
+        Elementwise::Logical(Logical::And) => format!("{x} && {}", names[1]),
+        Elementwise::Logical(Logical::Or) => format!("{x} || {}", names[1]),
+        Elementwise::Compare(op) => compare(*op, of, x, &names[1]),
+        Elementwise::CompareScalar(op, value) => compare(*op, of, x, &literal(*value, of)),
+        Elementwise::Where => format!("select({}, {}, {x})", names[2], names[1]),
+        Elementwise::Fill(value) => {
+            format!("select({}, {}, {x})", names[1], literal(*value, step.dtype))
+        }
+        Elementwise::Cast(to) => cast(of, *to, x),
+        Elementwise::ActivationGradient(op) => activation_gradient(*op, x, &names[1]),
+        Elementwise::Dropout { probability, .. } => {
             let p = *probability as f32;
             format!("{x} * dropout_(d{n}, {p:?}f, {:?}f)", 1.0 / (1.0 - p))
         }
-        op => unreachable!("{op} is not elementwise"),
     }
 }
 
 fn unary(op: Unary, of: DType, x: &str) -> String {
     match op {
         Unary::Neg => format!("-{x}"),
-        Unary::Abs => format!("abs({x})"),
         Unary::Sign if of == DType::Int => format!("sign({x})"),
         Unary::Sign => format!("sign_({x})"),
         Unary::Exp => format!("exp_({x})"),
         Unary::Log => format!("log_({x})"),
-        Unary::Sqrt => format!("sqrt({x})"),
         Unary::Reciprocal => format!("1.0 / {x}"),
         Unary::Sin => format!("sine_({x}, 0)"),
         Unary::Cos => format!("sine_({x}, 1)"),
         Unary::Erf => format!("erf_({x})"),
-        Unary::Tanh => format!("tanh_({x})"),
-        Unary::Sigmoid => format!("sigmoid_({x})"),
-        Unary::Relu => format!("select({x}, 0.0, {x} <= 0.0)"),
-        Unary::Gelu => format!("gelu_({x})"),
-        Unary::Not => format!("!{x}"),
+        Unary::Activation(Activation::Tanh) => format!("tanh_({x})"),
+        Unary::Activation(Activation::Sigmoid) => format!("sigmoid_({x})"),
+        Unary::Activation(Activation::Relu) => format!("select({x}, 0.0, {x} <= 0.0)"),
+        Unary::Activation(Activation::Gelu) => format!("gelu_({x})"),
+        // WGSL has a function of this name.
+        named => format!("{named}({x})"),
     }
 }
 
-fn unary_gradient(op: Unary, of: &str, g: &str) -> String {
+fn activation_gradient(op: Activation, of: &str, g: &str) -> String {
     match op {
-        Unary::Gelu => format!("gelu_gradient_({of}, {g})"),
-        Unary::Relu => format!("select({g}, 0.0, {of} <= 0.0)"),
-        Unary::Sigmoid => format!("{g} * {of} * (1.0 - {of})"),
-        Unary::Tanh => format!("{g} * (1.0 - {of} * {of})"),
-        op => unreachable!("the gradient of {op} is made of other ops"),
+        Activation::Gelu => format!("gelu_gradient_({of}, {g})"),
+        Activation::Relu => format!("select({g}, 0.0, {of} <= 0.0)"),
+        Activation::Sigmoid => format!("{g} * {of} * (1.0 - {of})"),
+        Activation::Tanh => format!("{g} * (1.0 - {of} * {of})"),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Body, Kernel, Target};
+use crate::engine::wgpu::kernel::{Kernel, Target};
+use crate::graph::Indexing;
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
@@ -12,10 +13,10 @@ const WORKGROUP: usize = 64;
 const LINE_WORKGROUP: usize = 16;
 
 /// The shader of a kernel whose body takes indices.
-pub(super) fn index(kernel: &Kernel, abilities: &Abilities) -> Shader {
-    match kernel.body {
-        Body::Embedding => embedding(kernel, abilities),
-        Body::EmbeddingGradient => {
+pub(super) fn index(kernel: &Kernel, op: Indexing, abilities: &Abilities) -> Shader {
+    match op {
+        Indexing::Embedding => embedding(kernel, abilities),
+        Indexing::EmbeddingGradient { .. } => {
             let shape = &kernel.writes[0].shape;
             // As a scatter along the rows where every column has the same indices.
             let positions = kernel.reads[0].view.elements();
@@ -24,8 +25,8 @@ pub(super) fn index(kernel: &Kernel, abilities: &Abilities) -> Shader {
             let index = format!("i / {}u", shape[1]);
             scatter(kernel, abilities, &of, &index, "embedding_gradient")
         }
-        Body::Gather(axis) => gather(kernel, abilities, axis),
-        Body::ScatterAdd(axis) => {
+        Indexing::Gather(axis) => gather(kernel, abilities, axis),
+        Indexing::ScatterAdd { axis, .. } => {
             let shape = &kernel.reads[1].view.shape;
             let inner = shape[axis + 1..].iter().product();
             let outer: usize = shape[..axis].iter().product();
@@ -33,7 +34,16 @@ pub(super) fn index(kernel: &Kernel, abilities: &Abilities) -> Shader {
             let of = Scatter { lines: outer * inner, length, size, inner };
             scatter(kernel, abilities, &of, "i", "scatter_add")
         }
-        ref body => unreachable!("no indices: {body:?}"),
+    }
+}
+
+/// About how often a thread goes round its loops, at most.
+pub(super) fn rounds(kernel: &Kernel, op: Indexing) -> usize {
+    let written = &kernel.writes[0].shape;
+    match op {
+        Indexing::Embedding | Indexing::Gather(_) => 0,
+        Indexing::EmbeddingGradient { .. } => kernel.reads[0].view.elements() + written[0],
+        Indexing::ScatterAdd { axis, .. } => kernel.reads[1].view.shape[axis] + written[axis],
     }
 }
 

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid, value_type};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Body, Kernel};
+use crate::engine::wgpu::kernel::Kernel;
+use crate::graph::Join;
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
 
 /// The shader of a kernel whose body joins or pads.
-pub(super) fn join(kernel: &Kernel, abilities: &Abilities) -> Shader {
-    let (axis, mut start, name) = match kernel.body {
-        Body::Concatenate(axis) => (axis, 0, "concatenate"),
-        Body::Pad { axis, before } => (axis, before, "pad"),
-        ref body => unreachable!("no join: {body:?}"),
+pub(super) fn join(kernel: &Kernel, op: Join, abilities: &Abilities) -> Shader {
+    let (axis, mut start, name) = match op {
+        Join::Concatenate(axis) => (axis, 0, "concatenate"),
+        Join::Pad { axis, before, .. } => (axis, before, "pad"),
     };
     let write = &kernel.writes[0];
     let outputs: usize = write.shape.iter().product();

@@ -57,17 +57,22 @@ pub(super) fn shader(kernel: &Kernel, tile: Option<&Tile>, abilities: &Abilities
     match &kernel.body {
         Body::Chain(chain) => chain::chain(kernel, chain, abilities),
         Body::Matmul(_) => matmul::matmul(kernel, tile.expect("a product has a tile")),
-        Body::Sum(_) | Body::ArgMax(_) | Body::ArgMin(_) => reduce::reduce(kernel, abilities),
-        Body::Softmax | Body::SoftmaxGradient | Body::LogSoftmax | Body::LogSoftmaxGradient => {
-            rows::rows(kernel, abilities)
-        }
-        Body::LayerNorm(_) | Body::LayerNormGradient(_) | Body::LayerNormGradientGamma(_) => {
-            rows::rows(kernel, abilities)
-        }
-        Body::Embedding | Body::EmbeddingGradient | Body::Gather(_) | Body::ScatterAdd(_) => {
-            index::index(kernel, abilities)
-        }
-        Body::Concatenate(_) | Body::Pad { .. } => join::join(kernel, abilities),
-        Body::Window(op) => window::window(kernel, op, abilities),
+        Body::Reduction(op) => reduce::reduce(kernel, op, abilities),
+        Body::Join(op) => join::join(kernel, *op, abilities),
+        Body::Indexing(op) => index::index(kernel, *op, abilities),
+        Body::RowWise(op) => rows::rows(kernel, *op, abilities),
+        Body::Windowed(op) => window::window(kernel, *op, abilities),
+    }
+}
+
+/// About how often a thread goes round its loops, at most.
+pub(super) fn rounds(kernel: &Kernel) -> usize {
+    match &kernel.body {
+        Body::Chain(_) | Body::Join(_) => 0,
+        Body::Matmul(_) => kernel.reads[0].view.columns(),
+        Body::Reduction(op) => reduce::rounds(kernel, op),
+        Body::Indexing(op) => index::rounds(kernel, *op),
+        Body::RowWise(op) => rows::rounds(kernel, *op),
+        Body::Windowed(op) => window::rounds(kernel, *op),
     }
 }

@@ -3,7 +3,8 @@
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid, position};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Body, Kernel, View};
+use crate::engine::wgpu::kernel::{Kernel, View};
+use crate::graph::Reduction;
 
 /// Threads of a workgroup on a GPU; and on a CPU, where there are as many workgroups as possible.
 const WORKGROUP: usize = 64;
@@ -28,17 +29,19 @@ enum Plan {
 }
 
 /// The shader of a kernel whose body is a sum or the position of an extreme.
-pub(super) fn reduce(kernel: &Kernel, abilities: &Abilities) -> Shader {
+pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> Shader {
     let view = &kernel.reads[0].view;
-    let axes = match &kernel.body {
-        Body::Sum(axes) => axes.clone(),
-        Body::ArgMax(axis) | Body::ArgMin(axis) => vec![*axis],
-        body => unreachable!("no reduction: {body:?}"),
+    let axes = match op {
+        Reduction::Sum(axes) => axes.clone(),
+        Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => vec![*axis],
     };
     let kept = part(view, |axis| !axes.contains(&axis), view.offset);
     let summed = part(view, |axis| axes.contains(&axis), 0);
     let (outputs, inputs) = (kept.elements(), summed.elements());
-    let plan = plan(kernel, &axes, [outputs, inputs], abilities);
+    let plan = match op {
+        Reduction::Sum(_) => plan_of_sum(view, &axes, [outputs, inputs], abilities),
+        Reduction::ArgMax(_) | Reduction::ArgMin(_) => Plan::One,
+    };
     let (size, threads) = match plan {
         Plan::Shared => (WORKGROUP, outputs * WORKGROUP),
         Plan::Outputs(_) => (CPU_WORKGROUP, outputs / 4),
@@ -54,37 +57,42 @@ pub(super) fn reduce(kernel: &Kernel, abilities: &Abilities) -> Shader {
     source += &format!("const OUTPUTS: u32 = {outputs}u;\nconst INPUTS: u32 = {inputs}u;\n");
     let place = format!("{} + {}", position(&kept, "o"), position(&summed, "n"));
     source += &format!("fn load(o: u32, n: u32) -> f32 {{ return r0_one_at({place}); }}\n");
-    let name = match kernel.body {
-        Body::Sum(_) => {
-            source += &sum(plan, &place);
-            "sum"
-        }
-        ref body => {
-            let (name, sign) =
-                if matches!(body, Body::ArgMax(_)) { ("argmax", ">") } else { ("argmin", "<") };
-            source += &format!("fn beats(a: f32, b: f32) -> bool {{ return a {sign} b; }}\n");
-            source += include_str!("../../../../shaders/argument.wgsl");
-            name
-        }
+    let (name, functions) = match op {
+        Reduction::Sum(_) => ("sum", sum(plan, &place)),
+        Reduction::ArgMax(_) => ("argmax", extreme(">")),
+        Reduction::ArgMin(_) => ("argmin", extreme("<")),
     };
+    source += &functions;
     let label = format!("{name} of {outputs} times {inputs}");
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
-fn plan(
-    kernel: &Kernel,
+/// About how often a thread goes round its loops, at most.
+pub(super) fn rounds(kernel: &Kernel, op: &Reduction) -> usize {
+    let shape = &kernel.reads[0].view.shape;
+    match op {
+        Reduction::Sum(axes) => {
+            let inputs: usize = axes.iter().map(|&axis| shape[axis]).product();
+            // Long sums of few outputs are shared out among the threads of a workgroup.
+            let outputs = shape.iter().product::<usize>() / inputs.max(1);
+            if outputs < FEW_OUTPUTS { inputs.div_ceil(WORKGROUP).max(MANY_INPUTS) } else { inputs }
+        }
+        Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => shape[*axis],
+    }
+}
+
+fn plan_of_sum(
+    view: &View,
     axes: &[usize],
     [outputs, inputs]: [usize; 2],
     abilities: &Abilities,
 ) -> Plan {
-    let is_sum = matches!(kernel.body, Body::Sum(_));
-    if is_sum && outputs < FEW_OUTPUTS && inputs > MANY_INPUTS {
+    if outputs < FEW_OUTPUTS && inputs > MANY_INPUTS {
         return Plan::Shared;
     }
-    if !is_sum || !abilities.cpu {
+    if !abilities.cpu {
         return Plan::One;
     }
-    let view = &kernel.reads[0].view;
     // The innermost axis of each kind, where four elements of it are together.
     let innermost = |summed: bool| {
         let of_kind = |&axis: &usize| view.shape[axis] > 1 && axes.contains(&axis) == summed;
@@ -112,6 +120,12 @@ fn sum(plan: Plan, place: &str) -> String {
          fn four(o: u32, n: u32) -> vec4<f32> {{ return {four}; }}\n\
          fn compute(t: u32) {{ {compute}; }}\n{body}"
     )
+}
+
+/// The functions of the position of an extreme: `a` comes before `b` if it is `sign` it.
+fn extreme(sign: &str) -> String {
+    format!("fn beats(a: f32, b: f32) -> bool {{ return a {sign} b; }}\n")
+        + include_str!("../../../../shaders/argument.wgsl")
 }
 
 /// The dimensions of a view that are chosen.

@@ -3,7 +3,8 @@
 use super::Shader;
 use super::bindings::{Loads, Neighbours, grid};
 use super::matmul::Abilities;
-use crate::engine::wgpu::kernel::{Body, Kernel};
+use crate::engine::wgpu::kernel::Kernel;
+use crate::graph::RowWise;
 
 /// Threads of a workgroup where a thread computes a row: few, so that few rows keep several
 /// workgroups busy.
@@ -23,7 +24,7 @@ const MOST_KEPT: usize = 16;
 const LEAST_KEPT: usize = 8192;
 
 /// The shader of a kernel whose body is one of the softmax or layer norm family.
-pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
+pub(super) fn rows(kernel: &Kernel, op: RowWise, abilities: &Abilities) -> Shader {
     let shape = &kernel.reads[0].view.shape;
     let columns = shape.last().copied().unwrap_or(1);
     let rows = shape.iter().product::<usize>() / columns;
@@ -39,8 +40,8 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
          const QUADS: u32 = {quads}u;\n"
     );
     source += include_str!("../../../../shaders/quads.wgsl");
-    let grid = match kernel.body {
-        Body::LayerNormGradientGamma(_) => {
+    let grid = match op {
+        RowWise::LayerNormGradientGamma(_) => {
             let size = if abilities.cpu { CPU_COLUMN_WORKGROUP } else { COLUMN_WORKGROUP };
             grid(quads, size.max((quads / 2).next_power_of_two().min(COLUMN_WORKGROUP)))
         }
@@ -48,31 +49,45 @@ pub(super) fn rows(kernel: &Kernel, abilities: &Abilities) -> Shader {
     };
     source += &grid.wgsl();
     let kept = abilities.cpu
-        && !is_norm(&kernel.body)
+        && is_softmax(op)
         && quads <= MOST_KEPT
         && rows * columns >= LEAST_KEPT
         && loads.uniforms.contains(&0);
     source += &bound(kept);
-    let name = match kernel.body {
-        Body::Softmax => softmax(&mut source, "softmax", 1, kept),
-        Body::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2, kept),
-        Body::LogSoftmax => softmax(&mut source, "log_softmax", 1, kept),
-        Body::LogSoftmaxGradient => softmax(&mut source, "log_softmax_gradient", 2, kept),
-        Body::LayerNorm(epsilon) => {
+    let name = match op {
+        RowWise::Softmax => softmax(&mut source, "softmax", 1, kept),
+        RowWise::SoftmaxGradient => softmax(&mut source, "softmax_gradient", 2, kept),
+        RowWise::LogSoftmax => softmax(&mut source, "log_softmax", 1, kept),
+        RowWise::LogSoftmaxGradient => softmax(&mut source, "log_softmax_gradient", 2, kept),
+        RowWise::LayerNorm(epsilon) => {
             let names = &["x", "gamma", "beta"][..kernel.reads.len()];
             norm(&mut source, "layer_norm", epsilon, names)
         }
-        Body::LayerNormGradient(epsilon) => {
+        RowWise::LayerNormGradient(epsilon) => {
             norm(&mut source, "layer_norm_gradient", epsilon, &["x", "gamma", "g"])
         }
-        Body::LayerNormGradientGamma(epsilon) => {
+        RowWise::LayerNormGradientGamma(epsilon) => {
             source += &format!("const BLOCK: u32 = {}u;\n", rows.min(MOST_STATISTICS));
             norm_gamma(&mut source, epsilon)
         }
-        ref body => unreachable!("no row kernel: {body:?}"),
     };
     let label = format!("{name} of {rows} rows of {columns}");
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
+}
+
+/// About how often a thread goes round its loops, at most.
+pub(super) fn rounds(kernel: &Kernel, op: RowWise) -> usize {
+    let view = &kernel.reads[0].view;
+    let columns = view.columns();
+    match op {
+        // Statistics of a sixteenth of the rows in two loops over vectors of four, then all rows.
+        RowWise::LayerNormGradientGamma(_) => {
+            let rows = view.elements() / columns;
+            rows.div_ceil(16) * columns / 2 + rows
+        }
+        // Up to four loops over vectors of four.
+        _ => columns,
+    }
 }
 
 fn softmax<'a>(source: &mut String, name: &'a str, reads: usize, kept: bool) -> &'a str {
@@ -149,11 +164,13 @@ fn bound(known: bool) -> String {
     format!("fn quads(row: u32) -> u32 {{ return QUADS{more}; }}\n")
 }
 
-fn is_norm(body: &Body) -> bool {
-    matches!(
-        body,
-        Body::LayerNorm(_) | Body::LayerNormGradient(_) | Body::LayerNormGradientGamma(_)
-    )
+fn is_softmax(op: RowWise) -> bool {
+    match op {
+        RowWise::Softmax | RowWise::SoftmaxGradient => true,
+        RowWise::LogSoftmax | RowWise::LogSoftmaxGradient => true,
+        RowWise::LayerNorm(_) | RowWise::LayerNormGradient(_) => false,
+        RowWise::LayerNormGradientGamma(_) => false,
+    }
 }
 
 fn constant(epsilon: f64) -> String {

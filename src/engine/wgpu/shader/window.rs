@@ -4,7 +4,7 @@ use super::Shader;
 use super::bindings::{Loads, Neighbours, grid};
 use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::Kernel;
-use crate::graph::{Convolution, Op, Pool};
+use crate::graph::{Convolution, Pool, Windowed};
 
 /// Threads of a workgroup: few, as a thread has much to do and outputs may be few.
 const WORKGROUP: usize = 16;
@@ -28,14 +28,16 @@ const LARGEST: &str = include_str!("../../../../shaders/max_pool2d.wgsl");
 const MEAN: &str = include_str!("../../../../shaders/avg_pool2d.wgsl");
 
 /// The shader of a kernel whose body is a window's.
-pub(super) fn window(kernel: &Kernel, op: &Op, abilities: &Abilities) -> Shader {
+pub(super) fn window(kernel: &Kernel, op: Windowed, abilities: &Abilities) -> Shader {
     let of = Window::of(kernel, op);
     let outputs: usize = kernel.writes[0].shape.iter().product();
     let grid = grid(outputs, WORKGROUP);
     let loads = Loads::new(kernel, abilities, &vec![Neighbours::One; kernel.reads.len()]);
     let mut source = loads.head + &grid.wgsl();
     source += &format!("const OUTPUTS: u32 = {outputs}u;\n{}", of.constants());
-    if let Op::AvgPool2d { count_padding, .. } | Op::AvgPool2dGradient { count_padding, .. } = op {
+    if let Windowed::AvgPool2d { count_padding, .. }
+    | Windowed::AvgPool2dGradient { count_padding, .. } = op
+    {
         source += &format!("const COUNT_PADDING: bool = {count_padding};\n");
     }
     source += "fn first(i: u32) -> f32 { return r0_one(i); }\n";
@@ -51,36 +53,70 @@ pub(super) fn window(kernel: &Kernel, op: &Op, abilities: &Abilities) -> Shader 
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }
 
+/// About how often a thread goes round its nested loops, at most. Software Vulkan ends a loop in a
+/// round of its own, in which every loop within makes one too.
+pub(super) fn rounds(kernel: &Kernel, op: Windowed) -> usize {
+    let of_read = |read: usize| sizes(&kernel.reads[read].view.shape);
+    let nested = |sizes: &[usize]| {
+        let ascending = (1..).zip(sizes.iter().rev());
+        ascending.fold(0, |inner, (loops, size)| size * (1 + inner) + loops)
+    };
+    match op {
+        Windowed::Conv2d(_) => nested(&of_read(1)[1..]),
+        Windowed::Conv2dInputGradient { convolution, .. } => {
+            let [channels, _, k, l] = of_read(0);
+            nested(&[channels / convolution.groups, k, l])
+        }
+        Windowed::Conv2dWeightGradient { .. } => {
+            let [batch, _, rows, columns] = of_read(1);
+            nested(&[batch, rows, columns])
+        }
+        // Every window that an element is in is searched.
+        Windowed::MaxPool2dGradient(pool) => nested(&[pool.kernel, pool.kernel].concat()),
+        Windowed::MaxPool2d(pool) => nested(&pool.kernel),
+        Windowed::AvgPool2d { pool, .. } | Windowed::AvgPool2dGradient { pool, .. } => {
+            nested(&pool.kernel)
+        }
+    }
+}
+
+/// Sizes of images, of a weight or of windows.
+fn sizes(of: &[usize]) -> [usize; 4] {
+    of.try_into().expect("the graph was verified")
+}
+
 impl Window {
-    fn of(kernel: &Kernel, op: &Op) -> Self {
-        let sizes = |of: &[usize]| <[usize; 4]>::try_from(of).expect("the graph was verified");
+    fn of(kernel: &Kernel, op: Windowed) -> Self {
         let read = |n: usize| sizes(&kernel.reads[n].view.shape);
         let output = sizes(&kernel.writes[0].shape);
         let last = |of: [usize; 4]| [of[2], of[3]];
-        let (images, windows) = match op {
-            Op::Conv2d(_) | Op::MaxPool2d(_) | Op::AvgPool2d { .. } => (read(0), output),
-            Op::Conv2dInputGradient { .. } => (output, read(1)),
-            Op::Conv2dWeightGradient { .. } => (read(0), read(1)),
-            Op::MaxPool2dGradient(_) => (output, read(1)),
-            _ => (output, read(0)),
+        let (images, windows) = match &op {
+            Windowed::Conv2d(_) | Windowed::MaxPool2d(_) | Windowed::AvgPool2d { .. } => {
+                (read(0), output)
+            }
+            Windowed::Conv2dInputGradient { .. } => (output, read(1)),
+            Windowed::Conv2dWeightGradient { .. } => (read(0), read(1)),
+            Windowed::MaxPool2dGradient(_) => (output, read(1)),
+            Windowed::AvgPool2dGradient { .. } => (output, read(0)),
         };
-        match op {
-            Op::Conv2d(of) => Self::convolution("conv2d", of, images, windows, last(read(1))),
-            Op::Conv2dInputGradient { convolution: of, .. } => {
+        match &op {
+            Windowed::Conv2d(of) => Self::convolution("conv2d", of, images, windows, last(read(1))),
+            Windowed::Conv2dInputGradient { convolution: of, .. } => {
                 Self::convolution("conv2d_input_gradient", of, images, windows, last(read(0)))
             }
-            Op::Conv2dWeightGradient { convolution: of, .. } => {
+            Windowed::Conv2dWeightGradient { convolution: of, .. } => {
                 Self::convolution("conv2d_weight_gradient", of, images, windows, last(output))
             }
-            Op::MaxPool2d(of) => Self::pool("max_pool2d", LARGEST, of, images, windows),
-            Op::MaxPool2dGradient(of) => {
+            Windowed::MaxPool2d(of) => Self::pool("max_pool2d", LARGEST, of, images, windows),
+            Windowed::MaxPool2dGradient(of) => {
                 Self::pool("max_pool2d_gradient", LARGEST, of, images, windows)
             }
-            Op::AvgPool2d { pool: of, .. } => Self::pool("avg_pool2d", MEAN, of, images, windows),
-            Op::AvgPool2dGradient { pool: of, .. } => {
+            Windowed::AvgPool2d { pool: of, .. } => {
+                Self::pool("avg_pool2d", MEAN, of, images, windows)
+            }
+            Windowed::AvgPool2dGradient { pool: of, .. } => {
                 Self::pool("avg_pool2d_gradient", MEAN, of, images, windows)
             }
-            op => unreachable!("{op} moves no window"),
         }
     }
 

@@ -283,6 +283,8 @@ fn four_apart(n: usize, read: &Operand) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::wgpu::kernel::Body;
+    use crate::graph::Join;
 
     const CPU: Abilities =
         Abilities { cpu: true, subgroup: None, wide: true, uniform_bytes: 65_536 };
@@ -330,11 +332,7 @@ mod tests {
     fn a_shader_has_no_more_uniform_buffers_than_every_adapter_allows() {
         let reads = vec![operand(Element::F32, View::dense(&[4])); MOST_UNIFORMS + 2];
         let neighbours = vec![Neighbours::One; reads.len()];
-        let kernel = Kernel {
-            reads,
-            writes: Vec::new(),
-            body: crate::engine::wgpu::kernel::Body::Concatenate(0),
-        };
+        let kernel = Kernel { reads, writes: Vec::new(), body: Body::Join(Join::Concatenate(0)) };
         let uniforms = Loads::new(&kernel, &CPU, &neighbours).uniforms;
         assert_eq!(uniforms.iter().filter(|&&bytes| bytes == 16).count(), MOST_UNIFORMS);
         assert_eq!(uniforms.iter().filter(|&&bytes| bytes == 0).count(), 2);

@@ -1,34 +1,34 @@
 //! Convolutions, pools and their gradients by Burn's own functions: their definition.
 
 use burn_backend::ops::{ConvOptions, FloatTensorOps, ModuleOps};
-use burn_backend::{FloatDType, IntDType, Shape as BurnShape, TensorMetadata};
+use burn_backend::{FloatDType, IntDType, TensorMetadata};
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use crate::graph::{Convolution, Node, Op};
+use super::shape;
+use crate::graph::{Convolution, Node, Windowed};
 
 type D = Dispatch;
 
-/// Computes `node`, whose op moves a window, from its operands.
-pub(super) fn evaluate(node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {
+pub(super) fn evaluate(op: Windowed, node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {
     let mut operands = operands.into_iter();
     let mut next = || operands.next().expect("the graph was verified: operands are all there");
     // Burn's gradients take the tensor that they are the gradient of, and look at its shape only.
     let like = |device| D::float_empty(shape(node), device, FloatDType::F32);
-    match &node.op {
-        Op::Conv2d(of) => D::conv2d(next(), next(), None, options(of)),
-        Op::Conv2dInputGradient { convolution: of, .. } => {
+    match &op {
+        Windowed::Conv2d(of) => D::conv2d(next(), next(), None, options(of)),
+        Windowed::Conv2dInputGradient { convolution: of, .. } => {
             let (weight, g) = (next(), next());
             D::conv2d_x_backward(like(&g.device()), weight, g, options(of))
         }
-        Op::Conv2dWeightGradient { convolution: of, .. } => {
+        Windowed::Conv2dWeightGradient { convolution: of, .. } => {
             let (x, g) = (next(), next());
             let weight = like(&g.device());
             D::conv2d_weight_backward(x, weight, g, options(of))
         }
-        Op::MaxPool2d(of) => {
+        Windowed::MaxPool2d(of) => {
             D::max_pool2d(next(), of.kernel, of.stride, of.padding, of.dilation, of.ceil)
         }
-        Op::MaxPool2dGradient(of) => {
+        Windowed::MaxPool2dGradient(of) => {
             let (kernel, stride, padding) = (of.kernel, of.stride, of.padding);
             let (x, g) = (next(), next());
             let pooled = D::max_pool2d_with_indices(
@@ -46,23 +46,18 @@ pub(super) fn evaluate(node: &Node, operands: Vec<DispatchTensor>) -> DispatchTe
             );
             gradient.x_grad
         }
-        Op::AvgPool2d { pool: of, count_padding } => {
+        Windowed::AvgPool2d { pool: of, count_padding } => {
             D::avg_pool2d(next(), of.kernel, of.stride, of.padding, *count_padding, of.ceil)
         }
-        Op::AvgPool2dGradient { pool: of, count_padding, .. } => {
+        Windowed::AvgPool2dGradient { pool: of, count_padding, .. } => {
             let (kernel, stride, padding) = (of.kernel, of.stride, of.padding);
             let g = next();
             let x = like(&g.device());
             D::avg_pool2d_backward(x, g, kernel, stride, padding, *count_padding, of.ceil)
         }
-        op => unreachable!("{op} moves no window"),
     }
 }
 
 fn options(of: &Convolution) -> ConvOptions<2> {
     ConvOptions { stride: of.stride, padding: of.padding, dilation: of.dilation, groups: of.groups }
-}
-
-fn shape(node: &Node) -> BurnShape {
-    BurnShape::from(node.shape.0.clone())
 }
