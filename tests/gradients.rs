@@ -134,6 +134,7 @@ fn elementwise_functions() {
         Row("recip", 0.4, 3.0, |[x, ..]| x.recip()),
         Row("sin", -4.0, 4.0, |[x, ..]| x.sin()),
         Row("cos", -4.0, 4.0, |[x, ..]| x.cos()),
+        Row("floor", -3.0, 3.0, |[x, y, _]| x.clone().floor() * y + x),
         Row("erf", -3.0, 3.0, |[x, ..]| x.erf()),
         Row("tanh", -4.0, 4.0, |[x, ..]| x.tanh()),
         Row("square", -2.0, 2.0, |[x, ..]| x.square()),

@@ -21,7 +21,8 @@ use zerobubble::graph::{
 #[test]
 fn functions_of_one_tensor_are_burns() {
     // The polynomials are within 3 ulp, GELU and erf within 3e-7 of values near 1.
-    let exact = [Unary::Neg, Unary::Abs, Unary::Sign, Unary::Activation(Activation::Relu)];
+    let exact =
+        [Unary::Neg, Unary::Abs, Unary::Sign, Unary::Floor, Unary::Activation(Activation::Relu)];
     let near =
         [Unary::Exp, Unary::Sin, Unary::Cos, Unary::Erf, Unary::Activation(Activation::Tanh)];
     shapes(6, |shape, seed| {
@@ -145,6 +146,7 @@ fn special_values_are_treated_as_burn_does() {
         Unary::Cos,
         Unary::Neg,
         Unary::Abs,
+        Unary::Floor,
         Unary::Activation(Activation::Relu),
         Unary::Activation(Activation::Sigmoid),
     ] {

@@ -33,7 +33,7 @@ fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Result<NodeId> 
             let sign = b.push(Unary::Sign, &[x])?;
             times(b, sign)
         }
-        Unary::Sign => b.scalar(Scalar::Multiply, g, 0.0),
+        Unary::Sign | Unary::Floor => b.scalar(Scalar::Multiply, g, 0.0),
         Unary::Exp => times(b, o),
         Unary::Log => b.binary(Binary::Divide, g, x),
         Unary::Sqrt => {

@@ -95,6 +95,7 @@ impl Lowering<'_> {
             Float::Sin(op) => self.unary(op, Unary::Sin),
             Float::Cos(op) => self.unary(op, Unary::Cos),
             Float::Erf(op) => self.unary(op, Unary::Erf),
+            Float::Floor(op) => self.unary(op, Unary::Floor),
             Float::Tanh(op) => self.unary(op, Activation::Tanh),
             Float::Log1p(op) => {
                 let above = self.apply(Elementwise::Scalar(Scalar::Add, 1.0), &[&op.input])?;

@@ -55,6 +55,7 @@ pub enum Unary {
     Sin,
     Cos,
     Erf,
+    Floor,
     /// A function whose gradient is one op.
     Activation(Activation),
 }

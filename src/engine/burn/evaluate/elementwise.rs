@@ -75,6 +75,7 @@ fn unary(op: Unary, x: DispatchTensor) -> DispatchTensor {
         Unary::Sin => D::float_sin(x),
         Unary::Cos => D::float_cos(x),
         Unary::Erf => D::float_erf(x),
+        Unary::Floor => D::float_floor(x),
         Unary::Activation(Activation::Tanh) => D::float_tanh(x),
         Unary::Activation(Activation::Sigmoid) => D::sigmoid(x),
         Unary::Activation(Activation::Relu) => D::relu(x),
