@@ -205,6 +205,10 @@ fn sums_and_extremes_are_burns() {
         // One rounding per addition; sums of n numbers in another order differ by n ulp at most.
         check(Reduction::Sum(vec![axis]), &[floats(shape)], Within(2e-6), seed);
         check(Reduction::Sum((0..shape.len()).collect()), &[floats(shape)], Within(2e-5), seed);
+        for reverse in [false, true] {
+            let sums = Reduction::CumulativeSum { axis, reverse };
+            check(sums, &[floats(shape)], Within(2e-6), seed);
+        }
         check(Reduction::ArgMax(axis), &[floats(shape)], Exact, seed);
         check(Reduction::ArgMin(axis), &[floats(shape)], Exact, seed);
     });

@@ -47,11 +47,14 @@ pub(super) fn movement(b: &mut Builder, op: &Movement, o: NodeId, g: NodeId) -> 
     }
 }
 
-/// Every element of a sum gets the gradient of the sum; a position has none.
+/// Every element gets the gradients of the sums that it is in; a position has none.
 pub(super) fn reduction(b: &mut Builder, op: &Reduction, o: NodeId, g: NodeId) -> Gradients {
     let of = b.shape(b.graph[o].inputs[0]);
     match op {
         Reduction::Sum(_) => one(b.push(Movement::Expand(of), &[g])),
+        &Reduction::CumulativeSum { axis, reverse } => {
+            one(b.push(Reduction::CumulativeSum { axis, reverse: !reverse }, &[g]))
+        }
         Reduction::ArgMax(_) | Reduction::ArgMin(_) => Ok(vec![None]),
     }
 }

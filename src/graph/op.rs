@@ -38,7 +38,7 @@ pub enum Op {
     Movement(Movement),
     /// Product of the last two dimensions, batched over equal (or size 1) leading ones.
     Matmul,
-    /// A sum or an extreme over axes.
+    /// Sums and extremes along axes.
     Reduction(Reduction),
     /// Tensors one after another.
     Join(Join),

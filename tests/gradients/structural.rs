@@ -57,6 +57,8 @@ fn matrix_products() {
 fn reductions() {
     let rows = [
         Row("sum", -2.0, 2.0, |[x, ..]| x.sum().unsqueeze()),
+        Row("cumsum", -2.0, 2.0, |[x, ..]| x.cumsum(1)),
+        Row("cumsum of the last", -2.0, 2.0, |[x, ..]| x.cumsum(2)),
         Row("mean", -2.0, 2.0, |[x, ..]| x.mean().unsqueeze()),
         Row("max", -2.0, 2.0, |[x, ..]| x.max().unsqueeze()),
         Row("min", -2.0, 2.0, |[x, ..]| x.min().unsqueeze()),

@@ -70,6 +70,10 @@ impl Lowering<'_> {
                 let mean = self.scaled(sum, 1.0 / op.input.shape[op.axis] as f64)?;
                 self.bind(&op.out, mean)
             }
+            Numeric::CumSum(op) => {
+                let sum = Reduction::CumulativeSum { axis: op.axis, reverse: false };
+                self.set(&op.out, sum, &[&op.input])
+            }
             Numeric::ArgMax(op) => self.set(&op.out, Reduction::ArgMax(op.axis), &[&op.input]),
             Numeric::ArgMin(op) => self.set(&op.out, Reduction::ArgMin(op.axis), &[&op.input]),
             Numeric::MaxDim(op) => {

@@ -105,9 +105,22 @@ fn reduction(op: &Reduction, operands: Vec<DispatchTensor>) -> DispatchTensor {
     let [x] = take(operands);
     match op {
         Reduction::Sum(axes) => D::float_sum_dims(x, axes),
+        &Reduction::CumulativeSum { axis, reverse: false } => D::float_cumsum(x, axis),
+        &Reduction::CumulativeSum { axis, reverse: true } => {
+            reversed(D::float_cumsum(reversed(x, axis), axis), axis)
+        }
         Reduction::ArgMax(axis) => D::float_argmax(x, *axis, IntDType::I64),
         Reduction::ArgMin(axis) => D::float_argmin(x, *axis, IntDType::I64),
     }
+}
+
+/// The elements the other way round along the axis, as a tensor of their own: what follows does not
+/// know views that are flipped.
+fn reversed(x: DispatchTensor, axis: usize) -> DispatchTensor {
+    let size = x.shape()[axis];
+    let index: Vec<i64> = (0..size as i64).rev().collect();
+    let index = D::int_from_data(TensorData::new(index, [size]), &x.device());
+    D::float_select(x, axis, index)
 }
 
 fn join(op: Join, node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {

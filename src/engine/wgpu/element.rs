@@ -1,7 +1,7 @@
 //! What the elements of buffers are, and which values are stored as halves.
 
 use crate::engine::Precision;
-use crate::graph::{DType, Indexing, NodeId, Op, Reduction};
+use crate::graph::{DType, Indexing, NodeId, Op};
 use crate::plan::Work;
 use crate::split::{Role, Split};
 
@@ -95,7 +95,7 @@ impl Elements {
 
 fn is_sum(op: &Op) -> bool {
     match op {
-        Op::Reduction(op) => matches!(op, Reduction::Sum(_)),
+        Op::Reduction(_) => true,
         Op::Indexing(op) => matches!(op, Indexing::ScatterAdd { .. }),
         _ => false,
     }
@@ -105,7 +105,7 @@ fn is_sum(op: &Op) -> bool {
 mod tests {
     use super::*;
     use crate::differentiate::differentiate;
-    use crate::graph::{Activation, Elementwise, Graph, Movement, Scalar, Shape, Unary};
+    use crate::graph::{Activation, Elementwise, Graph, Movement, Reduction, Scalar, Shape, Unary};
     use crate::split::split;
 
     #[test]

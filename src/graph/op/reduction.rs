@@ -1,4 +1,4 @@
-//! Sums and extremes over axes.
+//! Sums and extremes along axes.
 
 use std::fmt;
 
@@ -10,6 +10,13 @@ use crate::graph::{DType, Node, Shape};
 pub enum Reduction {
     /// Sum over the axes, which stay with size 1.
     Sum(Vec<usize>),
+    /// Sum of every element along the axis and those before it, or those after it.
+    CumulativeSum {
+        /// The dimension that is summed.
+        axis: usize,
+        /// Whether the sums start at the end of the axis.
+        reverse: bool,
+    },
     /// Index of the largest element along the axis, which stays with size 1.
     ArgMax(usize),
     /// Index of the smallest element along the axis, which stays with size 1.
@@ -27,6 +34,10 @@ impl Reduction {
                 }
                 Ok((Shape(dims), DType::F32))
             }
+            Reduction::CumulativeSum { axis, .. } => {
+                within(*axis, &x.shape)?;
+                Ok((x.shape.clone(), DType::F32))
+            }
             Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => {
                 within(*axis, &x.shape)?;
                 Ok((x.shape.reduced(*axis), DType::Int))
@@ -39,6 +50,9 @@ impl fmt::Display for Reduction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reduction::Sum(axes) => write!(f, "sum {axes:?}"),
+            Reduction::CumulativeSum { axis, reverse } => {
+                write!(f, "cumulative_sum {axis}{}", if *reverse { " reverse" } else { "" })
+            }
             Reduction::ArgMax(axis) => write!(f, "argmax {axis}"),
             Reduction::ArgMin(axis) => write!(f, "argmin {axis}"),
         }

@@ -28,11 +28,12 @@ enum Plan {
     Shared,
 }
 
-/// The shader of a kernel whose body is a sum or the position of an extreme.
+/// The shader of a kernel whose body sums along axes or finds the position of an extreme.
 pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> Shader {
     let view = &kernel.reads[0].view;
     let axes = match op {
         Reduction::Sum(axes) => axes.clone(),
+        Reduction::CumulativeSum { axis, .. } => vec![*axis],
         Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => vec![*axis],
     };
     let kept = part(view, |axis| !axes.contains(&axis), view.offset);
@@ -40,6 +41,7 @@ pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> 
     let (outputs, inputs) = (kept.elements(), summed.elements());
     let plan = match op {
         Reduction::Sum(_) => plan_of_sum(view, &axes, [outputs, inputs], abilities),
+        Reduction::CumulativeSum { .. } => Plan::One,
         Reduction::ArgMax(_) | Reduction::ArgMin(_) => Plan::One,
     };
     let (size, threads) = match plan {
@@ -59,6 +61,9 @@ pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> 
     source += &format!("fn load(o: u32, n: u32) -> f32 {{ return r0_one_at({place}); }}\n");
     let (name, functions) = match op {
         Reduction::Sum(_) => ("sum", sum(plan, &place)),
+        &Reduction::CumulativeSum { axis, reverse } => {
+            ("cumulative_sum", cumulative(&kernel.writes[0].shape, axis, reverse))
+        }
         Reduction::ArgMax(_) => ("argmax", extreme(">")),
         Reduction::ArgMin(_) => ("argmin", extreme("<")),
     };
@@ -77,6 +82,7 @@ pub(super) fn rounds(kernel: &Kernel, op: &Reduction) -> usize {
             let outputs = shape.iter().product::<usize>() / inputs.max(1);
             if outputs < FEW_OUTPUTS { inputs.div_ceil(WORKGROUP).max(MANY_INPUTS) } else { inputs }
         }
+        Reduction::CumulativeSum { axis, .. } => shape[*axis],
         Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => shape[*axis],
     }
 }
@@ -120,6 +126,18 @@ fn sum(plan: Plan, place: &str) -> String {
          fn four(o: u32, n: u32) -> vec4<f32> {{ return {four}; }}\n\
          fn compute(t: u32) {{ {compute}; }}\n{body}"
     )
+}
+
+/// The functions of sums along `axis` of what has this shape; the sums of a line start at its end
+/// if they are reversed.
+fn cumulative(shape: &[usize], axis: usize, reverse: bool) -> String {
+    let written = View::dense(shape);
+    let line = part(&written, |other| other != axis, 0);
+    let place = format!("{} + n * {}u", position(&line, "o"), written.strides[axis]);
+    format!(
+        "const REVERSE: bool = {reverse};\n\
+         fn place(o: u32, n: u32) -> u32 {{ return {place}; }}\n"
+    ) + include_str!("../../../../shaders/cumulative.wgsl")
 }
 
 /// The functions of the position of an extreme: `a` comes before `b` if it is `sign` it.
