@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 
-use super::wgpu::Gpu;
+use super::wgpu::{Gpu, WgpuDevice};
+use super::{BurnDevice, EngineDevice};
 use crate::error::{Error, Result};
 
 /// Most devices in one run; more is a typing error.
@@ -10,24 +11,6 @@ const MOST_DEVICES: usize = 64;
 
 /// Most CPU devices that `auto` takes.
 const AUTO_DEVICES: usize = 4;
-
-/// A device that a stage can be put on.
-#[derive(Debug, Clone)]
-pub struct NamedDevice {
-    /// Its name, such as `cpu:0`.
-    pub name: String,
-    /// What it is.
-    pub kind: DeviceKind,
-}
-
-/// What computes on a device.
-#[derive(Debug, Clone)]
-pub enum DeviceKind {
-    /// A device of Burn; `cpu` is its Flex device, on one thread.
-    Burn(Device),
-    /// A queue of a GPU, through wgpu.
-    Wgpu(Gpu),
-}
 
 /// The devices of a comma list of `cpu` or `gpu:N`, each with an optional `xK` for K of them, or of
 /// `auto`: the hardware GPUs, or else one CPU device per core, at most four.
@@ -38,7 +21,7 @@ pub enum DeviceKind {
 /// # Errors
 ///
 /// Says which item is not a device and what would be.
-pub fn devices(spec: &str) -> Result<Vec<NamedDevice>> {
+pub fn devices(spec: &str) -> Result<Vec<Box<dyn EngineDevice>>> {
     let items = match spec.trim() {
         "auto" => auto(),
         list => list.split(',').map(|text| item(text.trim())).collect::<Result<_>>()?,
@@ -48,21 +31,23 @@ pub fn devices(spec: &str) -> Result<Vec<NamedDevice>> {
         return Err(Error::config(format!("{count} devices, at most {MOST_DEVICES} are allowed"))
             .hint("cpux2, or auto"));
     }
-    let mut devices = Vec::with_capacity(count);
+    let mut devices: Vec<Box<dyn EngineDevice>> = Vec::with_capacity(count);
+    let mut cpus = 0;
     for Item { gpu, times } in items {
         for queue in 0..times {
             devices.push(match gpu {
-                None => NamedDevice {
-                    name: format!("cpu:{}", cpus(&devices)),
-                    kind: DeviceKind::Burn(Device::flex()),
-                },
-                Some(index) => NamedDevice {
-                    name: match times {
+                None => {
+                    let name = format!("cpu:{cpus}");
+                    cpus += 1;
+                    Box::new(BurnDevice::new(name, Device::flex()))
+                }
+                Some(index) => {
+                    let name = match times {
                         1 => format!("gpu:{index}"),
                         _ => format!("gpu:{index}/{queue}"),
-                    },
-                    kind: DeviceKind::Wgpu(Gpu::at(index)?),
-                },
+                    };
+                    Box::new(WgpuDevice::new(name, Gpu::at(index)?))
+                }
             });
         }
     }
@@ -113,17 +98,15 @@ fn item(text: &str) -> Result<Item> {
     }
 }
 
-fn cpus(devices: &[NamedDevice]) -> usize {
-    devices.iter().filter(|device| matches!(device.kind, DeviceKind::Burn(_))).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::devices;
 
     #[test]
     fn a_list_counts_every_item() {
-        let names = |spec| devices(spec).unwrap().into_iter().map(|d| d.name).collect::<Vec<_>>();
+        let names = |spec| -> Vec<String> {
+            devices(spec).unwrap().iter().map(|device| device.name().to_owned()).collect()
+        };
         assert_eq!(names("cpu"), ["cpu:0"]);
         assert_eq!(names("cpux2"), ["cpu:0", "cpu:1"]);
         assert_eq!(names("cpu, cpux2"), ["cpu:0", "cpu:1", "cpu:2"]);

@@ -1,6 +1,7 @@
 //! Engines play the [`Program`]s of a device's stages.
 
 mod burn;
+mod device;
 mod devices;
 pub(crate) mod kernels;
 mod null;
@@ -13,10 +14,10 @@ pub mod wgpu;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn_dispatch::DispatchTensor;
-
-pub use self::burn::{BurnEngine, reference};
-pub use devices::{DeviceKind, NamedDevice, devices};
+pub use self::burn::{BurnDevice, BurnEngine, reference};
+pub use burn_dispatch::DispatchTensor;
+pub use device::EngineDevice;
+pub use devices::devices;
 pub use null::NullEngine;
 pub use optimizer::{AdamW, Decayed, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
@@ -26,7 +27,7 @@ pub use waiting::WaitingEngine;
 use crate::compile::{Accumulator, Program};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
-use crate::plan::{Action, StageId};
+use crate::plan::{Action, Limits, StageId};
 use crate::split::Split;
 
 /// Actions that a device may have under way: one that it computes and one that comes right after.
@@ -77,6 +78,15 @@ pub trait Compute: Send {
     fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         let _ = timeout;
         Ok(None)
+    }
+
+    /// Waits until everything that was started has ended, so that it can be timed.
+    ///
+    /// # Errors
+    ///
+    /// When the device has failed.
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Most bytes held at once since the engine was made.
@@ -236,12 +246,16 @@ pub(crate) fn host_tensor(data: burn_backend::TensorData) -> DispatchTensor {
 }
 
 /// Everything an engine is made from: a device's stages and what they start with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EngineSetup {
     /// The split model.
     pub split: Arc<Split>,
     /// The stages of the device.
     pub stages: Vec<StageSetup>,
+    /// How many microbatches are on the stages at once, at most.
+    pub limits: Limits,
+    /// How activations are stored between kernels.
+    pub activations: Precision,
     /// Initial values of all parameters, by [`ParameterId`].
     pub values: Arc<Vec<DispatchTensor>>,
     /// Microbatches of a step.

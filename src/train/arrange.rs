@@ -4,16 +4,16 @@
 mod searched;
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use burn_dispatch::DispatchTensor;
 pub use searched::Searched;
 
 use self::searched::searched;
-use super::engines::{self, Opened};
 use super::measure::BlockTimes;
 use super::recompute::{Candidate, Recompute, least};
 use super::stages;
-use crate::engine::wgpu::Layout;
-use crate::engine::{Precision, StageSetup, UpdateRule};
+use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
     BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PerWork,
@@ -25,12 +25,16 @@ use crate::split::Split;
 
 /// What is to be arranged.
 pub(super) struct Request<'a> {
-    pub split: &'a Split,
+    pub split: &'a Arc<Split>,
     pub times: &'a BlockTimes,
     pub schedule: &'a Schedule,
     /// Stages of every device, where the schedule leaves a choice.
     pub chunks: Option<u32>,
     pub microbatches: u32,
+    /// Initial values of all parameters.
+    pub values: &'a Arc<Vec<DispatchTensor>>,
+    /// Of dropout.
+    pub seed: u64,
     pub rule: &'a UpdateRule,
     pub activations: Precision,
     pub recompute: Recompute,
@@ -38,14 +42,17 @@ pub(super) struct Request<'a> {
     pub limits: &'a [u64],
 }
 
+/// The devices of a run, opened.
+pub(super) type Devices = [Box<dyn EngineDevice>];
+
 /// A plan with everything that was decided and predicted of it.
 pub(super) struct Arranged {
     pub plan: CheckedPlan,
     /// The blocks of every stage.
     pub cuts: Vec<Range<usize>>,
     pub setups: Vec<StageSetup>,
-    /// The buffers of every device that makes them beforehand.
-    pub layouts: Vec<Option<Layout>>,
+    /// What the engine of every device is made from.
+    pub engines: Vec<EngineSetup>,
     /// What the prediction was made of.
     pub costs: Costs,
     pub prediction: Simulation,
@@ -58,7 +65,7 @@ pub(super) struct Arranged {
 }
 
 /// Finds the plan for `devices` and proves that it ends and fits.
-pub(super) fn arrange(request: &Request, devices: &[Opened]) -> Result<Arranged> {
+pub(super) fn arrange(request: &Request, devices: &Devices) -> Result<Arranged> {
     let recomputed = if request.recompute == Recompute::Stage { everywhere } else { nowhere };
     let first = planned(request, devices, recomputed);
     let fits = first.as_ref().map_err(Error::clone).and_then(|of| fitting(request, of));
@@ -88,7 +95,7 @@ fn everywhere(stages: usize) -> Vec<StageId> {
     (0..stages as u32).map(StageId).collect()
 }
 
-fn planned(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Result<Arranged> {
+fn planned(request: &Request, devices: &Devices, recomputed: Recomputed) -> Result<Arranged> {
     if *request.schedule == Schedule::Auto {
         return searched(request, devices, recomputed);
     }
@@ -103,11 +110,7 @@ fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
 }
 
 /// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
-fn where_needed(
-    request: &Request,
-    devices: &[Opened],
-    plain: Result<Arranged>,
-) -> Result<Arranged> {
+fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -> Result<Arranged> {
     // A search also finds plans that fit with recomputation only.
     let is_searched = *request.schedule == Schedule::Auto;
     let found = if is_searched { planned(request, devices, everywhere) } else { plain }?;
@@ -217,19 +220,20 @@ fn lay_out(
     request: &Request,
     plan: CheckedPlan,
     cuts: Vec<Range<usize>>,
-    devices: &[Opened],
+    devices: &Devices,
     recomputed: &[StageId],
 ) -> Result<Arranged> {
-    let Request { split, times, rule, activations, .. } = *request;
+    let Request { split, times, rule, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
     let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
         // Its W may come as late as there is room for.
         open.late.clone_from(&open.runs);
     }
-    let layouts = engines::layouts(devices, &setups, placement, &open, split, rule, activations);
+    let engines = engines(request, &setups, placement, &open);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
-    costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
+    let buffers = devices.iter().zip(&engines).map(|(device, setup)| device.buffers(setup));
+    costs.buffers = buffers.collect();
     let (plan, dispatch, prediction) = match request.schedule {
         Schedule::Dynamic => {
             let planned = dynamic(&plan, &costs)?;
@@ -247,11 +251,31 @@ fn lay_out(
         plan,
         cuts,
         setups,
-        layouts,
+        engines,
         costs,
         prediction,
         dispatch,
         communication,
         searched: None,
     })
+}
+
+/// What the engine of every device is made from, for as many microbatches at once as `limits` say.
+fn engines(
+    request: &Request,
+    setups: &[StageSetup],
+    placement: &Placement,
+    limits: &Limits,
+) -> Vec<EngineSetup> {
+    let setup = |device: DeviceId| EngineSetup {
+        split: request.split.clone(),
+        stages: setups.iter().filter(|of| placement.device(of.stage) == device).cloned().collect(),
+        limits: limits.clone(),
+        activations: request.activations,
+        values: request.values.clone(),
+        microbatches: request.microbatches,
+        seed: request.seed,
+        rule: *request.rule,
+    };
+    (0..placement.device_count() as u32).map(DeviceId).map(setup).collect()
 }

@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::arrange::{Arranged, Request, arrange};
-use super::engines;
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
 use super::measure::{self, Balance};
@@ -18,8 +17,8 @@ use super::stages;
 use super::trainer::Trainer;
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
-use crate::engine::wgpu::Gpu;
-use crate::engine::{Clipping, DeviceKind, NamedDevice, Precision, UpdateRule, devices};
+use crate::engine::wgpu::{Gpu, WgpuDevice};
+use crate::engine::{BurnDevice, Clipping, EngineDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, Result, panic_message};
 use crate::plan::{Schedule, ZB_H1};
 use crate::runtime::{OnNan, Runtime, StepRules};
@@ -33,7 +32,7 @@ pub struct TrainerBuilder<M, B, L> {
     model: M,
     loss: L,
     /// None for `auto`.
-    devices: Option<Vec<NamedDevice>>,
+    devices: Option<Vec<Box<dyn EngineDevice>>>,
     schedule: Schedule,
     chunks: Option<u32>,
     /// None for the plan's own, or [`MICROBATCHES`].
@@ -92,23 +91,26 @@ where
     }
 
     /// The devices as Burn knows them, in the order of their first stages.
-    pub fn burn_devices(mut self, devices: Vec<Device>) -> Self {
-        let named = |(index, device)| NamedDevice {
-            name: format!("burn:{index}"),
-            kind: DeviceKind::Burn(device),
+    pub fn burn_devices(self, devices: Vec<Device>) -> Self {
+        let named = |(index, device)| -> Box<dyn EngineDevice> {
+            Box::new(BurnDevice::new(format!("burn:{index}"), device))
         };
-        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
-        self
+        self.custom_devices(devices.into_iter().enumerate().map(named).collect())
     }
 
     /// The devices as wgpu knows them, in the order of their first stages; each should have the
     /// limits of its adapter.
-    pub fn wgpu_devices(mut self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
-        let named = |(index, (device, queue))| NamedDevice {
-            name: format!("wgpu:{index}"),
-            kind: DeviceKind::Wgpu(Gpu::opened(device, queue)),
+    pub fn wgpu_devices(self, devices: Vec<(wgpu::Device, wgpu::Queue)>) -> Self {
+        let named = |(index, (device, queue))| -> Box<dyn EngineDevice> {
+            Box::new(WgpuDevice::new(format!("wgpu:{index}"), Gpu::opened(device, queue)))
         };
-        self.devices = Some(devices.into_iter().enumerate().map(named).collect());
+        self.custom_devices(devices.into_iter().enumerate().map(named).collect())
+    }
+
+    /// Devices of any kind, in the order of their first stages, such as one with an
+    /// [`Engine`](crate::engine::Engine) of the caller's own.
+    pub fn custom_devices(mut self, devices: Vec<Box<dyn EngineDevice>>) -> Self {
+        self.devices = Some(devices);
         self
     }
 
@@ -257,8 +259,8 @@ where
         self.learning_rate.check(&self.model)?;
         let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let named = self.devices.map_or_else(|| devices("auto"), Ok)?;
-        if named.is_empty() {
+        let mut devices = self.devices.map_or_else(|| devices("auto"), Ok)?;
+        if devices.is_empty() {
             return Err(Error::config("no devices").hint("one device or more"));
         }
         let shapes = shapes(example);
@@ -267,16 +269,16 @@ where
                 .hint("an example of one microbatch's shapes"));
         }
         let mut studied = study(&self.model, &self.loss, example, microbatches, self.seed)?;
+        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
+        devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
         let times = match balance {
-            Balance::Flops => measure::flops(&studied.split, named.len()),
+            Balance::Flops => measure::flops(&studied.split, devices.len()),
             Balance::Measured => {
-                measure::measure(&mut studied, &named, self.activations, self.seed)?
+                measure::measure(&mut studied, &mut devices, self.activations, self.seed)?
             }
         };
         let Studied { split, values, .. } = studied;
 
-        let names: Vec<String> = named.iter().map(|device| device.name.clone()).collect();
-        let opened = engines::open(named, self.activations)?;
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
         let request = Request {
             split: &split,
@@ -284,20 +286,19 @@ where
             schedule: &self.schedule,
             chunks: self.chunks,
             microbatches,
+            values: &values,
+            seed: self.seed,
             rule: &rule,
             activations: self.activations,
             recompute: self.recompute,
             limits: &limits,
         };
-        let arranged = arrange(&request, &opened)?;
-        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
+        let arranged = arrange(&request, &devices)?;
+        let Arranged { plan, cuts, setups, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &cuts, placement, &names);
-        let common =
-            engines::Common { split: split.clone(), values, microbatches, seed: self.seed, rule };
-        let devices = engines::prepare(opened, layouts, &setups, placement);
-        let engines =
-            devices.into_iter().map(|device| device.engine(&common)).collect::<Result<_>>()?;
+        let engines = devices.iter_mut().zip(arranged.engines);
+        let engines = engines.map(|(device, setup)| device.engine(setup)).collect::<Result<_>>()?;
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;

@@ -4,18 +4,12 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
-
-use super::prepare::{Arrived, Studied, plain_sgd, single_blocks};
+use super::prepare::{Arrived, Studied, setup, single_blocks};
 use crate::compile::Program;
-use crate::engine::wgpu::{Context, Gpu, WgpuEngine, lay_out};
-use crate::engine::{
-    BurnEngine, Compute, DeviceKind, EngineSetup, NamedDevice, Outcome, Parcel, Precision,
-    StageSetup,
-};
+use crate::engine::{Engine, EngineDevice, EngineSetup, Outcome, Parcel, Precision};
 use crate::error::{Error, Result, panic_message};
 use crate::graph::NodeId;
-use crate::plan::{Action, Limits, MicrobatchId, PerWork, StageId, Work};
+use crate::plan::{Action, MicrobatchId, PerWork, StageId, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
@@ -49,13 +43,11 @@ pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
     BlockTimes { devices: vec![blocks; devices], transfer_per_byte: 0.0 }
 }
 
-/// Times every block on every device, in seconds. Devices of the same kind, such as the queues of
-/// one adapter, are measured once.
-///
-/// A GPU holds one block at a time, so that no device needs room for the whole model.
+/// Times every block on every device, in seconds. Devices of the same hardware, such as the
+/// queues of one adapter, are measured once.
 pub(super) fn measure(
     studied: &mut Studied,
-    devices: &[NamedDevice],
+    devices: &mut [Box<dyn EngineDevice>],
     activations: Precision,
     seed: u64,
 ) -> Result<BlockTimes> {
@@ -63,106 +55,45 @@ pub(super) fn measure(
     let mut transfers = Transfers::default();
     let mut known: HashMap<String, Vec<PerWork<f64>>> = HashMap::new();
     let mut times = Vec::with_capacity(devices.len());
-    for NamedDevice { name, kind } in devices {
-        let alike = match kind {
-            DeviceKind::Burn(device) => format!("{device:?}"),
-            DeviceKind::Wgpu(gpu) => gpu.adapter().unwrap_or_else(|| name.clone()),
-        };
-        if !known.contains_key(&alike) {
-            let blocks = match kind {
-                DeviceKind::Burn(device) => on_burn(studied, device, &arrivals, seed)?,
-                DeviceKind::Wgpu(gpu) => {
-                    let bench = Bench { gpu, name, activations, seed };
-                    bench.blocks(studied, &arrivals, &mut transfers)?
-                }
-            };
-            known.insert(alike.clone(), blocks);
+    for device in devices {
+        let hardware = device.hardware();
+        if !known.contains_key(&hardware) {
+            let blocks =
+                blocks(studied, &mut **device, activations, seed, &arrivals, &mut transfers)?;
+            known.insert(hardware.clone(), blocks);
         }
-        times.push(known[&alike].clone());
+        times.push(known[&hardware].clone());
     }
     Ok(BlockTimes { devices: times, transfer_per_byte: transfers.per_byte() })
 }
 
-fn on_burn(
+/// The times of all blocks on one device, which holds one of them at a time: so no device needs
+/// room for the whole model.
+fn blocks(
     studied: &Studied,
-    device: &Device,
-    arrivals: &[Arrived],
-    seed: u64,
-) -> Result<Vec<PerWork<f64>>> {
-    let stages = single_blocks(&studied.split);
-    let mut engine = BurnEngine::new(device.clone(), setup(studied, stages, seed));
-    engine.begin_step(0, &studied.inputs)?;
-    let finish = || device.sync().map_err(|error| Error::run(error.to_string()));
-    let blocks = arrivals.iter().enumerate();
-    blocks
-        .map(|(block, arrived)| {
-            best(|work| {
-                let start = Instant::now();
-                timed(&mut engine, block, work, arrived)?;
-                finish()?;
-                Ok(start.elapsed().as_secs_f64())
-            })
-        })
-        .collect()
-}
-
-/// One GPU on which blocks are timed.
-struct Bench<'a> {
-    gpu: &'a Gpu,
-    name: &'a str,
+    device: &mut dyn EngineDevice,
     activations: Precision,
     seed: u64,
-}
-
-impl Bench<'_> {
-    fn blocks(
-        &self,
-        studied: &Studied,
-        arrivals: &[Arrived],
-        transfers: &mut Transfers,
-    ) -> Result<Vec<PerWork<f64>>> {
-        let blocks = arrivals.iter().zip(single_blocks(&studied.split)).enumerate();
-        blocks
-            .map(|(block, (arrived, stage))| {
-                let program = stage.program.clone();
-                let mut engine = self.engine(studied, block, stage)?;
-                engine.begin_step(0, &studied.inputs)?;
-                best(|work| {
-                    let start = Instant::now();
-                    let outcome = timed(&mut engine, block, work, arrived)?;
-                    let wall = start.elapsed().as_secs_f64();
-                    transfers.add(&studied.split, &program, work, &outcome);
-                    Ok(outcome.seconds.unwrap_or(wall))
-                })
-            })
-            .collect()
+    arrivals: &[Arrived],
+    transfers: &mut Transfers,
+) -> Result<Vec<PerWork<f64>>> {
+    let mut times = Vec::with_capacity(arrivals.len());
+    for (block, (arrived, stage)) in arrivals.iter().zip(single_blocks(&studied.split)).enumerate()
+    {
+        let program = stage.program.clone();
+        let setup = setup(&studied.split, &studied.values, vec![stage], seed);
+        let mut engine = device.engine(EngineSetup { activations, ..setup })?;
+        engine.begin_step(0, &studied.inputs)?;
+        times.push(best(|work| {
+            let start = Instant::now();
+            let outcome = timed(&mut *engine, block, work, arrived)?;
+            engine.sync()?;
+            let wall = start.elapsed().as_secs_f64();
+            transfers.add(&studied.split, &program, work, &outcome);
+            Ok(outcome.seconds.unwrap_or(wall))
+        })?);
     }
-
-    /// The GPU with one block as its only stage.
-    fn engine(&self, studied: &Studied, block: usize, stage: StageSetup) -> Result<WgpuEngine> {
-        let context = Context::open(self.gpu.clone(), self.name)?;
-        let setup = setup(studied, vec![stage], self.seed);
-        let layout = lay_out(
-            &studied.split,
-            &setup.stages,
-            &Limits { runs: vec![1; block + 1], late: vec![1; block + 1], devices: vec![1] },
-            &setup.rule,
-            self.activations,
-            context.limits(),
-        );
-        WgpuEngine::new(context, setup, layout)
-    }
-}
-
-fn setup(studied: &Studied, stages: Vec<StageSetup>, seed: u64) -> EngineSetup {
-    EngineSetup {
-        split: studied.split.clone(),
-        stages,
-        values: studied.values.clone(),
-        microbatches: 1,
-        seed,
-        rule: plain_sgd(),
-    }
+    Ok(times)
 }
 
 fn action(block: usize, work: Work) -> Action {
@@ -184,12 +115,7 @@ fn best(mut run: impl FnMut(Work) -> Result<f64>) -> Result<PerWork<f64>> {
 }
 
 /// Runs one action of a block to its end.
-fn timed(
-    engine: &mut impl Compute,
-    block: usize,
-    work: Work,
-    arrived: &Arrived,
-) -> Result<Outcome> {
+fn timed(engine: &mut dyn Engine, block: usize, work: Work, arrived: &Arrived) -> Result<Outcome> {
     let action = action(block, work);
     let parcel = match work {
         Work::F => arrived.activations.clone(),

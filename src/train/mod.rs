@@ -3,7 +3,6 @@
 mod arrange;
 mod builder;
 mod checkpoint;
-mod engines;
 mod evaluate;
 mod gradients;
 mod inputs;

@@ -15,12 +15,12 @@ use crate::batch::Batch;
 use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
 use crate::differentiate::differentiate;
 use crate::engine::{
-    BurnEngine, Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs, UpdateRule,
-    host_tensor,
+    BurnEngine, Compute, EngineSetup, Outcome, Parcel, Precision, StageSetup, StepInputs,
+    UpdateRule, host_tensor,
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
-use crate::plan::{Action, DeviceId, MicrobatchId, Placement, StageId, Work};
+use crate::plan::{Action, DeviceId, Limits, MicrobatchId, Placement, StageId, Work};
 use crate::split::{Split, split};
 use crate::train::{Optimizer, Sgd};
 
@@ -67,8 +67,28 @@ pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
     setups(split, &cuts, &placement, &plain_sgd(), &[])
 }
 
+/// A device with these stages, for one microbatch.
+pub(super) fn setup(
+    split: &Arc<Split>,
+    values: &Arc<Vec<DispatchTensor>>,
+    stages: Vec<StageSetup>,
+    seed: u64,
+) -> EngineSetup {
+    let one = vec![1; split.blocks.len()];
+    EngineSetup {
+        split: split.clone(),
+        stages,
+        limits: Limits { runs: one.clone(), late: one, devices: vec![1] },
+        activations: Precision::F32,
+        values: values.clone(),
+        microbatches: 1,
+        seed,
+        rule: plain_sgd(),
+    }
+}
+
 /// The rule of devices that update nothing.
-pub(super) fn plain_sgd() -> UpdateRule {
+fn plain_sgd() -> UpdateRule {
     Optimizer::from(Sgd::default()).into()
 }
 
@@ -93,14 +113,7 @@ impl Rehearsal {
         inputs: &StepInputs,
         seed: u64,
     ) -> Result<Self> {
-        let setup = EngineSetup {
-            split: split.clone(),
-            stages: single_blocks(split),
-            values: values.clone(),
-            microbatches: 1,
-            seed,
-            rule: plain_sgd(),
-        };
+        let setup = setup(split, values, single_blocks(split), seed);
         let mut engine = BurnEngine::new(Device::flex(), setup);
         engine.begin_step(0, inputs)?;
         Ok(Self { engine, blocks: split.blocks.len() })

@@ -1,6 +1,7 @@
 //! The engine on any Burn device: a stage's commands on tensors of Burn's dispatch layer, with
 //! this crate's kernels where the device is Flex.
 
+mod device;
 mod evaluate;
 mod flex;
 mod fold;
@@ -23,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Elementwise, Graph, Leaf, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::DropoutKey;
+pub use device::BurnDevice;
 use fold::fold;
 use memory::Meter;
 use optimizer::State;
@@ -322,6 +324,10 @@ impl Compute for BurnEngine {
         };
         let fault = fault.map(|problem| not_finite(problem, action));
         Ok(Some(Outcome { parcel, loss, fault, ..Outcome::default() }))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.device.sync().map_err(|error| Error::run(error.to_string()))
     }
 
     fn peak_bytes(&self) -> u64 {

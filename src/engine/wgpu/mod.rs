@@ -10,6 +10,7 @@
 mod adapters;
 mod build;
 mod context;
+mod device;
 mod element;
 mod kernel;
 mod layout;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use adapters::{Gpu, GpuInfo, gpus};
 pub use context::Context;
+pub use device::WgpuDevice;
 pub use element::{Element, Elements};
 pub use kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 pub use layout::{Layout, Limits, lay_out};

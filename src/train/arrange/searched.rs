@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Arranged, Opened, Recomputed, Request, cut, fitting, lay_out, stages};
+use super::{Arranged, Devices, Recomputed, Request, cut, fitting, lay_out, stages};
 use crate::engine::StageSetup;
 use crate::error::{Error, Result};
 use crate::plan::{
@@ -26,7 +26,7 @@ pub struct Searched {
 /// than every family that fits.
 pub(super) fn searched(
     request: &Request,
-    devices: &[Opened],
+    devices: &Devices,
     recomputed: Recomputed,
 ) -> Result<Arranged> {
     if let Some(chunks) = request.chunks {
@@ -66,7 +66,7 @@ const MORE_SEARCHES: u32 = 5;
 /// What the search finds within limits of the stages' own bytes.
 fn found(
     request: &Request,
-    devices: &[Opened],
+    devices: &Devices,
     recomputed: Recomputed,
     limits: &[u64],
 ) -> Result<Arranged> {
@@ -89,7 +89,7 @@ fn reduce(limits: &mut [u64], memory: &[DeviceMemory], own: &[u64]) {
 }
 
 /// The fastest family that fits with all buffers.
-fn best_family(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Option<Arranged> {
+fn best_family(request: &Request, devices: &Devices, recomputed: Recomputed) -> Option<Arranged> {
     let arranged = |family: &&Family| {
         let plan = generate(family, devices.len() as u32, None, request.microbatches).ok()?;
         if plan.is_forward_only() {
