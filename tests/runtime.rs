@@ -30,6 +30,15 @@ impl<F: FnMut(Action, Parcel) -> Result<Parcel> + Send> Compute for Scripted<F> 
 
 impl<F> OwnParameters for Scripted<F> {}
 
+impl<F> Engine for Scripted<F>
+where
+    Self: Compute,
+{
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}
+
 fn plan(family: &Family, devices: u32, microbatches: u32) -> CheckedPlan {
     check(generate(family, devices, None, microbatches).unwrap()).unwrap()
 }

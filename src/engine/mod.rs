@@ -33,13 +33,14 @@ use crate::split::Split;
 /// Actions that a device may have under way: one that it computes and one that comes right after.
 pub const IN_FLIGHT: usize = 2;
 
-/// A device, used by one thread. It computes the actions of its stages, and owns parameters.
+/// A device, used by one thread: it computes the actions of its stages, and owns parameters.
 ///
 /// Values that pass between engines are Burn tensors on any device; an engine that does not
 /// compute on Burn's devices hands over tensors of Burn's host device, Flex.
-pub trait Engine: Compute + OwnParameters {}
-
-impl<E: Compute + OwnParameters> Engine for E {}
+pub trait Engine: Compute {
+    /// The half that owns parameters: itself, or an engine within.
+    fn owner(&mut self) -> &mut dyn OwnParameters;
+}
 
 /// The computing half of an [`Engine`].
 pub trait Compute: Send {
@@ -102,7 +103,7 @@ pub trait Compute: Send {
 /// updates it and broadcasts the new value.
 pub trait OwnParameters {
     /// Partial sums of gradients that it sends to other devices and awaits from them.
-    fn partial_sums(&self) -> PartialSums {
+    fn partial_sums(&mut self) -> PartialSums {
         PartialSums::default()
     }
 

@@ -1,6 +1,6 @@
 //! An engine that computes nothing: what remains is the runtime's own cost.
 
-use super::{Compute, Outcome, OwnParameters, Parcel, StepInputs};
+use super::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use crate::error::Result;
 use crate::plan::Action;
 
@@ -19,3 +19,9 @@ impl Compute for NullEngine {
 }
 
 impl OwnParameters for NullEngine {}
+
+impl Engine for NullEngine {
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}

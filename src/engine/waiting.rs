@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Compute, Outcome, OwnParameters, Parcel, StepInputs};
+use super::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use crate::error::Result;
 use crate::plan::Action;
 
@@ -67,3 +67,9 @@ impl Compute for WaitingEngine {
 }
 
 impl OwnParameters for WaitingEngine {}
+
+impl Engine for WaitingEngine {
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}

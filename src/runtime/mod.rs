@@ -109,14 +109,14 @@ impl Runtime {
         plan: CheckedPlan,
         dispatch: Dispatch,
         channels: &[Channel],
-        engines: Vec<Box<dyn Engine>>,
+        mut engines: Vec<Box<dyn Engine>>,
         rules: StepRules,
     ) -> Result<Self> {
         let devices = engines.len();
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
         let lanes = plan.plan().lanes.iter().map(Vec::len);
-        let sums = engines.iter().map(|engine| engine.partial_sums());
+        let sums = engines.iter_mut().map(|engine| engine.owner().partial_sums());
         let finish = finish::Finish::new(lanes.zip(sums).collect(), rules.clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();

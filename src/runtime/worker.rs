@@ -185,21 +185,23 @@ impl Worker {
                 (self.start, self.free) = (start, 0.0);
                 self.engine.begin_evaluation(&inputs)?;
             }
-            Task::SendPartialSums => return self.engine.take_partial_sums().map(Did::PartialSums),
+            Task::SendPartialSums => {
+                return self.engine.owner().take_partial_sums().map(Did::PartialSums);
+            }
             Task::Reduce { sums, norms } => {
                 let start = self.now();
-                self.engine.reduce(&sums)?;
-                let norms = if norms { self.engine.squared_norms()? } else { Vec::new() };
+                self.engine.owner().reduce(&sums)?;
+                let norms = if norms { self.engine.owner().squared_norms()? } else { Vec::new() };
                 return Ok(Did::Reduced { norms, start, end: self.now() });
             }
             Task::Update(update) => return self.update(&update, false),
-            Task::Undo => self.engine.undo()?,
+            Task::Undo => self.engine.owner().undo()?,
             Task::Redo(update) => return self.update(&update, true),
-            Task::Broadcast(values) => self.engine.set_parameters(&values)?,
+            Task::Broadcast(values) => self.engine.owner().set_parameters(&values)?,
             // Who asked may be gone, and then nobody misses the answer.
-            Task::Parameters(reply) => drop(reply.send(self.engine.parameters()?)),
-            Task::State(reply) => drop(reply.send(self.engine.state()?)),
-            Task::Restore(state) => self.engine.restore(&state)?,
+            Task::Parameters(reply) => drop(reply.send(self.engine.owner().parameters()?)),
+            Task::State(reply) => drop(reply.send(self.engine.owner().state()?)),
+            Task::Restore(state) => self.engine.owner().restore(&state)?,
         }
         Ok(Did::Done)
     }
@@ -207,9 +209,9 @@ impl Worker {
     fn update(&mut self, update: &Update, again: bool) -> Result<Did> {
         let start = self.now();
         if again {
-            self.engine.undo()?;
+            self.engine.owner().undo()?;
         }
-        let parameters = self.engine.update(update)?;
+        let parameters = self.engine.owner().update(update)?;
         let peak_bytes = self.engine.peak_bytes();
         Ok(Did::Updated { parameters, start, end: self.now(), peak_bytes })
     }

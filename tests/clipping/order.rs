@@ -58,6 +58,12 @@ impl Compute for Scribe {
     }
 }
 
+impl Engine for Scribe {
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}
+
 impl OwnParameters for Scribe {
     fn squared_norms(&mut self) -> Result<Vec<(ParameterId, f64)>> {
         Ok(vec![(ParameterId(self.device), f64::from(3 + self.device).powi(2))])

@@ -7,12 +7,18 @@ use super::optimizer::State;
 use super::{BurnEngine, add, copy, flex, zeros_like};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, accumulators};
-use crate::engine::{OwnParameters, ParameterState, PartialSums, Update, kernels};
+use crate::engine::{Engine, OwnParameters, ParameterState, PartialSums, Update, kernels};
 use crate::error::Result;
 use crate::graph::ParameterId;
 
+impl Engine for BurnEngine {
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}
+
 impl OwnParameters for BurnEngine {
-    fn partial_sums(&self) -> PartialSums {
+    fn partial_sums(&mut self) -> PartialSums {
         let owned = |sum: &Accumulator| self.optimizer.contains_key(&sum.parameter);
         let (mut awaited, mut sent) = (accumulators(&self.setup.split), Vec::new());
         awaited.retain(|sum| owned(sum) && !self.accumulators.contains_key(sum));

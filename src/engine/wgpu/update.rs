@@ -11,7 +11,9 @@ use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
 use super::{Dispatch, WgpuEngine};
 use crate::compile::Accumulator;
-use crate::engine::{EngineSetup, OwnParameters, ParameterState, PartialSums, Update, host_tensor};
+use crate::engine::{
+    Engine, EngineSetup, OwnParameters, ParameterState, PartialSums, Update, host_tensor,
+};
 use crate::error::Result;
 use crate::graph::ParameterId;
 
@@ -97,8 +99,14 @@ fn dispatch(
     Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
 }
 
+impl Engine for WgpuEngine {
+    fn owner(&mut self) -> &mut dyn OwnParameters {
+        self
+    }
+}
+
 impl OwnParameters for WgpuEngine {
-    fn partial_sums(&self) -> PartialSums {
+    fn partial_sums(&mut self) -> PartialSums {
         let Gradients { foreign, shared, .. } = self.layout.gradients();
         PartialSums { sent: shared.clone(), awaited: foreign.clone() }
     }
