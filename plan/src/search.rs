@@ -13,15 +13,15 @@
 //! and not in time: so the same input gives the same plan on every machine.
 
 mod bound;
-mod contender;
+mod candidate;
 mod dispatch;
 mod families;
 mod improve;
+mod incumbent;
 mod instance;
 mod layout;
 mod policy;
 mod price;
-mod record;
 mod room;
 
 use std::ops::Range;
@@ -33,8 +33,8 @@ use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
 use bound::Estimator;
 use improve::Budget;
+use incumbent::Incumbent;
 use layout::cuts_of;
-use record::Record;
 
 pub use families::BestFamily;
 pub use price::sum_of_blocks;
@@ -93,11 +93,11 @@ pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
     let estimator = Estimator::new(input);
     // Whether the marks can be used, and are enough.
     cuts_of(&estimator, &Placement::linear(input.blocks.len() as u32))?;
-    let mut record = Record::new(&input.memory_limits);
-    let best_family = families::prove(input, &estimator, price, &mut record)?;
+    let mut incumbent = Incumbent::new(&input.memory_limits);
+    let best_family = families::offer_all(input, &estimator, price, &mut incumbent)?;
     let mut budget = Budget::new(input);
-    contender::compete(input, &estimator, price, &mut budget, &mut record)?;
-    let best = record.best()?;
+    candidate::offer_best(input, &estimator, price, &mut budget, &mut incumbent)?;
+    let best = incumbent.best()?;
     Ok(Found {
         plan: best.plan,
         cuts: best.cuts,

@@ -103,7 +103,7 @@ pub(super) fn dispatch(
     while left > 0 {
         let (device, now) = earliest(&order.lane_states)?;
         match choose(instance, policy, order, device, now) {
-            Choice::Run { stage, work } => {
+            Decision::Run { stage, work } => {
                 let end = run(instance, order, device, stage, work);
                 makespan = makespan.max(end);
                 if end + order.lane_states[device].left >= cutoff {
@@ -111,7 +111,7 @@ pub(super) fn dispatch(
                 }
                 left -= 1;
             }
-            Choice::Wait(until) => order.lane_states[device].wakes = until,
+            Decision::Wait(until) => order.lane_states[device].wakes = until,
         }
     }
     order.ends.clear();
@@ -119,7 +119,7 @@ pub(super) fn dispatch(
     Some(makespan)
 }
 
-enum Choice {
+enum Decision {
     Run {
         stage: usize,
         work: Work,
@@ -140,16 +140,22 @@ fn earliest(lanes: &[LaneState]) -> Option<(usize, f64)> {
 
 /// What a device could do next.
 #[derive(Clone, Copy)]
-struct Candidate {
+struct NextAction {
     key: f64,
     stage: usize,
     work: Work,
     ready: f64,
 }
 
-fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, now: f64) -> Choice {
+fn choose(
+    instance: &Instance,
+    policy: &Policy,
+    order: &Order,
+    device: usize,
+    now: f64,
+) -> Decision {
     let none =
-        Candidate { key: f64::INFINITY, stage: usize::MAX, work: Work::F, ready: f64::INFINITY };
+        NextAction { key: f64::INFINITY, stage: usize::MAX, work: Work::F, ready: f64::INFINITY };
     let (mut best, mut coming) = (none, none);
     let mut weight = none;
     // The smallest key of what waits for memory: W frees it.
@@ -160,43 +166,43 @@ fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, no
     for &s in &state.chunks {
         let PerWork([f, b, w]) = order.progress[s];
         let key = |work: Work, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
-        let mut offer = |work: Work, k: u32, ready: f64, fits: bool| {
-            let candidate = Candidate { key: key(work, k), stage: s, work, ready };
+        let mut consider = |work: Work, k: u32, ready: f64, fits: bool| {
+            let action = NextAction { key: key(work, k), stage: s, work, ready };
             if !fits {
-                blocked = if ready <= now { blocked.min(candidate.key) } else { blocked };
+                blocked = if ready <= now { blocked.min(action.key) } else { blocked };
             } else if ready <= now {
-                best = if candidate.key < best.key { candidate } else { best };
+                best = if action.key < best.key { action } else { best };
             } else if ready < coming.ready {
-                coming = candidate;
+                coming = action;
             }
         };
         if b < f {
             let ready = order.backward_arrivals[s * m + b as usize];
             if ready < f64::INFINITY {
-                offer(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
+                consider(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
             }
         }
         if (f as usize) < m && f - b < policy.ahead[s] {
             let ready = order.forward_arrivals[s * m + f as usize];
             if ready < f64::INFINITY {
-                offer(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
+                consider(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
             }
         }
         if w < b && key(Work::W, w) < weight.key {
-            weight = Candidate { key: key(Work::W, w), stage: s, work: Work::W, ready: now };
+            weight = NextAction { key: key(Work::W, w), stage: s, work: Work::W, ready: now };
         }
     }
     if weight.stage != usize::MAX && weight.key.min(blocked) < best.key {
-        best = Candidate { key: weight.key.min(blocked), ..weight };
+        best = NextAction { key: weight.key.min(blocked), ..weight };
     }
     if best.stage == usize::MAX {
-        return Choice::Wait(coming.ready);
+        return Decision::Wait(coming.ready);
     }
     let otherwise = policy.patience * instance.stages[best.stage].time[best.work];
     if coming.key < best.key && coming.ready < now + otherwise {
-        return Choice::Wait(coming.ready);
+        return Decision::Wait(coming.ready);
     }
-    Choice::Run { stage: best.stage, work: best.work }
+    Decision::Run { stage: best.stage, work: best.work }
 }
 
 /// Runs the next action of a kind; returns its end.

@@ -1,8 +1,8 @@
 //! The named families, which a search starts from and which it is measured by.
 
 use super::bound::Estimator;
+use super::incumbent::{Incumbent, Verdict};
 use super::layout::cuts_of;
-use super::record::{Record, Verdict};
 use super::{Price, SearchInput};
 use crate::Plan;
 use crate::error::Result;
@@ -22,11 +22,11 @@ pub struct BestFamily {
 }
 
 /// Offers every family that there are enough blocks for; returns the best one that fits.
-pub(super) fn prove(
+pub(super) fn offer_all(
     input: &SearchInput,
     estimator: &Estimator,
     price: Price,
-    record: &mut Record,
+    incumbent: &mut Incumbent,
 ) -> Result<Option<BestFamily>> {
     let mut best: Option<BestFamily> = None;
     for plan in plans(input) {
@@ -36,7 +36,7 @@ pub(super) fn prove(
         for layout in cuts_of(estimator, &plan.placement)? {
             let costs = price(&layout.placement, &layout.cuts)?;
             let name = plan.schedule.clone();
-            if let Verdict::Fits { makespan } = record.offer(plan.clone(), &layout, &costs)?
+            if let Verdict::Fits { makespan } = incumbent.offer(plan.clone(), &layout, &costs)?
                 && best.as_ref().is_none_or(|best| makespan < best.makespan)
             {
                 best = Some(BestFamily { name, makespan });

@@ -1,4 +1,4 @@
-//! What has been proved so far: the fastest plan that fits, or what came nearest to fitting.
+//! The fastest plan so far that fits in memory, or what came nearest to fitting.
 
 use std::ops::Range;
 
@@ -9,22 +9,23 @@ use crate::check::{CheckedPlan, check};
 use crate::error::{Error, Result};
 use crate::simulate::{Costs, DeviceMemory, Simulation, fit, simulate};
 
-pub(super) struct Record<'a> {
+/// The best plan of those that were offered.
+pub(super) struct Incumbent<'a> {
     limits: &'a [u64],
-    best: Option<Proved>,
+    best: Option<Feasible>,
     /// Of the plans that do not fit, the one whose worst device exceeds its limit the least.
     nearest: Option<Excess>,
 }
 
 /// A plan that is legal and fits.
-pub(super) struct Proved {
+pub(super) struct Feasible {
     pub plan: CheckedPlan,
     pub cuts: Vec<Range<usize>>,
     pub costs: Costs,
     pub simulation: Simulation,
 }
 
-/// What [`Record::offer`] found out about a plan.
+/// What [`Incumbent::offer`] found out about a plan.
 pub(super) enum Verdict {
     Fits { makespan: f64 },
     Exceeds(Vec<DeviceMemory>),
@@ -37,7 +38,7 @@ struct Excess {
     limit: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> Incumbent<'a> {
     /// The index of `limits` is the device; empty limits none.
     pub fn new(limits: &'a [u64]) -> Self {
         Self { limits, best: None, nearest: None }
@@ -54,13 +55,13 @@ impl<'a> Record<'a> {
         let makespan = simulation.bubble.makespan;
         if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
             let (cuts, costs) = (layout.cuts.clone(), costs.clone());
-            self.best = Some(Proved { plan, cuts, costs, simulation });
+            self.best = Some(Feasible { plan, cuts, costs, simulation });
         }
         Ok(Verdict::Fits { makespan })
     }
 
     /// The fastest plan that fits; if there is none, an error that says what would.
-    pub fn best(self) -> Result<Proved> {
+    pub fn best(self) -> Result<Feasible> {
         self.best.ok_or_else(|| {
             let Excess { schedule, device, need, limit } =
                 self.nearest.expect("a family is offered for any number of devices");
