@@ -3,7 +3,7 @@
 //! ```text
 //! families    every named family, on its best cuts             -> the plan to beat
 //! layout      device orders and cuts, by a bound on the time   -> some twenty layouts
-//! policy      a layout                                         -> priorities to start from
+//! priorities  a layout                                         -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
 //! improve     priorities, cuts and device orders, by what comes of them
 //! ```
@@ -20,8 +20,8 @@ mod improve;
 mod incumbent;
 mod instance;
 mod layout;
-mod policy;
 mod price;
+mod priorities;
 mod room;
 
 use std::ops::Range;

@@ -8,14 +8,14 @@ use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
 use super::layout::{Layout, neighbours, orders_of};
-use super::{Price, SearchInput, policy};
+use super::{Price, SearchInput, priorities};
 use crate::Plan;
 use crate::check::check;
 use crate::error::Result;
 use crate::placement::Placement;
 use crate::simulate::{Costs, simulate};
 
-/// A layout at its costs, and the best policy for it so far.
+/// A layout at its costs, and the best priorities for it so far.
 struct Candidate {
     layout: Layout,
     costs: Costs,
@@ -49,7 +49,7 @@ pub(super) fn offer_best(
     candidates.truncate(SHORTLISTED);
     for candidate in &mut candidates {
         let instance = problem.instance(candidate);
-        let found = best_of(&instance, &policy::many(&instance), &mut order, budget);
+        let found = best_of(&instance, &priorities::many(&instance), &mut order, budget);
         if let Some(found) = found.filter(|found| found.makespan < candidate.scored.makespan) {
             candidate.scored = found;
         }
@@ -93,7 +93,7 @@ fn layouts(problem: &Problem, budget: &mut Budget) -> Result<Vec<Layout>> {
     Ok(layouts)
 }
 
-/// The layout with a first policy; nothing if it does not fit in memory.
+/// The layout with its first priorities; nothing if it does not fit in memory.
 fn candidate(
     problem: &Problem,
     layout: Layout,
@@ -103,8 +103,8 @@ fn candidate(
     let costs = problem.costs(&layout)?;
     let reserved = usual_parcels(&layout.placement, &costs);
     let instance = Instance::new(problem.input, &layout.placement, &costs, &reserved);
-    let policies = policy::few(&instance);
-    let Some(scored) = best_of(&instance, &policies, order, budget) else { return Ok(None) };
+    let variations = priorities::few(&instance);
+    let Some(scored) = best_of(&instance, &variations, order, budget) else { return Ok(None) };
     let mut candidate = Candidate { layout, costs, reserved, scored };
     if problem.input.memory_limits.is_empty() {
         return Ok(Some(candidate));
@@ -114,7 +114,7 @@ fn candidate(
     let memory = simulate(&plan, &candidate.costs)?.memory;
     let usual = candidate.reserved;
     candidate.reserved = memory.iter().map(|device| device.channel_bytes).collect();
-    match best_of(&problem.instance(&candidate), &policies, order, budget) {
+    match best_of(&problem.instance(&candidate), &variations, order, budget) {
         Some(scored) => candidate.scored = scored,
         None => candidate.reserved = usual,
     }
@@ -134,7 +134,7 @@ fn usual_parcels(placement: &Placement, costs: &Costs) -> Vec<u64> {
     bytes
 }
 
-/// Improves the policy and the layout in turn, while that helps and the budget lasts.
+/// Improves the priorities and the layout in turn, while that helps and the budget lasts.
 fn refine(
     problem: &Problem,
     candidate: &mut Candidate,
@@ -154,7 +154,8 @@ fn refine(
     }
 }
 
-/// Goes to a better layout nearby while there is one, with the policy as it is; whether it did.
+/// Goes to a better layout nearby while there is one, with the priorities as they are; whether it
+/// did.
 fn improve_layout(
     problem: &Problem,
     candidate: &mut Candidate,
@@ -171,8 +172,10 @@ fn improve_layout(
             let costs = problem.costs(&layout)?;
             let instance =
                 Instance::new(problem.input, &layout.placement, &costs, &candidate.reserved);
-            let Scored { policy, .. } = &candidate.scored;
-            if let Some(scored) = score(&instance, policy, Some(&candidate.scored), order, budget) {
+            let Scored { priorities, .. } = &candidate.scored;
+            if let Some(scored) =
+                score(&instance, priorities, Some(&candidate.scored), order, budget)
+            {
                 (candidate.layout, candidate.costs, candidate.scored) = (layout, costs, scored);
                 improved = true;
                 continue 'better;
@@ -202,8 +205,8 @@ fn offer(
             candidate.reserved[d] = reserved.max(memory.channel_bytes);
         }
         let instance = problem.instance(candidate);
-        let policy = candidate.scored.policy.clone();
-        let Some(scored) = score(&instance, &policy, None, order, budget) else { break };
+        let priorities = candidate.scored.priorities.clone();
+        let Some(scored) = score(&instance, &priorities, None, order, budget) else { break };
         candidate.scored = scored;
         let mut share = budget.take(left);
         improve(&instance, &mut candidate.scored, LATER_STEP, order, &mut share);
@@ -214,8 +217,8 @@ fn offer(
 
 fn plan(problem: &Problem, candidate: &Candidate, order: &mut Order) -> Plan {
     let instance = problem.instance(candidate);
-    dispatch(&instance, &candidate.scored.policy, f64::INFINITY, order)
-        .expect("the policy has run in this memory before");
+    dispatch(&instance, &candidate.scored.priorities, f64::INFINITY, order)
+        .expect("the priorities have run in this memory before");
     Plan {
         schedule: "auto".into(),
         microbatches: problem.input.microbatches,
@@ -237,7 +240,7 @@ impl Problem<'_> {
     }
 }
 
-/// How many layouts are tried with many policies.
+/// How many layouts are tried with many priorities.
 const SHORTLISTED: usize = 6;
 /// How many of these share the budget for refinement. The others get what is left of it.
 const REFINED: u64 = 3;
@@ -250,6 +253,6 @@ const NEIGHBOURS: usize = 32;
 const ATTEMPTS: u64 = 4;
 /// One part in so many of a candidate's budget is kept for that.
 const OFFER_SHARE: u64 = 4;
-/// In cycles, of a policy that is new and of one that was improved before.
+/// In cycles, of priorities that are new and of those that were improved before.
 const FIRST_STEP: f64 = 1.0;
 const LATER_STEP: f64 = 0.25;

@@ -10,7 +10,7 @@ use crate::work::{PerWork, Work};
 
 /// What the list scheduler goes by.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Policy {
+pub(super) struct Priorities {
     /// The key of an action is its microbatch times `cycle` plus its stage's offset of F, B or W.
     pub cycle: f64,
     pub offsets: Vec<PerWork<f64>>,
@@ -19,7 +19,7 @@ pub(super) struct Policy {
     /// A device waits for a parcel that is under way if the key of its action is smaller than that
     /// of all that is ready, and it comes within this fraction of the time that the ready action
     /// with the smallest key takes.
-    pub patience: f64,
+    pub wait_fraction: f64,
 }
 
 /// Reused from run to run, so that the inner loop does not allocate. Holds the last order.
@@ -86,14 +86,14 @@ impl Order {
     }
 }
 
-/// Runs one step by `policy`, and returns its makespan; nothing if that is not below `cutoff`, or
-/// if not even one microbatch fits.
+/// Runs one step by `priorities`, and returns its makespan; nothing if that is not below `cutoff`,
+/// or if not even one microbatch fits.
 ///
 /// Actions start as soon as their device is free and their parcel is there, in the order found: the
 /// makespan is the one that `simulate` finds for these lanes.
 pub(super) fn dispatch(
     instance: &Instance,
-    policy: &Policy,
+    priorities: &Priorities,
     cutoff: f64,
     order: &mut Order,
 ) -> Option<f64> {
@@ -102,7 +102,7 @@ pub(super) fn dispatch(
     let mut makespan = 0.0f64;
     while left > 0 {
         let (device, now) = earliest(&order.lane_states)?;
-        match choose(instance, policy, order, device, now) {
+        match choose(instance, priorities, order, device, now) {
             Decision::Run { stage, work } => {
                 let end = run(instance, order, device, stage, work);
                 makespan = makespan.max(end);
@@ -149,7 +149,7 @@ struct NextAction {
 
 fn choose(
     instance: &Instance,
-    policy: &Policy,
+    priorities: &Priorities,
     order: &Order,
     device: usize,
     now: f64,
@@ -165,7 +165,8 @@ fn choose(
     let m = instance.microbatches;
     for &s in &state.chunks {
         let PerWork([f, b, w]) = order.progress[s];
-        let key = |work: Work, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
+        let key =
+            |work: Work, k: u32| f64::from(k) * priorities.cycle + priorities.offsets[s][work];
         let mut consider = |work: Work, k: u32, ready: f64, fits: bool| {
             let action = NextAction { key: key(work, k), stage: s, work, ready };
             if !fits {
@@ -182,7 +183,7 @@ fn choose(
                 consider(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
             }
         }
-        if (f as usize) < m && f - b < policy.ahead[s] {
+        if (f as usize) < m && f - b < priorities.ahead[s] {
             let ready = order.forward_arrivals[s * m + f as usize];
             if ready < f64::INFINITY {
                 consider(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
@@ -198,7 +199,7 @@ fn choose(
     if best.stage == usize::MAX {
         return Decision::Wait(coming.ready);
     }
-    let otherwise = policy.patience * instance.stages[best.stage].time[best.work];
+    let otherwise = priorities.wait_fraction * instance.stages[best.stage].time[best.work];
     if coming.key < best.key && coming.ready < now + otherwise {
         return Decision::Wait(coming.ready);
     }
@@ -275,20 +276,21 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_policy()(
+        fn any_priorities()(
             cycle in 0.0..30.0,
             offsets in prop::collection::vec(uniform3(-200.0..200.0), 8),
             ahead in prop::collection::vec(1u32..6, 8),
-            patience in 0.0..1.0,
-        ) -> Policy {
-            Policy { cycle, offsets: offsets.into_iter().map(PerWork).collect(), ahead, patience }
+            wait_fraction in 0.0..1.0,
+        ) -> Priorities {
+            let offsets = offsets.into_iter().map(PerWork).collect();
+            Priorities { cycle, offsets, ahead, wait_fraction }
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
         #[test]
-        fn any_policy_gives_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
+        fn any_priorities_give_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
             placement in prop::sample::select(vec![
                 vec![0], vec![0, 1, 2], vec![2, 0, 1, 2, 0, 1], vec![1, 0, 0, 1],
                 vec![0, 1, 0, 1, 0, 1], vec![0, 1, 2, 2, 1, 0],
@@ -296,7 +298,7 @@ mod tests {
             microbatches in 1u32..9,
             stages in prop::collection::vec(any_stage(), 6),
             boundaries in prop::collection::vec(any_boundary(), 5),
-            policy in any_policy(),
+            priorities in any_priorities(),
             spare in uniform3(0u64..200),
         ) {
             let n = placement.len();
@@ -323,7 +325,7 @@ mod tests {
                 .collect();
             let instance = Instance::new(&input, &placement, &costs, &[0; 3]);
             let mut order = Order::default();
-            let makespan = dispatch(&instance, &policy, f64::INFINITY, &mut order);
+            let makespan = dispatch(&instance, &priorities, f64::INFINITY, &mut order);
             prop_assert!(makespan.is_some(), "locked in at {} actions", order.dispatched());
             let lanes = order.lanes().to_vec();
             let plan = Plan { schedule: "test".into(), microbatches, placement, lanes };
@@ -334,7 +336,7 @@ mod tests {
                 prop_assert!(memory.peak_bytes() <= *limit);
             }
             let cutoff = makespan.unwrap();
-            prop_assert!(dispatch(&instance, &policy, cutoff, &mut order).is_none());
+            prop_assert!(dispatch(&instance, &priorities, cutoff, &mut order).is_none());
         }
     }
 }
