@@ -12,6 +12,7 @@
 //! priorities give a legal order within the memory. The effort is counted in actions dispatched
 //! and not in time: so the same input gives the same plan on every machine.
 
+mod admission;
 mod bound;
 mod candidate;
 mod dispatch;
@@ -22,7 +23,6 @@ mod instance;
 mod layout;
 mod price;
 mod priorities;
-mod room;
 
 use std::ops::Range;
 

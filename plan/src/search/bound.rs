@@ -100,11 +100,11 @@ impl<'a> Estimator<'a> {
             let b_starts = (load.head + m * f).max(path - load.return_path);
             let work = b_starts + m * b + (m * w).max(load.tail);
             let memory = self.input.memory_limits.get(d).map_or(0.0, |limit| {
-                let room = *limit as f64 - load.fixed;
-                if room >= load.stash && room > 0.0 {
-                    m * (path * load.stash - load.elsewhere) / room
+                let capacity = *limit as f64 - load.fixed;
+                if capacity >= load.stash && capacity > 0.0 {
+                    m * (path * load.stash - load.elsewhere) / capacity
                 } else {
-                    DOES_NOT_FIT * (1.0 + load.stash - room)
+                    DOES_NOT_FIT * (1.0 + load.stash - capacity)
                 }
             });
             let bound = work.max(memory);

@@ -109,7 +109,7 @@ fn candidate(
     if problem.input.memory_limits.is_empty() {
         return Ok(Some(candidate));
     }
-    // With as much room for parcels as this plan needs.
+    // With as many bytes for parcels as this plan needs.
     let plan = check(plan(problem, &candidate, order))?;
     let memory = simulate(&plan, &candidate.costs)?.memory;
     let usual = candidate.reserved;

@@ -3,8 +3,8 @@
 //! Whenever a device is free it runs the ready action with the smallest key. What does not fit in
 //! memory is not ready.
 
+use super::admission::{b_fits, f_fits};
 use super::instance::Instance;
-use super::room::{b_fits, f_fits};
 use crate::action::{Action, MicrobatchId, StageId};
 use crate::work::{PerWork, Work};
 
@@ -313,7 +313,7 @@ mod tests {
                 memory_limits: Vec::new(),
             };
             let unlimited = Instance::new(&input, &placement, &costs, &[0; 3]);
-            // Room for one microbatch, and some to spare.
+            // Memory for one microbatch, and some to spare.
             input.memory_limits = unlimited
                 .devices
                 .iter()
