@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! families    every named family, on its best cuts             -> the plan to beat
-//! layout      device orders and cuts, by a bound on the time   -> some twenty layouts
-//! priorities  a layout                                         -> priorities to start from
+//! assignment  device orders and cuts, by a bound on the time   -> some twenty assignments
+//! priorities  an assignment                                    -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
 //! improve     priorities, cuts and device orders, by what comes of them
 //! ```
@@ -13,6 +13,7 @@
 //! and not in time: so the same input gives the same plan on every machine.
 
 mod admission;
+mod assignment;
 mod bound;
 mod candidate;
 mod dispatch;
@@ -20,7 +21,6 @@ mod families;
 mod improve;
 mod incumbent;
 mod instance;
-mod layout;
 mod price;
 mod priorities;
 
@@ -31,10 +31,10 @@ use super::check::CheckedPlan;
 use super::placement::Placement;
 use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
+use assignment::cuts_of;
 use bound::Estimator;
 use improve::Budget;
 use incumbent::Incumbent;
-use layout::cuts_of;
 
 pub use families::BestFamily;
 pub use price::sum_of_blocks;
@@ -78,7 +78,7 @@ impl Found {
     }
 }
 
-/// Gives the exact costs of a layout: of each of these ranges of blocks on its stage's device.
+/// Gives the exact costs of an assignment: of each of these ranges of blocks on its stage's device.
 /// See [`sum_of_blocks`].
 pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
 
@@ -86,8 +86,8 @@ pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
 /// the memory limits.
 ///
 /// It starts from the named families and is never worse than the best of them. `price` is asked for
-/// some hundred layouts. An error if there are fewer blocks than devices, if costs cannot be used,
-/// or if nothing fits in memory: then it names the device, its bytes, and what would fit.
+/// some hundred assignments. An error if there are fewer blocks than devices, if costs cannot be
+/// used, or if nothing fits in memory: then it names the device, its bytes, and what would fit.
 pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
     check_input(input)?;
     let estimator = Estimator::new(input);

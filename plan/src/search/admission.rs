@@ -1,5 +1,5 @@
-//! Whether a device has the memory for an F or a B, so that it keeps to its capacity and never locks
-//! itself in.
+//! Whether a device has the memory for an F or a B, so that it keeps to its capacity and never
+//! locks itself in.
 //!
 //! A microbatch that has begun must be able to end. So F takes no memory without which some
 //! microbatch that is under way could not go on: on a device with several chunks, F of a higher

@@ -1,13 +1,13 @@
-//! Candidate layouts: all are tried a little, the better ones more.
+//! Candidate assignments: all are tried a little, the better ones more.
 
 use std::cmp::Ordering;
 
+use super::assignment::{Assignment, neighbours, orders_of};
 use super::bound::Estimator;
 use super::dispatch::{Order, dispatch};
 use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
-use super::layout::{Layout, neighbours, orders_of};
 use super::{Price, SearchInput, priorities};
 use crate::Plan;
 use crate::check::check;
@@ -15,9 +15,9 @@ use crate::error::Result;
 use crate::placement::Placement;
 use crate::simulate::{Costs, simulate};
 
-/// A layout at its costs, and the best priorities for it so far.
+/// An assignment at its costs, and the best priorities for it so far.
 struct Candidate {
-    layout: Layout,
+    assignment: Assignment,
     costs: Costs,
     /// Bytes that parcels on their way to every device may take.
     reserved: Vec<u64>,
@@ -31,7 +31,7 @@ struct Problem<'a> {
     price: Price<'a>,
 }
 
-/// Offers the best plans of the best layouts.
+/// Offers the best plans of the best assignments.
 pub(super) fn offer_best(
     input: &SearchInput,
     estimator: &Estimator,
@@ -42,8 +42,8 @@ pub(super) fn offer_best(
     let problem = Problem { input, estimator, price };
     let mut order = Order::default();
     let mut candidates = Vec::new();
-    for layout in layouts(&problem, budget)? {
-        candidates.extend(candidate(&problem, layout, &mut order, budget)?);
+    for assignment in assignments(&problem, budget)? {
+        candidates.extend(candidate(&problem, assignment, &mut order, budget)?);
     }
     candidates.sort_by(by_makespan);
     candidates.truncate(SHORTLISTED);
@@ -73,8 +73,8 @@ fn by_makespan(one: &Candidate, other: &Candidate) -> Ordering {
     one.scored.makespan.total_cmp(&other.scored.makespan)
 }
 
-/// Promising layouts of every pattern that there are enough blocks for: a line, loops, a fold.
-fn layouts(problem: &Problem, budget: &mut Budget) -> Result<Vec<Layout>> {
+/// Promising assignments of every pattern that there are enough blocks for: a line, loops, a fold.
+fn assignments(problem: &Problem, budget: &mut Budget) -> Result<Vec<Assignment>> {
     let p = problem.input.blocks.len();
     let mut patterns: Vec<Vec<usize>> = vec![(0..p).collect()];
     if p > 1 {
@@ -82,30 +82,30 @@ fn layouts(problem: &Problem, budget: &mut Budget) -> Result<Vec<Layout>> {
         patterns.push((0..p).chain((0..p).rev()).collect());
     }
     patterns.retain(|pattern| problem.estimator.can_fill(pattern.len()));
-    let mut share = budget.take(LAYOUTS_SHARE);
-    let mut layouts = Vec::new();
+    let mut share = budget.take(ASSIGNMENTS_SHARE);
+    let mut assignments = Vec::new();
     for (left, pattern) in (1..=patterns.len() as u64).rev().zip(&patterns) {
         let mut own = share.take(left);
-        layouts.extend(orders_of(problem.estimator, pattern, &mut own)?);
+        assignments.extend(orders_of(problem.estimator, pattern, &mut own)?);
         share.0 += own.0;
     }
     budget.0 += share.0;
-    Ok(layouts)
+    Ok(assignments)
 }
 
-/// The layout with its first priorities; nothing if it does not fit in memory.
+/// The assignment with its first priorities; nothing if it does not fit in memory.
 fn candidate(
     problem: &Problem,
-    layout: Layout,
+    assignment: Assignment,
     order: &mut Order,
     budget: &mut Budget,
 ) -> Result<Option<Candidate>> {
-    let costs = problem.costs(&layout)?;
-    let reserved = usual_parcels(&layout.placement, &costs);
-    let instance = Instance::new(problem.input, &layout.placement, &costs, &reserved);
+    let costs = problem.costs(&assignment)?;
+    let reserved = usual_parcels(&assignment.placement, &costs);
+    let instance = Instance::new(problem.input, &assignment.placement, &costs, &reserved);
     let variations = priorities::few(&instance);
     let Some(scored) = best_of(&instance, &variations, order, budget) else { return Ok(None) };
-    let mut candidate = Candidate { layout, costs, reserved, scored };
+    let mut candidate = Candidate { assignment, costs, reserved, scored };
     if problem.input.memory_limits.is_empty() {
         return Ok(Some(candidate));
     }
@@ -134,7 +134,7 @@ fn usual_parcels(placement: &Placement, costs: &Costs) -> Vec<u64> {
     bytes
 }
 
-/// Improves the priorities and the layout in turn, while that helps and the budget lasts.
+/// Improves the priorities and the assignment in turn, while that helps and the budget lasts.
 fn refine(
     problem: &Problem,
     candidate: &mut Candidate,
@@ -147,16 +147,16 @@ fn refine(
         let mut share = budget.take(2);
         improve(&instance, &mut candidate.scored, step, order, &mut share);
         budget.0 += share.0;
-        if !improve_layout(problem, candidate, order, budget)? {
+        if !improve_assignment(problem, candidate, order, budget)? {
             return Ok(());
         }
         step = LATER_STEP;
     }
 }
 
-/// Goes to a better layout nearby while there is one, with the priorities as they are; whether it
-/// did.
-fn improve_layout(
+/// Goes to a better assignment nearby while there is one, with the priorities as they are; whether
+/// it did.
+fn improve_assignment(
     problem: &Problem,
     candidate: &mut Candidate,
     order: &mut Order,
@@ -164,19 +164,21 @@ fn improve_layout(
 ) -> Result<bool> {
     let mut improved = false;
     'better: loop {
-        for layout in neighbours(problem.estimator, &candidate.layout).into_iter().take(NEIGHBOURS)
+        for assignment in
+            neighbours(problem.estimator, &candidate.assignment).into_iter().take(NEIGHBOURS)
         {
             if budget.0 == 0 {
                 break 'better;
             }
-            let costs = problem.costs(&layout)?;
+            let costs = problem.costs(&assignment)?;
             let instance =
-                Instance::new(problem.input, &layout.placement, &costs, &candidate.reserved);
+                Instance::new(problem.input, &assignment.placement, &costs, &candidate.reserved);
             let Scored { priorities, .. } = &candidate.scored;
             if let Some(scored) =
                 score(&instance, priorities, Some(&candidate.scored), order, budget)
             {
-                (candidate.layout, candidate.costs, candidate.scored) = (layout, costs, scored);
+                (candidate.assignment, candidate.costs, candidate.scored) =
+                    (assignment, costs, scored);
                 improved = true;
                 continue 'better;
             }
@@ -197,7 +199,7 @@ fn offer(
 ) -> Result<()> {
     for left in (1..=ATTEMPTS).rev() {
         let plan = plan(problem, candidate, order);
-        let verdict = incumbent.offer(plan, &candidate.layout, &candidate.costs)?;
+        let verdict = incumbent.offer(plan, &candidate.assignment, &candidate.costs)?;
         let Verdict::Exceeds(memory) = verdict else { break };
         for (d, memory) in memory.iter().enumerate() {
             let excess = memory.peak_bytes().saturating_sub(problem.input.memory_limits[d]);
@@ -222,32 +224,32 @@ fn plan(problem: &Problem, candidate: &Candidate, order: &mut Order) -> Plan {
     Plan {
         schedule: "auto".into(),
         microbatches: problem.input.microbatches,
-        placement: candidate.layout.placement.clone(),
+        placement: candidate.assignment.placement.clone(),
         lanes: order.lanes().to_vec(),
     }
 }
 
 impl Problem<'_> {
-    fn costs(&self, layout: &Layout) -> Result<Costs> {
-        let costs = (self.price)(&layout.placement, &layout.cuts)?;
-        costs.check(layout.cuts.len())?;
+    fn costs(&self, assignment: &Assignment) -> Result<Costs> {
+        let costs = (self.price)(&assignment.placement, &assignment.cuts)?;
+        costs.check(assignment.cuts.len())?;
         Ok(costs)
     }
 
     fn instance(&self, candidate: &Candidate) -> Instance {
-        let Candidate { layout, costs, reserved, .. } = candidate;
-        Instance::new(self.input, &layout.placement, costs, reserved)
+        let Candidate { assignment, costs, reserved, .. } = candidate;
+        Instance::new(self.input, &assignment.placement, costs, reserved)
     }
 }
 
-/// How many layouts are tried with many priorities.
+/// How many assignments are tried with many priorities.
 const SHORTLISTED: usize = 6;
 /// How many of these share the budget for refinement. The others get what is left of it.
 const REFINED: u64 = 3;
 const MOST_CHUNKS: usize = 4;
-/// One part in so many of the budget finds the layouts.
-const LAYOUTS_SHARE: u64 = 4;
-/// How many of a layout's neighbours are priced and run.
+/// One part in so many of the budget finds the assignments.
+const ASSIGNMENTS_SHARE: u64 = 4;
+/// How many of an assignment's neighbours are priced and run.
 const NEIGHBOURS: usize = 32;
 /// How often a plan may be made again to fit.
 const ATTEMPTS: u64 = 4;

@@ -1,8 +1,8 @@
 //! The named families, which a search starts from and which it is measured by.
 
+use super::assignment::cuts_of;
 use super::bound::Estimator;
 use super::incumbent::{Incumbent, Verdict};
-use super::layout::cuts_of;
 use super::{Price, SearchInput};
 use crate::Plan;
 use crate::error::Result;
@@ -33,10 +33,11 @@ pub(super) fn offer_all(
         if !estimator.can_fill(plan.placement.stage_count()) {
             continue;
         }
-        for layout in cuts_of(estimator, &plan.placement)? {
-            let costs = price(&layout.placement, &layout.cuts)?;
+        for assignment in cuts_of(estimator, &plan.placement)? {
+            let costs = price(&assignment.placement, &assignment.cuts)?;
             let name = plan.schedule.clone();
-            if let Verdict::Fits { makespan } = incumbent.offer(plan.clone(), &layout, &costs)?
+            if let Verdict::Fits { makespan } =
+                incumbent.offer(plan.clone(), &assignment, &costs)?
                 && best.as_ref().is_none_or(|best| makespan < best.makespan)
             {
                 best = Some(BestFamily { name, makespan });

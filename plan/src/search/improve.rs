@@ -1,4 +1,5 @@
-//! The search for an order on one layout: the best of several priorities, then coordinate search.
+//! The search for an order on one assignment: the best of several priorities, then coordinate
+//! search.
 
 use super::SearchInput;
 use super::dispatch::{Order, Priorities, dispatch};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::layout::Layout;
+use super::assignment::Assignment;
 use crate::Plan;
 use crate::action::DeviceId;
 use crate::check::{CheckedPlan, check};
@@ -45,7 +45,7 @@ impl<'a> Incumbent<'a> {
     }
 
     /// Checks and simulates a plan, and keeps it if none that fits is as fast.
-    pub fn offer(&mut self, plan: Plan, layout: &Layout, costs: &Costs) -> Result<Verdict> {
+    pub fn offer(&mut self, plan: Plan, assignment: &Assignment, costs: &Costs) -> Result<Verdict> {
         let plan = check(plan)?;
         let simulation = simulate(&plan, costs)?;
         if !self.limits.is_empty() && fit(&simulation.memory, self.limits).is_err() {
@@ -54,7 +54,7 @@ impl<'a> Incumbent<'a> {
         }
         let makespan = simulation.bubble.makespan;
         if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
-            let (cuts, costs) = (layout.cuts.clone(), costs.clone());
+            let (cuts, costs) = (assignment.cuts.clone(), costs.clone());
             self.best = Some(Feasible { plan, cuts, costs, simulation });
         }
         Ok(Verdict::Fits { makespan })

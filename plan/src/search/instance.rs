@@ -1,4 +1,4 @@
-//! One layout at its costs, flat, for the inner loop of the search.
+//! One assignment at its costs, flat, for the inner loop of the search.
 
 use super::SearchInput;
 use crate::action::{DeviceId, StageId};

@@ -21,7 +21,7 @@ struct Variant {
 
 const NO_LIMIT: f64 = f64::INFINITY;
 
-/// Policies to try on every layout.
+/// What to try on every assignment.
 pub(super) fn few(instance: &Instance) -> Vec<Priorities> {
     let base = Variant {
         ahead_factor: 1.0,
@@ -35,7 +35,7 @@ pub(super) fn few(instance: &Instance) -> Vec<Priorities> {
     variations(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
 }
 
-/// Policies to try on the best layouts.
+/// What to try on the best assignments.
 pub(super) fn many(instance: &Instance) -> Vec<Priorities> {
     let mut variants = Vec::new();
     for (ahead_factor, ahead_more) in
@@ -112,8 +112,8 @@ pub(super) fn change_count(stages: usize) -> usize {
 
 /// Change number `index` of priorities, by `step` cycles; nothing where it would change nothing.
 ///
-/// The first change `wait_fraction`. The others move F, B or W of some neighbouring stages earlier or
-/// later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
+/// The first change `wait_fraction`. The others move F, B or W of some neighbouring stages earlier
+/// or later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
 /// on to every stage alone.
 pub(super) fn change(
     priorities: &Priorities,
