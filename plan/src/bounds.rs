@@ -31,21 +31,22 @@ pub fn bounds(plan: &CheckedPlan) -> Vec<Channel> {
     for lane in &plan.plan().lanes {
         for (position, action) in (0u32..).zip(lane) {
             if let Some(link) = plan.receives(*action) {
-                ends[link.slot()].receives.push(position);
+                ends[link.index()].receives.push(position);
             }
         }
     }
     // clocks[d][e]: how many actions of lane e are certainly done, as far as lane d has come.
     let mut clocks = vec![vec![0u32; devices]; devices];
-    for (step, action) in plan.in_order() {
-        let clock = &mut clocks[step.device.index()];
+    for (at, action) in plan.in_order() {
+        let clock = &mut clocks[at.device.index()];
         if let Some(link) = plan.receives(action) {
-            let sender = ends[link.slot()].clocks.pop_front().expect("in order: sent before taken");
+            let sender =
+                ends[link.index()].clocks.pop_front().expect("in order: sent before taken");
             clock.iter_mut().zip(sender).for_each(|(mine, theirs)| *mine = theirs.max(*mine));
         }
-        clock[step.device.index()] = step.position as u32 + 1;
+        clock[at.device.index()] = at.position as u32 + 1;
         if let Some(link) = plan.sends(action) {
-            let end = &mut ends[link.slot()];
+            let end = &mut ends[link.index()];
             let done = clock[placement.device(link.to).index()];
             let taken = end.receives.partition_point(|position| *position < done) as u32;
             end.sent += 1;
@@ -54,7 +55,7 @@ pub fn bounds(plan: &CheckedPlan) -> Vec<Channel> {
             end.clocks.push_back(clock.clone());
         }
     }
-    let channel = |link: Link| Channel { link, capacity: ends[link.slot()].capacity };
+    let channel = |link: Link| Channel { link, capacity: ends[link.index()].capacity };
     placement.links().map(channel).collect()
 }
 

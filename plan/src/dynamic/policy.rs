@@ -54,7 +54,7 @@ pub struct Policy {
     started: Started,
     /// How many parcels every stage has got so far, from below and from above.
     arrived: Vec<Arrived>,
-    /// When the parcels on their way are due, by the link's slot.
+    /// When the parcels on their way are due, by the link's index.
     due: Vec<VecDeque<f64>>,
     /// What every device has started and not ended.
     under_way: Vec<VecDeque<Action>>,
@@ -135,7 +135,7 @@ impl Policy {
         match self.placement.outbound(action) {
             Some(link) if self.placement.crosses(link) => {
                 let due = self.free[device] + self.costs.transfer(&self.placement, link);
-                self.due[link.slot()].push_back(due);
+                self.due[link.index()].push_back(due);
             }
             Some(link) => self.count(link),
             None => {}
@@ -153,7 +153,7 @@ impl Policy {
 
     /// Counts the oldest parcel on its way over `link` as arrived.
     pub fn arrive(&mut self, link: Link) {
-        self.due[link.slot()].pop_front().expect("a parcel arrives that was sent");
+        self.due[link.index()].pop_front().expect("a parcel arrives that was sent");
         self.count(link);
     }
 
@@ -172,7 +172,7 @@ impl Policy {
         if action.work == Work::F && !self.has_room(action.stage) {
             return None;
         }
-        self.due[self.placement.inbound(action)?.slot()].front().copied()
+        self.due[self.placement.inbound(action)?.index()].front().copied()
     }
 
     fn is_ready(&self, action: Action) -> bool {

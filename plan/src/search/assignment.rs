@@ -293,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn layouts_have_all_blocks_in_order_and_cuts_where_they_are_allowed(input in any_input()) {
+        fn assignments_have_all_blocks_in_order_and_cuts_where_allowed(input in any_input()) {
             let estimator = Estimator::new(&input);
             let (p, n) = (input.blocks.len(), input.blocks[0].len());
             let folded: Vec<usize> = (0..p).chain((0..p).rev()).collect();

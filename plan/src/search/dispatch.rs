@@ -64,7 +64,7 @@ impl Order {
     }
 
     fn reset(&mut self, instance: &Instance) {
-        let slots = instance.stages.len() * instance.microbatches;
+        let parcels = instance.stages.len() * instance.microbatches;
         self.lanes.resize_with(instance.devices.len(), Vec::new);
         self.lanes.truncate(instance.devices.len());
         self.lanes.iter_mut().for_each(Vec::clear);
@@ -72,7 +72,7 @@ impl Order {
         self.progress.resize(instance.stages.len(), PerWork::default());
         for arrivals in [&mut self.forward_arrivals, &mut self.backward_arrivals] {
             arrivals.clear();
-            arrivals.resize(slots, f64::INFINITY);
+            arrivals.resize(parcels, f64::INFINITY);
         }
         self.forward_arrivals[..instance.microbatches].fill(0.0);
         let m = instance.microbatches as f64;
@@ -232,14 +232,14 @@ fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: Wo
         }
         Work::W => lane.stash.saturating_sub(stage.after_b),
     };
-    let slot = |stage: usize| stage * m + k as usize;
+    let index = |stage: usize| stage * m + k as usize;
     let (arrivals, to, at) = match work {
         Work::F if s + 1 == instance.stages.len() => (&mut order.backward_arrivals, s, end),
         Work::F => (&mut order.forward_arrivals, s + 1, end + stage.transfer_up),
         Work::B if s > 0 => (&mut order.backward_arrivals, s - 1, end + stage.transfer_down),
         Work::B | Work::W => return end,
     };
-    arrivals[slot(to)] = at;
+    arrivals[index(to)] = at;
     let receiver = &mut order.lane_states[instance.stages[to].device];
     receiver.wakes = receiver.wakes.min(receiver.free.max(at));
     end

@@ -9,6 +9,7 @@ pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
 use super::bounds::{Channel, bounds};
 use super::check::CheckedPlan;
+use super::placement::Link;
 use crate::error::Result;
 use crate::trace::{Bubble, Label, Span, Timeline, bubble};
 
@@ -56,21 +57,21 @@ fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
     let microbatches = plan.plan().microbatches as usize;
     let mut lanes: Vec<Vec<Span>> =
         plan.plan().lanes.iter().map(|lane| Vec::with_capacity(lane.len())).collect();
-    // When the parcel of microbatch k has arrived over a link, at `slot * microbatches + k`.
+    // When the parcel of microbatch k has arrived over a link, at `link * microbatches + k`.
     let mut arrivals = vec![f64::NAN; 2 * placement.stage_count() * microbatches];
-    let slot = |slot: usize, k: usize| slot * microbatches + k;
-    for (step, action) in plan.in_order() {
-        let lane = &mut lanes[step.device.index()];
+    let index = |link: Link, k: usize| link.index() * microbatches + k;
+    for (at, action) in plan.in_order() {
+        let lane = &mut lanes[at.device.index()];
         let free = lane.last().map_or(0.0, |span| span.end);
         let arrival = placement
             .inbound(action)
-            .map_or(0.0, |link| arrivals[slot(link.slot(), action.microbatch.index())]);
+            .map_or(0.0, |link| arrivals[index(link, action.microbatch.index())]);
         assert!(!arrival.is_nan(), "{action} runs before its parcel is made");
         let start = free.max(arrival);
         let end = start + costs.time(action);
         lane.push(Span { label: Label::Action(action), start, end });
         if let Some(link) = placement.outbound(action) {
-            arrivals[slot(link.slot(), action.microbatch.index())] =
+            arrivals[index(link, action.microbatch.index())] =
                 end + costs.transfer(placement, link);
         }
     }

@@ -5,7 +5,7 @@ use crate::trace::{Label, Timeline, stages};
 
 /// Pixels of a bar from its top to its foot.
 pub(super) const BAR: f64 = 36.0;
-/// Pixels from one lane to the next, without room for transfers.
+/// Pixels from one lane to the next, without transfers.
 const PITCH: f64 = 46.0;
 /// Pixels of the bar of a parcel.
 pub(super) const PARCEL: f64 = 5.0;
@@ -27,7 +27,7 @@ pub(super) const MARGINS: f64 = 3.0;
 
 /// Maps devices and times to pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
+pub(super) struct Geometry {
     pub(super) start: f64,
     pub(super) duration: f64,
     /// Time from one tick of the axis to the next, and the digits that times are printed with.
@@ -44,7 +44,7 @@ pub(super) struct Layout {
     pub(super) microbatch_size: f64,
 }
 
-impl Layout {
+impl Geometry {
     pub(super) fn new(timeline: &Timeline, beside: &Beside) -> Self {
         let spans = || timeline.lanes.iter().chain(&timeline.transfers).flatten();
         let start = spans().map(|span| span.start).fold(f64::INFINITY, f64::min);
