@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, Limits,
-    MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
+    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, MicrobatchId,
+    ONE_F_ONE_B, Placement, Plan, StageId, StashLimits, Work, ZB_H1, bounds, check, dynamic,
     evaluation, generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
@@ -58,7 +58,7 @@ where
     let engines = (0..base.plan().lanes.len()).map(engine).collect();
     let placement = &base.plan().placement;
     let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
-    let channels = Limits::of(base).channels(placement);
+    let channels = StashLimits::of(base).channels(placement);
     Runtime::start(
         plan,
         Dispatch::Dynamic(Box::new(base.clone())),

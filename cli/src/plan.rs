@@ -9,9 +9,9 @@ use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
-    DeviceMemory, Limits, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
-    StageCost, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search, simulate,
-    simulate_dynamic, sum_of_blocks, to_csv,
+    DeviceMemory, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
+    StageCost, StashLimits, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search,
+    simulate, simulate_dynamic, sum_of_blocks, to_csv,
 };
 use zerobubble::trace::{Beside, draw, svg};
 
@@ -174,7 +174,7 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
     let costs = costs(args, base.plan())?;
     let plan = dynamic(&base, &costs)?;
-    let simulation = simulate_dynamic(&plan, &Limits::of(&base), &costs)?;
+    let simulation = simulate_dynamic(&plan, &StashLimits::of(&base), &costs)?;
     if let Some(limit) = args.memory_limit {
         check_stash(&simulation.memory, limit)?;
     }

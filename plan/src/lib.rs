@@ -56,7 +56,7 @@ pub use bounds::{Channel, bounds};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
-pub use dynamic::{Choice, Limits, Policy, dynamic, play, simulate_dynamic};
+pub use dynamic::{Choice, Policy, StashLimits, dynamic, play, simulate_dynamic};
 pub use error::{Error, ErrorKind, Result};
 pub use place::{BlockCost, Cut, PlaceOptions, place};
 pub use placement::{Link, Placement};

@@ -16,8 +16,8 @@ use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PerWork,
-    PlaceOptions, Placement, Plan, Schedule, Simulation, StageId, Work, ZB_H1, ZB_V, check,
+    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, PerWork, PlaceOptions,
+    Placement, Plan, Schedule, Simulation, StageId, StashLimits, Work, ZB_H1, ZB_V, check,
     communication, dynamic, fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
@@ -222,18 +222,18 @@ fn lay_out(
 ) -> Result<Arranged> {
     let Request { split, times, rule, activations, .. } = *request;
     let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
-    let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
+    let (placement, mut stash) = (&plan.plan().placement, StashLimits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
-        // Its W may come as late as there is room for.
-        open.late.clone_from(&open.runs);
+        // Its W may come as late as the stash allows.
+        stash.backward.clone_from(&stash.segments);
     }
-    let layouts = engines::layouts(devices, &setups, placement, &open, split, rule, activations);
+    let layouts = engines::layouts(devices, &setups, placement, &stash, split, rule, activations);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     costs.buffers = layouts.iter().map(|layout| layout.as_ref().map(Layout::bytes)).collect();
     let (plan, dispatch, prediction) = match request.schedule {
         Schedule::Dynamic => {
             let planned = dynamic(&plan, &costs)?;
-            let prediction = simulate_dynamic(&planned, &open, &costs)?;
+            let prediction = simulate_dynamic(&planned, &stash, &costs)?;
             (planned, Dispatch::Dynamic(Box::new(plan)), prediction)
         }
         _ => {

@@ -10,7 +10,7 @@ use crate::engine::{
     BurnEngine, DeviceKind, Engine, EngineSetup, NamedDevice, Precision, StageSetup, UpdateRule,
 };
 use crate::error::{Error, Result};
-use crate::plan::{DeviceId, Limits, Placement};
+use crate::plan::{DeviceId, Placement, StashLimits};
 use crate::split::Split;
 
 /// A device that was opened and holds nothing yet.
@@ -65,7 +65,7 @@ pub(super) fn layouts(
     devices: &[Opened],
     setups: &[StageSetup],
     placement: &Placement,
-    limits: &Limits,
+    limits: &StashLimits,
     split: &Split,
     rule: &UpdateRule,
     activations: Precision,

@@ -15,7 +15,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::NodeId;
-use crate::plan::{Action, Limits, MicrobatchId, PerWork, StageId, Work};
+use crate::plan::{Action, MicrobatchId, PerWork, StageId, StashLimits, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
@@ -145,7 +145,11 @@ impl Bench<'_> {
         let layout = lay_out(
             &studied.split,
             &setup.stages,
-            &Limits { runs: vec![1; block + 1], late: vec![1; block + 1], devices: vec![1] },
+            &StashLimits {
+                segments: vec![1; block + 1],
+                backward: vec![1; block + 1],
+                devices: vec![1],
+            },
             &setup.rule,
             self.activations,
             context.limits(),

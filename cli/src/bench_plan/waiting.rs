@@ -11,8 +11,8 @@ use zerobubble::engine::{Engine, WaitingEngine};
 use zerobubble::error::Result;
 use zerobubble::plan::{
     Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, Found, GPIPE, INTERLEAVED_1F1B,
-    Limits, ONE_F_ONE_B, PerWork, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic,
-    generate, search, simulate, simulate_dynamic, sum_of_blocks,
+    ONE_F_ONE_B, PerWork, SearchInput, StageBytes, StageCost, StashLimits, ZB_H1, ZB_V, check,
+    dynamic, generate, search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
@@ -166,9 +166,9 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
 /// order, which shows what chance does, and once the order that is decided meanwhile.
 fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
     let base = check(generate(&ZB_H1, devices, None, microbatches)?)?;
-    let (costs, limits) = (costs(&base), Limits::of(&base));
+    let (costs, limits) = (costs(&base), StashLimits::of(&base));
     let planned = dynamic(&base, &costs)?;
-    let room = simulate_dynamic(&planned, &limits, &costs)?.channels;
+    let wider = simulate_dynamic(&planned, &limits, &costs)?.channels;
     let channels = simulate(&base, &costs)?.channels;
     let slowed = |plan: &CheckedPlan| {
         let costs = costs.clone();
@@ -187,7 +187,7 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
     };
     let dispatch = Dispatch::Dynamic(Box::new(base.clone()));
     let engines = slowed(&planned);
-    let free = Runtime::start(planned, dispatch, &room, engines, StepRules::default())?;
+    let free = Runtime::start(planned, dispatch, &wider, engines, StepRules::default())?;
     let mut contenders = [fixed()?, fixed()?, free];
     let mut seconds: [Vec<f64>; 3] = Default::default();
     // They take turns, so that what disturbs the machine disturbs all.

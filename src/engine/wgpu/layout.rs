@@ -185,11 +185,11 @@ pub(super) enum Sink {
 
 /// Lays out `stages`, with activations stored as `precision` says.
 ///
-/// `open` is how many microbatches are on the stages at once.
+/// `stash` is how many microbatches are on the stages at once.
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
-    open: &plan::Limits,
+    stash: &plan::StashLimits,
     rule: &UpdateRule,
     precision: Precision,
     limits: Limits,
@@ -220,7 +220,7 @@ pub fn lay_out(
     let mut homes = homes.into_iter();
     for (position, (stages, mut values)) in runs.into_iter().enumerate() {
         let first = stages[0].stage.index();
-        layout.runs.push(values.place(open.runs[first], open.late[first], &mut homes));
+        layout.runs.push(values.place(stash.segments[first], stash.backward[first], &mut homes));
         for (stage, work, script) in values.scripts(position, &layout.arenas) {
             let end = |offset: u64, bytes: u64| offset + bytes;
             let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
