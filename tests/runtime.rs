@@ -10,8 +10,8 @@ use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepIn
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
     Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, MicrobatchId,
-    ONE_F_ONE_B, Placement, Plan, StageId, StashLimits, Work, ZB_H1, bounds, check, dynamic,
-    evaluation, generate,
+    ONE_F_ONE_B, Placement, Plan, StageId, StashLimits, Work, ZB_H1, channel_capacities, check,
+    dynamic, evaluation, generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 
@@ -45,8 +45,14 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, StepRules::default())
-        .unwrap()
+    Runtime::start(
+        plan.clone(),
+        Dispatch::Planned,
+        &channel_capacities(plan),
+        engines,
+        StepRules::default(),
+    )
+    .unwrap()
 }
 
 /// The same, where the order is decided while a step runs and `base` is its base.

@@ -6,7 +6,7 @@
 
 use super::Plan;
 use super::action::{Action, DeviceId};
-use super::bounds::Channel;
+use super::channels::Channel;
 use super::check::CheckedPlan;
 use crate::error::{Error, Result};
 

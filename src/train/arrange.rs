@@ -42,7 +42,7 @@ pub(super) struct Request<'a> {
 pub(super) struct Arranged {
     pub plan: CheckedPlan,
     /// The blocks of every stage.
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     pub setups: Vec<StageSetup>,
     /// The buffers of every device that makes them beforehand.
     pub layouts: Vec<Option<Layout>>,
@@ -93,9 +93,9 @@ fn planned(request: &Request, devices: &[Opened], recomputed: Recomputed) -> Res
         return searched(request, devices, recomputed);
     }
     let plan = proposal(request, devices.len() as u32)?;
-    let cuts = cut(request, &plan.placement)?;
-    let recomputed = recomputed(cuts.len());
-    lay_out(request, check(plan)?, cuts, devices, &recomputed)
+    let stage_blocks = partition(request, &plan.placement)?;
+    let recomputed = recomputed(stage_blocks.len());
+    lay_out(request, check(plan)?, stage_blocks, devices, &recomputed)
 }
 
 fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
@@ -116,9 +116,9 @@ fn where_needed(
         Dispatch::Dynamic(base) => base,
     };
     let lay_out = |recomputed: &[StageId]| {
-        lay_out(request, base.clone(), found.cuts.clone(), devices, recomputed)
+        lay_out(request, base.clone(), found.stage_blocks.clone(), devices, recomputed)
     };
-    let candidates = candidates(request, &base.plan().placement, &found.cuts);
+    let candidates = candidates(request, &base.plan().placement, &found.stage_blocks);
     let recomputed = least(candidates, request.limits, |recomputed| {
         let memory = lay_out(recomputed)?.prediction.memory;
         Ok(memory.iter().map(DeviceMemory::peak_bytes).collect())
@@ -131,10 +131,11 @@ fn where_needed(
 fn candidates(
     request: &Request,
     placement: &Placement,
-    cuts: &[Range<usize>],
+    stage_blocks: &[Range<usize>],
 ) -> Vec<Vec<Candidate>> {
     let Request { split, times, rule, .. } = *request;
-    let setups = stages::setups(split, cuts, placement, rule, &everywhere(cuts.len()));
+    let setups =
+        stages::setups(split, stage_blocks, placement, rule, &everywhere(stage_blocks.len()));
     let mut candidates = vec![Vec::new(); placement.device_count()];
     for setup in setups.iter().filter(|setup| !setup.program.recomputed.is_empty()) {
         let device = placement.device(setup.stage).index();
@@ -171,8 +172,8 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Blocks of every stage: the cut whose slowest stage is fastest.
-fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
+/// Blocks of every stage: the partition whose slowest stage is fastest.
+fn partition(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
@@ -193,7 +194,7 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     };
     let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
     let crossings = request.split.crossing_bytes();
-    let cut = |share: &dyn Fn(DeviceId) -> u64| {
+    let partition = |share: &dyn Fn(DeviceId) -> u64| {
         let limited = request.limits.iter().any(|&limit| limit != u64::MAX);
         let options = PlaceOptions {
             marks: request.split.marks.clone(),
@@ -204,24 +205,24 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
                 .map(|device| share(*device))
                 .collect(),
         };
-        place(&blocks, &crossings, &speeds, &options).map(|cut| cut.stages)
+        place(&blocks, &crossings, &speeds, &options).map(|partition| partition.stage_blocks)
     };
     // A device's chunks share its memory; whether they fit together is known exactly later.
     let chunks = |device| placement.stages_of(device).count() as u64;
     let limit = |device: DeviceId| request.limits[device.index()];
-    Ok(cut(&|device| limit(device) / chunks(device)).or_else(|_| cut(&limit))?)
+    Ok(partition(&|device| limit(device) / chunks(device)).or_else(|_| partition(&limit))?)
 }
 
 /// Compiles the stages and plays the plan on paper.
 fn lay_out(
     request: &Request,
     plan: CheckedPlan,
-    cuts: Vec<Range<usize>>,
+    stage_blocks: Vec<Range<usize>>,
     devices: &[Opened],
     recomputed: &[StageId],
 ) -> Result<Arranged> {
     let Request { split, times, rule, activations, .. } = *request;
-    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
+    let setups = stages::setups(split, &stage_blocks, &plan.plan().placement, rule, recomputed);
     let (placement, mut stash) = (&plan.plan().placement, StashLimits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
         // Its W may come as late as the stash allows.
@@ -245,7 +246,7 @@ fn lay_out(
     let communication = communication(plan.plan(), &costs, parameters, shared);
     Ok(Arranged {
         plan,
-        cuts,
+        stage_blocks,
         setups,
         layouts,
         costs,

@@ -290,9 +290,9 @@ where
             limits: &limits,
         };
         let arranged = arrange(&request, &opened)?;
-        let Arranged { plan, cuts, setups, layouts, costs, prediction, .. } = arranged;
+        let Arranged { plan, stage_blocks, setups, layouts, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
-        let stages = stages::describe(&split, &setups, &cuts, placement, &names);
+        let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
         let common =
             engines::Common { split: split.clone(), values, microbatches, seed: self.seed, rule };
         let devices = engines::prepare(opened, layouts, &setups, placement);

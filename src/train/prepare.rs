@@ -62,9 +62,9 @@ where
 /// Every block as a stage of its own, all on one device.
 pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
     let blocks = split.blocks.len();
-    let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
+    let stage_blocks: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
     let placement = Placement { stages: vec![DeviceId(0); blocks] };
-    setups(split, &cuts, &placement, &plain_sgd(), &[])
+    setups(split, &stage_blocks, &placement, &plain_sgd(), &[])
 }
 
 /// The rule of devices that update nothing.

@@ -2,7 +2,7 @@
 
 use super::started::Started;
 use crate::action::{DeviceId, StageId};
-use crate::bounds::Channel;
+use crate::channels::Channel;
 use crate::check::CheckedPlan;
 use crate::placement::{Link, Placement};
 

@@ -14,12 +14,15 @@ use crate::simulate::StageCost;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Assignment {
     pub placement: Placement,
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
 }
 
-/// Two cuts for a placement: the one of [`place`] for the devices' mean speeds, and the best one
-/// found from there.
-pub(super) fn cuts_of(estimator: &Estimator, placement: &Placement) -> Result<Vec<Assignment>> {
+/// Two partitions for a placement: the one of [`place`] for the devices' mean speeds, and the best
+/// one found from there.
+pub(super) fn assignments_of_placement(
+    estimator: &Estimator,
+    placement: &Placement,
+) -> Result<Vec<Assignment>> {
     let placed = placed(estimator, placement)?;
     let mut found = placed.clone();
     improve_cuts(estimator, &mut found, usize::MAX, MOST_SHIFTED, &mut Vec::new());
@@ -32,7 +35,7 @@ pub(super) fn cuts_of(estimator: &Estimator, placement: &Placement) -> Result<Ve
 ///
 /// `pattern[s]` is the place in line of the device of stage s. The orders are the given one, the
 /// fastest first and the slowest first, each improved by exchanges of two devices.
-pub(super) fn orders_of(
+pub(super) fn assignments_of_pattern(
     estimator: &Estimator,
     pattern: &[usize],
     budget: &mut Budget,
@@ -170,7 +173,7 @@ fn improve_cuts(
     least
 }
 
-/// The cut of [`place`], with devices as fast as they are on all blocks together.
+/// The partition of [`place`], with devices as fast as they are on all blocks together.
 fn placed(estimator: &Estimator, placement: &Placement) -> Result<Encoding> {
     let input = estimator.input;
     let block = |block: &StageCost| BlockCost { time: block.time, bytes: block.bytes.fixed };
@@ -186,8 +189,8 @@ fn placed(estimator: &Estimator, placement: &Placement) -> Result<Encoding> {
     };
     let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
     let options = PlaceOptions { marks: input.marks.clone(), memory_limits: Vec::new() };
-    let cuts = place(&blocks, &crossing, &speeds, &options)?.stages;
-    Ok(encode(estimator, &Assignment { placement: placement.clone(), cuts }))
+    let stage_blocks = place(&blocks, &crossing, &speeds, &options)?.stage_blocks;
+    Ok(encode(estimator, &Assignment { placement: placement.clone(), stage_blocks }))
 }
 
 fn encode(estimator: &Estimator, assignment: &Assignment) -> Encoding {
@@ -195,7 +198,7 @@ fn encode(estimator: &Estimator, assignment: &Assignment) -> Encoding {
         |part: &Range<usize>| estimator.ends.binary_search(&part.end).expect("cut where allowed");
     Encoding {
         devices: assignment.placement.stages.iter().map(|device| device.index()).collect(),
-        cuts: [0].into_iter().chain(assignment.cuts.iter().map(end)).collect(),
+        cuts: [0].into_iter().chain(assignment.stage_blocks.iter().map(end)).collect(),
     }
 }
 
@@ -204,7 +207,7 @@ fn decode(estimator: &Estimator, encoding: &Encoding) -> Assignment {
     let stages = encoding.devices.iter().map(|device| DeviceId(*device as u32)).collect();
     Assignment {
         placement: Placement { stages },
-        cuts: encoding.cuts.windows(2).map(|cut| block(cut[0])..block(cut[1])).collect(),
+        stage_blocks: encoding.cuts.windows(2).map(|cut| block(cut[0])..block(cut[1])).collect(),
     }
 }
 
@@ -301,15 +304,17 @@ mod tests {
                 if !estimator.can_fill(pattern.len()) {
                     continue;
                 }
-                let mut assignments = orders_of(&estimator, &pattern, &mut Budget(10_000)).unwrap();
+                let mut budget = Budget(10_000);
+                let mut assignments =
+                    assignments_of_pattern(&estimator, &pattern, &mut budget).unwrap();
                 assignments.extend(neighbours(&estimator, &assignments[0]));
-                for Assignment { placement, cuts } in assignments {
+                for Assignment { placement, stage_blocks } in assignments {
                     prop_assert_eq!(placement.device_count(), p);
-                    prop_assert!(cuts.iter().all(|cut| !cut.is_empty()));
-                    let covered: Vec<usize> = cuts.iter().cloned().flatten().collect();
+                    prop_assert!(stage_blocks.iter().all(|cut| !cut.is_empty()));
+                    let covered: Vec<usize> = stage_blocks.iter().cloned().flatten().collect();
                     prop_assert_eq!(covered, (0..n).collect::<Vec<_>>());
                     let marked = |cut: &Range<usize>| input.marks.contains(&cut.start);
-                    prop_assert!(input.marks.is_empty() || cuts[1..].iter().all(marked));
+                    prop_assert!(input.marks.is_empty() || stage_blocks[1..].iter().all(marked));
                 }
             }
         }
@@ -319,9 +324,10 @@ mod tests {
             let estimator = Estimator::new(&input);
             let plan = generate(&GPIPE, input.blocks.len() as u32, None, input.microbatches);
             let plan = check(plan.unwrap()).unwrap();
-            for assignment in cuts_of(&estimator, &plan.plan().placement).unwrap() {
-                let Assignment { placement, cuts } = &assignment;
-                let costs: Costs = sum_of_blocks(&input, placement, cuts).unwrap();
+            let placement = &plan.plan().placement;
+            for assignment in assignments_of_placement(&estimator, placement).unwrap() {
+                let Assignment { placement, stage_blocks } = &assignment;
+                let costs: Costs = sum_of_blocks(&input, placement, stage_blocks).unwrap();
                 let lower_bound = simulate(&plan, &costs).unwrap().lower_bound;
                 let bound = estimator.bound(&encode(&estimator, &assignment), &mut Vec::new());
                 prop_assert!(bound <= lower_bound * (1.0 + OTHERS) + 1e-9);

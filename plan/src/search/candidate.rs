@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-use super::assignment::{Assignment, neighbours, orders_of};
+use super::assignment::{Assignment, assignments_of_pattern, neighbours};
 use super::bound::Estimator;
 use super::dispatch::{Order, dispatch};
 use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
-use super::{Price, SearchInput, priorities};
+use super::{CostModel, SearchInput, priorities};
 use crate::Plan;
 use crate::check::check;
 use crate::error::Result;
@@ -28,18 +28,18 @@ struct Candidate {
 struct Problem<'a> {
     input: &'a SearchInput,
     estimator: &'a Estimator<'a>,
-    price: Price<'a>,
+    cost_model: CostModel<'a>,
 }
 
 /// Offers the best plans of the best assignments.
 pub(super) fn offer_best(
     input: &SearchInput,
     estimator: &Estimator,
-    price: Price,
+    cost_model: CostModel,
     budget: &mut Budget,
     incumbent: &mut Incumbent,
 ) -> Result<()> {
-    let problem = Problem { input, estimator, price };
+    let problem = Problem { input, estimator, cost_model };
     let mut order = Order::default();
     let mut candidates = Vec::new();
     for assignment in assignments(&problem, budget)? {
@@ -86,7 +86,7 @@ fn assignments(problem: &Problem, budget: &mut Budget) -> Result<Vec<Assignment>
     let mut assignments = Vec::new();
     for (left, pattern) in (1..=patterns.len() as u64).rev().zip(&patterns) {
         let mut own = share.take(left);
-        assignments.extend(orders_of(problem.estimator, pattern, &mut own)?);
+        assignments.extend(assignments_of_pattern(problem.estimator, pattern, &mut own)?);
         share.0 += own.0;
     }
     budget.0 += share.0;
@@ -231,8 +231,8 @@ fn plan(problem: &Problem, candidate: &Candidate, order: &mut Order) -> Plan {
 
 impl Problem<'_> {
     fn costs(&self, assignment: &Assignment) -> Result<Costs> {
-        let costs = (self.price)(&assignment.placement, &assignment.cuts)?;
-        costs.check(assignment.cuts.len())?;
+        let costs = (self.cost_model)(&assignment.placement, &assignment.stage_blocks)?;
+        costs.check(assignment.stage_blocks.len())?;
         Ok(costs)
     }
 
@@ -249,7 +249,7 @@ const REFINED: u64 = 3;
 const MOST_CHUNKS: usize = 4;
 /// One part in so many of the budget finds the assignments.
 const ASSIGNMENTS_SHARE: u64 = 4;
-/// How many of an assignment's neighbours are priced and run.
+/// How many of an assignment's neighbours are costed and run.
 const NEIGHBOURS: usize = 32;
 /// How often a plan may be made again to fit.
 const ATTEMPTS: u64 = 4;

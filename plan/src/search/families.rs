@@ -1,9 +1,9 @@
 //! The named families, which a search starts from and which it is measured by.
 
-use super::assignment::cuts_of;
+use super::assignment::assignments_of_placement;
 use super::bound::Estimator;
 use super::incumbent::{Incumbent, Verdict};
-use super::{Price, SearchInput};
+use super::{CostModel, SearchInput};
 use crate::Plan;
 use crate::error::Result;
 use crate::schedule::{FAMILIES, generate};
@@ -16,7 +16,7 @@ const CHUNKS: [u32; 3] = [2, 3, 4];
 pub struct BestFamily {
     /// Its name, as the plan has it.
     pub name: String,
-    /// Its makespan with the devices in the order given, on the better of two cuts: the one of
+    /// Its makespan with the devices in the order given, on the better of two partitions: that of
     /// [`place`](crate::place), and the one that the search finds for its placement.
     pub makespan: f64,
 }
@@ -25,7 +25,7 @@ pub struct BestFamily {
 pub(super) fn offer_all(
     input: &SearchInput,
     estimator: &Estimator,
-    price: Price,
+    cost_model: CostModel,
     incumbent: &mut Incumbent,
 ) -> Result<Option<BestFamily>> {
     let mut best: Option<BestFamily> = None;
@@ -33,8 +33,8 @@ pub(super) fn offer_all(
         if !estimator.can_fill(plan.placement.stage_count()) {
             continue;
         }
-        for assignment in cuts_of(estimator, &plan.placement)? {
-            let costs = price(&assignment.placement, &assignment.cuts)?;
+        for assignment in assignments_of_placement(estimator, &plan.placement)? {
+            let costs = cost_model(&assignment.placement, &assignment.stage_blocks)?;
             let name = plan.schedule.clone();
             if let Verdict::Fits { makespan } =
                 incumbent.offer(plan.clone(), &assignment, &costs)?

@@ -20,7 +20,7 @@ pub(super) struct Incumbent<'a> {
 /// A plan that is legal and fits.
 pub(super) struct Feasible {
     pub plan: CheckedPlan,
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     pub costs: Costs,
     pub simulation: Simulation,
 }
@@ -54,8 +54,8 @@ impl<'a> Incumbent<'a> {
         }
         let makespan = simulation.bubble.makespan;
         if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
-            let (cuts, costs) = (assignment.cuts.clone(), costs.clone());
-            self.best = Some(Feasible { plan, cuts, costs, simulation });
+            let (stage_blocks, costs) = (assignment.stage_blocks.clone(), costs.clone());
+            self.best = Some(Feasible { plan, stage_blocks, costs, simulation });
         }
         Ok(Verdict::Fits { makespan })
     }

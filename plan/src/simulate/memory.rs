@@ -5,7 +5,7 @@
 
 use crate::Plan;
 use crate::action::{Action, DeviceId};
-use crate::bounds::Channel;
+use crate::channels::Channel;
 use crate::error::{Error, Result};
 use crate::placement::Link;
 use crate::work::Work;

@@ -1,4 +1,5 @@
-//! CheckedPlan + Costs -> Simulation: times, bubble, bytes and channel bounds before anything runs.
+//! CheckedPlan + Costs -> Simulation: times, bubble, bytes and channel capacities before anything
+//! runs.
 
 mod costs;
 mod lower_bound;
@@ -7,7 +8,7 @@ mod memory;
 pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
 pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
-use super::bounds::{Channel, bounds};
+use super::channels::{Channel, channel_capacities};
 use super::check::CheckedPlan;
 use super::placement::Link;
 use crate::error::Result;
@@ -32,7 +33,7 @@ pub struct Simulation {
 ///
 /// A transfer takes its time after the action that sends it, but no time of either device.
 pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
-    simulate_on(plan, costs, bounds(plan))
+    simulate_on(plan, costs, channel_capacities(plan))
 }
 
 /// The same over `channels`, which must be wide enough that no send blocks.

@@ -17,7 +17,7 @@ use crate::StageId;
 
 /// What a picture says that the times do not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Beside<'a> {
+pub struct Annotations<'a> {
     /// The schedule's name.
     pub schedule: &'a str,
     /// What times are counted in, such as `ms`. Empty where they have no unit.
@@ -35,20 +35,20 @@ pub struct Beside<'a> {
 ///
 /// It is as wide as its names need to be read, however wide a page is. Times count from the first
 /// span. The same input gives the same bytes.
-pub fn svg(timeline: &Timeline, beside: &Beside) -> String {
-    let geometry = Geometry::new(timeline, beside);
-    let heading = heading(timeline, beside, geometry.decimals);
+pub fn svg(timeline: &Timeline, annotations: &Annotations) -> String {
+    let geometry = Geometry::new(timeline, annotations);
+    let heading = heading(timeline, annotations, geometry.decimals);
     let legend = legend(timeline, geometry.width);
     let height = geometry.axis() + 46.0 + 20.0 * legend.rows as f64;
     let mut svg = String::new();
     put(&mut svg, head(geometry, height, &heading));
-    put(&mut svg, axis(geometry, beside.unit));
+    put(&mut svg, axis(geometry, annotations.unit));
     let bubble = bubble(timeline);
     for (device, lane) in timeline.lanes.iter().enumerate() {
         let top = geometry.lane(device);
         let stages = stages(lane);
         put(&mut svg, device_name(geometry, top, device, &stages));
-        let stash = beside.peak_stash.get(device).copied();
+        let stash = annotations.peak_stash.get(device).copied();
         put(&mut svg, shares(geometry, top, bubble.devices[device].busy_percent(), stash));
         lane.iter().for_each(|span| put(&mut svg, bar(geometry, top, span, &stages)));
         let transfers = timeline.transfers.get(device).into_iter().flatten();
@@ -91,7 +91,7 @@ fn number(value: f64, decimals: usize) -> String {
 }
 
 /// The two lines on top: what it is, and how long it takes.
-fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2] {
+fn heading(timeline: &Timeline, annotations: &Annotations, decimals: usize) -> [String; 2] {
     let microbatches = timeline.lanes.iter().flatten().filter_map(|span| match span.label {
         Label::Action(action) => Some(action.microbatch.index() + 1),
         Label::Transfer | Label::Update => None,
@@ -100,10 +100,11 @@ fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2]
     let microbatches = count(microbatches.max().unwrap_or(0), "microbatch", "microbatches");
     let bubble = bubble(timeline);
     let makespan = number(bubble.makespan, decimals);
-    let unit = if beside.unit.is_empty() { String::new() } else { format!(" {}", beside.unit) };
+    let unit =
+        if annotations.unit.is_empty() { String::new() } else { format!(" {}", annotations.unit) };
     let (step, span) = (100.0 * bubble.step, 100.0 * bubble.span);
     [
-        format!("{} · {devices} · {microbatches}", beside.schedule),
+        format!("{} · {devices} · {microbatches}", annotations.schedule),
         format!("makespan {makespan}{unit} · step bubble {step:.1}% · span bubble {span:.1}%"),
     ]
     .map(|line| escaped(&line))

@@ -1,6 +1,6 @@
 //! Where things are in a picture, in pixels.
 
-use super::{Beside, held, peak_stash};
+use super::{Annotations, held, peak_stash};
 use crate::trace::{Label, Timeline, stages};
 
 /// Pixels of a bar from its top to its foot.
@@ -45,7 +45,7 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn new(timeline: &Timeline, beside: &Beside) -> Self {
+    pub(super) fn new(timeline: &Timeline, annotations: &Annotations) -> Self {
         let spans = || timeline.lanes.iter().chain(&timeline.transfers).flatten();
         let start = spans().map(|span| span.start).fold(f64::INFINITY, f64::min);
         let end = spans().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
@@ -68,7 +68,8 @@ impl Geometry {
                 .max(text_width(&held(&stages(lane)), 11.0))
         });
         let left = 28.0 + names.fold(0.0, f64::max).ceil();
-        let stash = beside.peak_stash.iter().map(|stash| text_width(&peak_stash(*stash), 11.0));
+        let stash =
+            annotations.peak_stash.iter().map(|stash| text_width(&peak_stash(*stash), 11.0));
         let right = 28.0 + stash.fold(text_width("100.0% busy", 13.0), f64::max).ceil();
         Self {
             start,

@@ -1,9 +1,9 @@
 //! How many parcels a link must hold so that no send ever blocks, whatever the timing.
 //!
 //! Happens-before (Lamport 1978) orders the actions: along a lane, and from the producer of a
-//! parcel to its consumer. When the k-th parcel of a link is sent, exactly the receives that
-//! happen before the send are certainly done, and some timing has done no other. So the link
-//! holds k + 1 minus that number, and the maximum over k is both enough and necessary.
+//! parcel to its consumer. When the k-th parcel of a link is sent, exactly the receives that happen
+//! before the send are certainly done, and some timing has done no other. So the link holds k + 1
+//! minus that number, and the maximum over k is both enough and necessary.
 //!
 //! Vector clocks (Fidge 1988, Mattern 1989) count those receives. A receive is at the start of its
 //! action, but other lanes learn of an action only by what follows its end; so it is enough to
@@ -24,7 +24,7 @@ pub struct Channel {
 }
 
 /// The smallest capacity of every link between devices with which no send ever blocks.
-pub fn bounds(plan: &CheckedPlan) -> Vec<Channel> {
+pub fn channel_capacities(plan: &CheckedPlan) -> Vec<Channel> {
     let placement = &plan.plan().placement;
     let devices = placement.device_count();
     let mut ends: Vec<LinkEnds> = vec![LinkEnds::default(); 2 * placement.stage_count()];
