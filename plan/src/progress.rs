@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_ends_only_with_enough_room_on_its_links() {
+    fn a_plan_ends_only_with_enough_capacity_on_its_links() {
         let (gpipe_0, gpipe_1) = ("0F0 0F1 0BW0 0BW1", "1F0 1F1 1BW0 1BW1");
         assert_eq!(ends(gpipe_0, gpipe_1, 0), "ends");
         let one_f_one_b_1 = "1F0 1BW0 1F1 1BW1";

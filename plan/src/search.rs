@@ -61,7 +61,7 @@ pub struct SearchOutput {
     pub plan: CheckedPlan,
     /// The blocks of every stage; the index is the [`StageId`](super::StageId).
     pub stage_blocks: Vec<Range<usize>>,
-    /// What the stages cost, as the search was told.
+    /// What the stages cost, as the cost model says.
     pub costs: Costs,
     /// What the plan does at these costs.
     pub simulation: Simulation,

@@ -10,7 +10,7 @@ pub use searched::Searched;
 use self::searched::searched;
 use super::engines::{self, Opened};
 use super::measure::BlockTimes;
-use super::recompute::{Candidate, Recompute, least};
+use super::recompute::{Recompute, RecomputeCandidate, least};
 use super::stages;
 use crate::engine::wgpu::Layout;
 use crate::engine::{Precision, StageSetup, UpdateRule};
@@ -132,7 +132,7 @@ fn candidates(
     request: &Request,
     placement: &Placement,
     stage_blocks: &[Range<usize>],
-) -> Vec<Vec<Candidate>> {
+) -> Vec<Vec<RecomputeCandidate>> {
     let Request { split, times, rule, .. } = *request;
     let setups =
         stages::setups(split, stage_blocks, placement, rule, &everywhere(stage_blocks.len()));
@@ -141,7 +141,7 @@ fn candidates(
         let device = placement.device(setup.stage).index();
         let blocks = &times.devices[device][setup.blocks.clone()];
         let time = stages::again(split, setup, blocks);
-        candidates[device].push(Candidate { stage: setup.stage, time });
+        candidates[device].push(RecomputeCandidate { stage: setup.stage, time });
     }
     candidates
 }
