@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, Limits,
-    MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
-    evaluation, generate,
+    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, MicrobatchId,
+    ONE_F_ONE_B, Placement, Plan, StageId, StashLimits, Work, ZB_H1, channel_capacities, check,
+    dynamic, evaluation, generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 
@@ -54,8 +54,14 @@ where
 {
     let engine = |device| Box::new(Scripted(script(device))) as Box<dyn Engine>;
     let engines = (0..plan.plan().lanes.len()).map(engine).collect();
-    Runtime::start(plan.clone(), Dispatch::Planned, &bounds(plan), engines, StepRules::default())
-        .unwrap()
+    Runtime::start(
+        plan.clone(),
+        Dispatch::Planned,
+        &channel_capacities(plan),
+        engines,
+        StepRules::default(),
+    )
+    .unwrap()
 }
 
 /// The same, where the order is decided while a step runs and `base` is its base.
@@ -67,7 +73,7 @@ where
     let engines = (0..base.plan().lanes.len()).map(engine).collect();
     let placement = &base.plan().placement;
     let plan = dynamic(base, &Costs::unit(placement.stage_count())).unwrap();
-    let channels = Limits::of(base).channels(placement);
+    let channels = StashLimits::of(base).channels(placement);
     Runtime::start(
         plan,
         Dispatch::Dynamic(Box::new(base.clone())),

@@ -9,11 +9,11 @@ use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
-    DeviceMemory, Limits, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
-    StageCost, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search, simulate,
-    simulate_dynamic, sum_of_blocks, to_csv,
+    DeviceMemory, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
+    StageCost, StashLimits, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search,
+    simulate, simulate_dynamic, sum_of_blocks, to_csv,
 };
-use zerobubble::trace::{Beside, draw, svg};
+use zerobubble::trace::{Annotations, draw, svg};
 
 use super::args::{Format, PlanArgs};
 use super::drawing::{bytes, counted, percent, short, width};
@@ -174,7 +174,7 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
     let costs = costs(args, base.plan())?;
     let plan = dynamic(&base, &costs)?;
-    let simulation = simulate_dynamic(&plan, &Limits::of(&base), &costs)?;
+    let simulation = simulate_dynamic(&plan, &StashLimits::of(&base), &costs)?;
     if let Some(limit) = args.memory_limit {
         check_stash(&simulation.memory, limit)?;
     }
@@ -207,9 +207,10 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
         microbatches: args.microbatches,
         memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
     };
-    let price =
-        |placement: &Placement, cuts: &[Range<usize>]| sum_of_blocks(&input, placement, cuts);
-    let found = search(&input, &price)?;
+    let cost_model = |placement: &Placement, stage_blocks: &[Range<usize>]| {
+        sum_of_blocks(&input, placement, stage_blocks)
+    };
+    let found = search(&input, &cost_model)?;
     let best_family = found.gain().zip(found.best_family.clone());
     let best_family = best_family.map(|(gain, BestFamily { name, makespan })| Compared {
         name: name.to_string(),
@@ -293,12 +294,12 @@ impl Timetable {
             Format::Plan => self.plan.plan().to_string(),
             Format::Csv => to_csv(&self.plan),
             Format::Svg => {
-                let beside = Beside {
+                let annotations = Annotations {
                     schedule: &self.plan.plan().schedule,
                     unit: "",
                     peak_stash: &self.peak_stash,
                 };
-                svg(&self.simulation.timeline, &beside)
+                svg(&self.simulation.timeline, &annotations)
             }
         }
     }

@@ -7,7 +7,7 @@
 use super::Plan;
 use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::placement::Link;
-use super::progress::{self, Step};
+use super::progress::{self, LanePosition};
 use super::work::{PerWork, Work};
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub struct CheckedPlan {
     /// there is no backward work.
     fused: Vec<bool>,
     /// All actions, each after everything it waits for.
-    order: Vec<Step>,
+    order: Vec<LanePosition>,
 }
 
 /// What must have happened before an action starts.
@@ -79,8 +79,8 @@ impl CheckedPlan {
     pub fn backward(&self, stage: StageId, microbatch: MicrobatchId) -> Action {
         assert!(microbatch.0 < self.plan.microbatches, "no microbatch {microbatch}");
         assert!(!self.is_forward_only(), "no backward work");
-        let slot = stage.index() * self.plan.microbatches as usize + microbatch.index();
-        if self.fused[slot] {
+        let position = stage.index() * self.plan.microbatches as usize + microbatch.index();
+        if self.fused[position] {
             Action::fused(stage, microbatch)
         } else {
             Action::new(stage, Work::B, microbatch)
@@ -98,8 +98,8 @@ impl CheckedPlan {
     }
 
     /// All actions with their devices, each after everything it waits for.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = (Step, Action)> + '_ {
-        self.order.iter().map(|step| (*step, self.plan.lanes[step.device.index()][step.position]))
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (LanePosition, Action)> + '_ {
+        self.order.iter().map(|at| (*at, self.plan.lanes[at.device.index()][at.position]))
     }
 }
 

@@ -39,8 +39,8 @@ pub fn to_csv(plan: &CheckedPlan) -> String {
     // How many slots of a row are filled, and which slot each action has.
     let mut filled = vec![0usize; rows.len()];
     let mut slots: BTreeMap<Action, usize> = BTreeMap::new();
-    for (step, action) in plan.in_order() {
-        let device = step.device.index();
+    for (at, action) in plan.in_order() {
+        let device = at.device.index();
         let arrival = plan.inputs(action).parcel.map_or(0, |sender| slots[&sender] + 1);
         let slot = filled[device].max(arrival);
         // A comma stands before every cell but the first.

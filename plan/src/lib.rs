@@ -22,12 +22,12 @@
 //! What is there, each a function from one plain value to another:
 //!
 //! ```text
-//! place          blocks              -> Cut             blocks of every stage
+//! place          blocks              -> Partition       blocks of every stage
 //! generate       a family, sizes     -> Plan            one lane of actions per device
-//! search         blocks on devices   -> Found           the fastest plan that fits in memory
+//! search         blocks on devices   -> SearchOutput    the fastest plan that fits in memory
 //! read           &str                -> Plan            from the plan's own text or from CSV
 //! check          Plan                -> CheckedPlan     complete, ordered, free of deadlock
-//! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel bounds
+//! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel capacities
 //! dynamic        CheckedPlan, Costs  -> CheckedPlan     what run-time decisions come to
 //! communication  Plan, Costs         -> Communication   bytes over every link
 //! to_csv         CheckedPlan         -> String          one row of cells per device
@@ -35,7 +35,7 @@
 //! ```
 
 mod action;
-mod bounds;
+mod channels;
 mod check;
 mod communication;
 mod csv;
@@ -52,17 +52,17 @@ pub mod trace;
 mod work;
 
 pub use action::{Action, DeviceId, MicrobatchId, StageId};
-pub use bounds::{Channel, bounds};
+pub use channels::{Channel, channel_capacities};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
-pub use dynamic::{Choice, Limits, Policy, dynamic, play, simulate_dynamic};
+pub use dynamic::{Choice, Policy, StashLimits, dynamic, play, simulate_dynamic};
 pub use error::{Error, ErrorKind, Result};
-pub use place::{BlockCost, Cut, PlaceOptions, place};
+pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use schedule::*;
-pub use search::{BestFamily, Found, Price, SearchInput, search, sum_of_blocks};
+pub use search::{BestFamily, CostModel, SearchInput, SearchOutput, search, sum_of_blocks};
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
     fit, simulate, stash_bytes,

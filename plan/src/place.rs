@@ -29,9 +29,9 @@ pub struct PlaceOptions {
 
 /// A contiguous partition of blocks into stages.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cut {
+pub struct Partition {
     /// The blocks of every stage; the index is the [`StageId`].
-    pub stages: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     /// Time of the slowest stage: its blocks' cost over its speed.
     pub slowest: f64,
     /// Bytes that cross from stage to stage, summed over the cuts.
@@ -39,7 +39,7 @@ pub struct Cut {
 }
 
 /// Cuts `blocks` into one stage per entry of `speeds`, so that the slowest stage is as fast as can
-/// be, and among such cuts the fewest bytes cross.
+/// be, and among such partitions the fewest bytes cross.
 ///
 /// `crossing_bytes[k]` is what crosses between block k and block k + 1. A speed of 2 halves the
 /// time of a stage. Every stage gets a block.
@@ -48,7 +48,7 @@ pub fn place(
     crossing_bytes: &[u64],
     speeds: &[f64],
     options: &PlaceOptions,
-) -> Result<Cut> {
+) -> Result<Partition> {
     check_input(blocks, crossing_bytes, speeds, options)?;
     let allowed = allowed_cuts(blocks.len(), speeds.len(), &options.marks)?;
     // Prefix sums: blocks a..b take times[b] - times[a].
@@ -78,9 +78,9 @@ pub fn place(
     let fast = |stage: usize, part: &Range<usize>| {
         (fits(stage, part) && time(stage, part) <= slowest).then(|| crossing(part))
     };
-    let (crossing_bytes, stages) = best(&allowed, speeds.len(), 0, fast, u64::saturating_add)
+    let (crossing_bytes, stage_blocks) = best(&allowed, speeds.len(), 0, fast, u64::saturating_add)
         .expect("the cut that set the slowest stage is as fast");
-    Ok(Cut { stages, slowest, crossing_bytes })
+    Ok(Partition { stage_blocks, slowest, crossing_bytes })
 }
 
 fn check_input(
@@ -262,13 +262,13 @@ mod tests {
             let marks: Vec<usize> = marks.into_iter().filter(|k| *k < costs.len()).collect();
             let memory_limits = limits.map(|l| l[..speeds.len()].to_vec()).unwrap_or_default();
             let options = PlaceOptions { marks, memory_limits };
-            let cut = place(&blocks, crossing, &speeds, &options).ok();
-            let found = cut.as_ref().map(|cut| (cut.slowest, cut.crossing_bytes));
+            let partition = place(&blocks, crossing, &speeds, &options).ok();
+            let found = partition.as_ref().map(|p| (p.slowest, p.crossing_bytes));
             prop_assert_eq!(found, brute_force(&blocks, crossing, &speeds, &options));
-            if let Some(Cut { stages, .. }) = cut {
-                let covered: Vec<usize> = stages.iter().cloned().flatten().collect();
+            if let Some(Partition { stage_blocks, .. }) = partition {
+                let covered: Vec<usize> = stage_blocks.iter().cloned().flatten().collect();
                 prop_assert_eq!(covered, (0..blocks.len()).collect::<Vec<_>>());
-                prop_assert!(stages.iter().all(|part| !part.is_empty()));
+                prop_assert!(stage_blocks.iter().all(|part| !part.is_empty()));
             }
         }
     }
@@ -277,8 +277,8 @@ mod tests {
     fn marked_boundaries_are_the_cuts() {
         let blocks = blocks(&[(1, 0), (1, 0), (1, 0), (9, 0)]);
         let options = PlaceOptions { marks: vec![1, 2], ..PlaceOptions::default() };
-        let cut = place(&blocks, &[0; 3], &[1.0; 3], &options).unwrap();
-        assert_eq!(cut.stages, [0..1, 1..2, 2..4]);
+        let partition = place(&blocks, &[0; 3], &[1.0; 3], &options).unwrap();
+        assert_eq!(partition.stage_blocks, [0..1, 1..2, 2..4]);
     }
 
     #[test]

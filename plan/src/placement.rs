@@ -124,7 +124,7 @@ impl Link {
     }
 
     /// A dense index: two links per boundary.
-    pub(super) fn slot(self) -> usize {
+    pub(super) fn index(self) -> usize {
         2 * self.boundary() + usize::from(!self.is_forward())
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Plan;
 use super::action::{Action, DeviceId};
-use super::bounds::Channel;
+use super::channels::Channel;
 use super::check::CheckedPlan;
 use crate::error::{Error, Result};
 
@@ -20,17 +20,17 @@ pub fn progress(plan: &CheckedPlan, channels: &[Channel]) -> Result<()> {
 
 /// An action by its place in the lanes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Step {
+pub(super) struct LanePosition {
     pub device: DeviceId,
     pub position: usize,
 }
 
 /// Runs a plan whose lanes are in order; returns the actions in one order they can run in.
-pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<Step>> {
+pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<LanePosition>> {
     let links = 2 * plan.placement.stage_count();
-    let mut net = Net {
+    let mut network = Network {
         plan,
-        lanes: vec![Lane::default(); plan.lanes.len()],
+        lanes: vec![LaneCursor::default(); plan.lanes.len()],
         queues: vec![Queue { sent: 0, taken: 0, capacity: u32::MAX }; links],
         order: Vec::with_capacity(plan.lanes.iter().map(Vec::len).sum()),
     };
@@ -39,31 +39,32 @@ pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<Step>> {
             return Err(Error::plan(format!("no two devices are joined by link {}", channel.link))
                 .hint("links are between neighbouring stages on different devices"));
         }
-        net.queues[channel.link.slot()].capacity = channel.capacity;
+        network.queues[channel.link.index()].capacity = channel.capacity;
     }
     let mut awake: Vec<DeviceId> = (0..plan.lanes.len() as u32).rev().map(DeviceId).collect();
     while let Some(device) = awake.pop() {
-        advance(&mut net, device, &mut awake);
+        advance(&mut network, device, &mut awake);
     }
-    let stuck: Vec<String> =
-        (0..plan.lanes.len() as u32).filter_map(|device| waits(&net, DeviceId(device))).collect();
+    let stuck: Vec<String> = (0..plan.lanes.len() as u32)
+        .filter_map(|device| waits(&network, DeviceId(device)))
+        .collect();
     if stuck.is_empty() {
-        return Ok(net.order);
+        return Ok(network.order);
     }
     Err(Error::plan(format!("deadlock: {}", stuck.join(", ")))
         .hint("move one of these actions later in its lane"))
 }
 
-struct Net<'a> {
+struct Network<'a> {
     plan: &'a Plan,
-    lanes: Vec<Lane>,
-    /// Indexed by [`Link::slot`].
+    lanes: Vec<LaneCursor>,
+    /// Indexed by [`Link::index`].
     queues: Vec<Queue>,
-    order: Vec<Step>,
+    order: Vec<LanePosition>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Lane {
+struct LaneCursor {
     position: usize,
     /// The action has run; what remains is to hand its parcel on.
     sending: bool,
@@ -84,27 +85,27 @@ impl Queue {
 }
 
 /// Runs one lane until it is blocked or done; wakes the lanes it may have unblocked.
-fn advance(net: &mut Net, device: DeviceId, awake: &mut Vec<DeviceId>) {
-    let placement = &net.plan.placement;
-    let lane = &mut net.lanes[device.index()];
-    while let Some(&action) = net.plan.lanes[device.index()].get(lane.position) {
+fn advance(network: &mut Network, device: DeviceId, awake: &mut Vec<DeviceId>) {
+    let placement = &network.plan.placement;
+    let lane = &mut network.lanes[device.index()];
+    while let Some(&action) = network.plan.lanes[device.index()].get(lane.position) {
         let outbound = placement.outbound(action);
         if !lane.sending {
             if let Some(link) = placement.inbound(action) {
-                let queue = &mut net.queues[link.slot()];
+                let queue = &mut network.queues[link.index()];
                 if queue.sent == queue.taken {
                     return;
                 }
                 queue.taken += 1;
                 awake.push(placement.device(link.from));
             }
-            net.order.push(Step { device, position: lane.position });
+            network.order.push(LanePosition { device, position: lane.position });
             if let Some(link) = outbound {
-                net.queues[link.slot()].sent += 1;
+                network.queues[link.index()].sent += 1;
                 awake.push(placement.device(link.to));
             }
         }
-        lane.sending = outbound.is_some_and(|link| net.queues[link.slot()].overfull());
+        lane.sending = outbound.is_some_and(|link| network.queues[link.index()].overfull());
         if lane.sending {
             return;
         }
@@ -113,22 +114,23 @@ fn advance(net: &mut Net, device: DeviceId, awake: &mut Vec<DeviceId>) {
 }
 
 /// What the lane waits for, if it has not come to its end.
-fn waits(net: &Net, device: DeviceId) -> Option<String> {
-    let lane = net.lanes[device.index()];
-    let action = *net.plan.lanes[device.index()].get(lane.position)?;
+fn waits(network: &Network, device: DeviceId) -> Option<String> {
+    let lane = network.lanes[device.index()];
+    let action = *network.plan.lanes[device.index()].get(lane.position)?;
     if lane.sending {
-        let link = net.plan.placement.outbound(action).expect("only a sender blocks on a send");
-        let capacity = net.queues[link.slot()].capacity;
+        let link = network.plan.placement.outbound(action).expect("only a sender blocks on a send");
+        let capacity = network.queues[link.index()].capacity;
         return Some(format!(
             "device {device} waits after {action} for room on link {link} of capacity {capacity}"
         ));
     }
-    let link = net.plan.placement.inbound(action).expect("only a receiver waits for a parcel");
+    let link = network.plan.placement.inbound(action).expect("only a receiver waits for a parcel");
     let sends = |sender: &&Action| {
         sender.microbatch == action.microbatch
-            && net.plan.placement.outbound(**sender) == Some(link)
+            && network.plan.placement.outbound(**sender) == Some(link)
     };
-    let sender = net.plan.lanes[net.plan.placement.device(link.from).index()].iter().find(sends);
+    let sender =
+        network.plan.lanes[network.plan.placement.device(link.from).index()].iter().find(sends);
     let sender = sender.expect("every action that is waited for is in its lane");
     Some(format!("device {device} waits at {action} for {sender}"))
 }
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_ends_only_with_enough_room_on_its_links() {
+    fn a_plan_ends_only_with_enough_capacity_on_its_links() {
         let (gpipe_0, gpipe_1) = ("0F0 0F1 0BW0 0BW1", "1F0 1F1 1BW0 1BW1");
         assert_eq!(ends(gpipe_0, gpipe_1, 0), "ends");
         let one_f_one_b_1 = "1F0 1BW0 1F1 1BW1";

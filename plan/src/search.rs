@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! families    every named family, on its best cuts             -> the plan to beat
-//! layout      device orders and cuts, by a bound on the time   -> some twenty layouts
-//! policy      a layout                                         -> priorities to start from
+//! assignment  device orders and cuts, by a bound on the time   -> some twenty assignments
+//! priorities  an assignment                                    -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
 //! improve     priorities, cuts and device orders, by what comes of them
 //! ```
@@ -12,17 +12,17 @@
 //! priorities give a legal order within the memory. The effort is counted in actions dispatched
 //! and not in time: so the same input gives the same plan on every machine.
 
+mod admission;
+mod assignment;
 mod bound;
-mod contender;
+mod candidate;
+mod cost_model;
 mod dispatch;
 mod families;
 mod improve;
+mod incumbent;
 mod instance;
-mod layout;
-mod policy;
-mod price;
-mod record;
-mod room;
+mod priorities;
 
 use std::ops::Range;
 
@@ -31,13 +31,13 @@ use super::check::CheckedPlan;
 use super::placement::Placement;
 use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
+use assignment::assignments_of_placement;
 use bound::Estimator;
 use improve::Budget;
-use layout::cuts_of;
-use record::Record;
+use incumbent::Incumbent;
 
+pub use cost_model::sum_of_blocks;
 pub use families::BestFamily;
-pub use price::sum_of_blocks;
 
 /// What a search may choose from.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,12 +56,12 @@ pub struct SearchInput {
 
 /// The fastest plan found, and the named family to compare it with.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct SearchOutput {
     /// The plan. Its schedule is `auto`, or the family's name where the search found none faster.
     pub plan: CheckedPlan,
     /// The blocks of every stage; the index is the [`StageId`](super::StageId).
-    pub cuts: Vec<Range<usize>>,
-    /// What the stages cost, as the search was told.
+    pub stage_blocks: Vec<Range<usize>>,
+    /// What the stages cost, as the cost model says.
     pub costs: Costs,
     /// What the plan does at these costs.
     pub simulation: Simulation,
@@ -69,7 +69,7 @@ pub struct Found {
     pub best_family: Option<BestFamily>,
 }
 
-impl Found {
+impl SearchOutput {
     /// How much longer the best family's step takes, as a fraction of this plan's. Not negative.
     pub fn gain(&self) -> Option<f64> {
         let family = self.best_family.as_ref()?;
@@ -78,29 +78,30 @@ impl Found {
     }
 }
 
-/// Gives the exact costs of a layout: of each of these ranges of blocks on its stage's device.
+/// Gives the exact costs of an assignment: of each of these ranges of blocks on its stage's device.
 /// See [`sum_of_blocks`].
-pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
+pub type CostModel<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
 
 /// Searches placements, device orders, cuts and orders of actions for the smallest makespan within
 /// the memory limits.
 ///
-/// It starts from the named families and is never worse than the best of them. `price` is asked for
-/// some hundred layouts. An error if there are fewer blocks than devices, if costs cannot be used,
-/// or if nothing fits in memory: then it names the device, its bytes, and what would fit.
-pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
+/// It starts from the named families and is never worse than the best of them. `cost_model` is
+/// asked for some hundred assignments. An error if there are fewer blocks than devices, if costs
+/// cannot be used, or if nothing fits in memory: then it names the device, its bytes, and what
+/// would fit.
+pub fn search(input: &SearchInput, cost_model: CostModel) -> Result<SearchOutput> {
     check_input(input)?;
     let estimator = Estimator::new(input);
     // Whether the marks can be used, and are enough.
-    cuts_of(&estimator, &Placement::linear(input.blocks.len() as u32))?;
-    let mut record = Record::new(&input.memory_limits);
-    let best_family = families::prove(input, &estimator, price, &mut record)?;
+    assignments_of_placement(&estimator, &Placement::linear(input.blocks.len() as u32))?;
+    let mut incumbent = Incumbent::new(&input.memory_limits);
+    let best_family = families::offer_all(input, &estimator, cost_model, &mut incumbent)?;
     let mut budget = Budget::new(input);
-    contender::compete(input, &estimator, price, &mut budget, &mut record)?;
-    let best = record.best()?;
-    Ok(Found {
+    candidate::offer_best(input, &estimator, cost_model, &mut budget, &mut incumbent)?;
+    let best = incumbent.best()?;
+    Ok(SearchOutput {
         plan: best.plan,
-        cuts: best.cuts,
+        stage_blocks: best.stage_blocks,
         costs: best.costs,
         simulation: best.simulation,
         best_family,

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use zerobubble_plan::trace::{Label, Span, Timeline, bubble};
 use zerobubble_plan::{
-    Action, BoundaryCost, Channel, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, Limits,
-    PerWork, Plan, StageBytes, ZB_H1, check, dynamic, generate, play, progress, simulate,
+    Action, BoundaryCost, Channel, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, PerWork,
+    Plan, StageBytes, StashLimits, ZB_H1, check, dynamic, generate, play, progress, simulate,
     simulate_dynamic,
 };
 
@@ -72,8 +72,8 @@ proptest! {
         let timeline = play(&base, &costs, |_, start| start + times.next().unwrap());
         // `check` knows what is complete and in order.
         let ran = check(order(&base, &timeline)).unwrap();
-        let (limits, held) = (Limits::of(&base), Limits::of(&ran));
-        for (held, limit) in held.runs.iter().zip(&limits.runs) {
+        let (limits, held) = (StashLimits::of(&base), StashLimits::of(&ran));
+        for (held, limit) in held.segments.iter().zip(&limits.segments) {
             prop_assert!(held <= limit);
         }
         for (held, limit) in held.devices.iter().zip(&limits.devices) {
@@ -106,7 +106,7 @@ proptest! {
         for (boundary, (up, down)) in costs.boundaries.iter_mut().zip(parcels) {
             (boundary.activation_bytes, boundary.gradient_bytes) = (up, down);
         }
-        let limits = Limits::of(&base);
+        let limits = StashLimits::of(&base);
         let planned = dynamic(&base, &costs).unwrap();
         let most = simulate_dynamic(&planned, &limits, &costs).unwrap().memory;
         let mut times = times.iter().cycle();

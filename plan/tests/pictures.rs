@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use roxmltree::{Document, Node};
-use zerobubble_plan::trace::{Beside, Label, Span, Timeline, svg};
+use zerobubble_plan::trace::{Annotations, Label, Span, Timeline, svg};
 use zerobubble_plan::{Costs, FAMILIES, check, generate, simulate};
 
 /// The picture of a family at unit costs, and what it shows.
@@ -13,8 +13,8 @@ fn picture(name: &str, p: u32, m: u32) -> (String, Timeline) {
     let costs = Costs::unit(plan.plan().placement.stage_count());
     let simulation = simulate(&plan, &costs).unwrap();
     let peak_stash: Vec<f64> = simulation.memory.iter().map(|memory| memory.peak_stash).collect();
-    let beside = Beside { schedule: name, unit: "", peak_stash: &peak_stash };
-    (svg(&simulation.timeline, &beside), simulation.timeline)
+    let annotations = Annotations { schedule: name, unit: "", peak_stash: &peak_stash };
+    (svg(&simulation.timeline, &annotations), simulation.timeline)
 }
 
 fn number(node: Node, attribute: &str) -> f64 {
@@ -126,7 +126,7 @@ fn a_measured_step_shows_updates_and_transfers() {
         lanes: vec![vec![span(forward, 100.0, 103.5), span(Label::Update, 104.0, 105.25)]],
         transfers: vec![vec![span(Label::Transfer, 103.5, 104.0)]],
     };
-    let drawn = svg(&timeline, &Beside { schedule: "measured", unit: "ms", peak_stash: &[] });
+    let drawn = svg(&timeline, &Annotations { schedule: "measured", unit: "ms", peak_stash: &[] });
     let document = Document::parse(&drawn).unwrap();
     let titles = document.descendants().filter(|node| node.has_tag_name("title"));
     let titles: Vec<&str> = titles.map(|title| title.text().unwrap()).collect();
@@ -145,7 +145,7 @@ fn any_name_is_escaped() {
     let lanes = vec![vec![span(Label::Action("0F0".parse().unwrap()), 0.0, 1.0)]];
     let timeline = Timeline { lanes, transfers: Vec::new() };
     let schedule = "</text>\"<&\u{0}\u{1b}\u{fffe}]]>";
-    let drawn = svg(&timeline, &Beside { schedule, unit: "<&", peak_stash: &[1.0] });
+    let drawn = svg(&timeline, &Annotations { schedule, unit: "<&", peak_stash: &[1.0] });
     let document = Document::parse(&drawn).unwrap();
     let texts: Vec<&str> = document.descendants().filter_map(|node| node.text()).collect();
     let title = "</text>\"<&\u{fffd}\u{fffd}\u{fffd}]]> · 1 device · 1 microbatch";
@@ -157,7 +157,7 @@ fn nothing_ran_is_drawn_as_nothing() {
     let zero = vec![span(Label::Action("0F0".parse().unwrap()), 5.0, 5.0)];
     for lanes in [vec![], vec![vec![], vec![]], vec![zero]] {
         let timeline = Timeline { lanes, transfers: Vec::new() };
-        let drawn = svg(&timeline, &Beside { schedule: "none", unit: "s", peak_stash: &[] });
+        let drawn = svg(&timeline, &Annotations { schedule: "none", unit: "s", peak_stash: &[] });
         Document::parse(&drawn).unwrap();
         assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
     }

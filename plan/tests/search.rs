@@ -6,13 +6,13 @@ use std::ops::Range;
 use proptest::prelude::*;
 use zerobubble_plan::Result;
 use zerobubble_plan::{
-    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, Found, PerWork, PlaceOptions,
-    Placement, Plan, SearchInput, StageBytes, StageCost, Work, check, fit, generate, place,
-    progress, search, simulate, sum_of_blocks,
+    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, PerWork, PlaceOptions, Placement, Plan,
+    SearchInput, SearchOutput, StageBytes, StageCost, Work, check, fit, generate, place, progress,
+    search, simulate, sum_of_blocks,
 };
 
-fn run(input: &SearchInput) -> Result<Found> {
-    search(input, &|placement, cuts| sum_of_blocks(input, placement, cuts))
+fn run(input: &SearchInput) -> Result<SearchOutput> {
+    search(input, &|placement, stage_blocks| sum_of_blocks(input, placement, stage_blocks))
 }
 
 /// Equal devices and equal blocks: a device's share of a microbatch takes F = B = W = 1.
@@ -63,7 +63,8 @@ prop_compose! {
     }
 }
 
-/// The plan of every family, and what it costs on the cut that `place` finds for its placement.
+/// The plan of every family, and what it costs on the partition that `place` finds for its
+/// placement.
 fn families(input: &SearchInput) -> Vec<(Plan, Costs)> {
     let (p, n) = (input.blocks.len(), input.blocks[0].len());
     let time = |block: &StageCost| block.time.total();
@@ -81,8 +82,8 @@ fn families(input: &SearchInput) -> Vec<(Plan, Costs)> {
             let devices = plan.placement.stages.iter();
             let speeds: Vec<f64> = devices.map(|d| whole(0) / whole(d.index())).collect();
             let crossing = vec![0; n - 1];
-            let cut = place(&blocks, &crossing, &speeds, &PlaceOptions::default()).unwrap();
-            let costs = sum_of_blocks(input, &plan.placement, &cut.stages).unwrap();
+            let partition = place(&blocks, &crossing, &speeds, &PlaceOptions::default()).unwrap();
+            let costs = sum_of_blocks(input, &plan.placement, &partition.stage_blocks).unwrap();
             (plan, costs)
         })
         .collect()
@@ -128,7 +129,7 @@ proptest! {
                 prop_assert_eq!(&again.unwrap(), &found.simulation);
                 prop_assert!(fits(&found.simulation.memory));
                 progress(&found.plan, &found.simulation.channels).unwrap();
-                let covered: Vec<usize> = found.cuts.iter().cloned().flatten().collect();
+                let covered: Vec<usize> = found.stage_blocks.iter().cloned().flatten().collect();
                 prop_assert_eq!(covered, (0..input.blocks[0].len()).collect::<Vec<_>>());
                 let again = run(&input).unwrap();
                 prop_assert_eq!(again.plan.plan(), found.plan.plan());
@@ -177,13 +178,13 @@ fn a_slow_device_gets_less_wherever_it_is() {
         }
         let found = run(&input).unwrap();
         let blocks = |device: usize| -> usize {
-            let stages = found.plan.plan().placement.stages.iter().zip(&found.cuts);
+            let stages = found.plan.plan().placement.stages.iter().zip(&found.stage_blocks);
             stages
                 .filter(|(d, _)| d.index() == device)
-                .map(|(_, cut): (_, &Range<usize>)| cut.len())
+                .map(|(_, blocks): (_, &Range<usize>)| blocks.len())
                 .sum()
         };
-        assert_eq!(blocks(slow), 2, "device {slow}: {:?}", found.cuts);
+        assert_eq!(blocks(slow), 2, "device {slow}: {:?}", found.stage_blocks);
         assert!(found.gain().unwrap() >= 0.0);
     }
 }
@@ -192,7 +193,7 @@ fn a_slow_device_gets_less_wherever_it_is() {
 fn cuts_are_only_where_they_are_allowed() {
     let input = SearchInput { marks: vec![1, 6], ..uniform(3, 4, 6) };
     let found = run(&input).unwrap();
-    assert_eq!(found.cuts, [0..1, 1..6, 6..12]);
+    assert_eq!(found.stage_blocks, [0..1, 1..6, 6..12]);
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn what_cannot_be_searched_is_an_error() {
 }
 
 #[test]
-fn a_price_that_does_not_fit_the_cut_is_an_error() {
+fn a_cost_model_that_does_not_fit_the_partition_is_an_error() {
     let input = uniform(2, 2, 4);
     let wrong = |_: &Placement, _: &[Range<usize>]| Ok(Costs::unit(7));
     assert_eq!(

@@ -27,7 +27,7 @@ pub use waiting::WaitingEngine;
 use crate::compile::{Accumulator, Program};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
-use crate::plan::{Action, Limits, StageId};
+use crate::plan::{Action, StageId, StashLimits};
 use crate::split::Split;
 
 /// Actions that a device may have under way: one that it computes and one that comes right after.
@@ -254,7 +254,7 @@ pub struct EngineSetup {
     /// The stages of the device.
     pub stages: Vec<StageSetup>,
     /// How many microbatches are on the stages at once, at most.
-    pub limits: Limits,
+    pub limits: StashLimits,
     /// How activations are stored between kernels.
     pub activations: Precision,
     /// Initial values of all parameters, by [`ParameterId`].

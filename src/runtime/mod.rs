@@ -98,9 +98,10 @@ type Parameters = Vec<(ParameterId, DispatchTensor)>;
 type States = Vec<(ParameterId, ParameterState)>;
 
 impl Runtime {
-    /// Starts the threads of `plan`, with links of the given capacities; the index of an engine
-    /// is its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement
-    /// without fused backwards, and the capacities are those of [`Limits`](crate::plan::Limits).
+    /// Starts the threads of `plan`, with links of the given capacities; the index of an engine is
+    /// its device. Under [`Dispatch::Dynamic`] `plan` is any order on the base's placement without
+    /// fused backwards, and the capacities are those of its
+    /// [`StashLimits`](crate::plan::StashLimits).
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Dispatch, Runtime, StepRules};
 use crate::engine::{Engine, NullEngine};
 use crate::error::Result;
-use crate::plan::{ZB_H1, bounds, check, generate};
+use crate::plan::{ZB_H1, channel_capacities, check, generate};
 
 /// Wall time per action of `steps` steps of zb-h1 on `devices` empty devices: dispatch, hand-over
 /// and report, divided by all actions of all devices.
@@ -17,7 +17,7 @@ use crate::plan::{ZB_H1, bounds, check, generate};
 pub fn overhead(devices: u32, microbatches: u32, steps: u32) -> Result<Duration> {
     let plan = check(generate(&ZB_H1, devices, None, microbatches)?)?;
     let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
-    let channels = bounds(&plan);
+    let channels = channel_capacities(&plan);
     let engines = (0..devices).map(|_| Box::new(NullEngine) as Box<dyn Engine>).collect();
     let mut runtime =
         Runtime::start(plan, Dispatch::Planned, &channels, engines, StepRules::default())?;

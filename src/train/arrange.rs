@@ -11,13 +11,13 @@ pub use searched::Searched;
 
 use self::searched::searched;
 use super::measure::BlockTimes;
-use super::recompute::{Candidate, Recompute, least};
+use super::recompute::{Recompute, RecomputeCandidate, least};
 use super::stages;
 use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
-    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, Limits, PerWork,
-    PlaceOptions, Placement, Plan, Schedule, Simulation, StageId, Work, ZB_H1, ZB_V, check,
+    BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, PerWork, PlaceOptions,
+    Placement, Plan, Schedule, Simulation, StageId, StashLimits, Work, ZB_H1, ZB_V, check,
     communication, dynamic, fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
@@ -49,7 +49,7 @@ pub(super) type Devices = [Box<dyn EngineDevice>];
 pub(super) struct Arranged {
     pub plan: CheckedPlan,
     /// The blocks of every stage.
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     pub setups: Vec<StageSetup>,
     /// What the engine of every device is made from.
     pub engines: Vec<EngineSetup>,
@@ -100,9 +100,9 @@ fn planned(request: &Request, devices: &Devices, recomputed: Recomputed) -> Resu
         return searched(request, devices, recomputed);
     }
     let plan = proposal(request, devices.len() as u32)?;
-    let cuts = cut(request, &plan.placement)?;
-    let recomputed = recomputed(cuts.len());
-    lay_out(request, check(plan)?, cuts, devices, &recomputed)
+    let stage_blocks = partition(request, &plan.placement)?;
+    let recomputed = recomputed(stage_blocks.len());
+    lay_out(request, check(plan)?, stage_blocks, devices, &recomputed)
 }
 
 fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
@@ -119,9 +119,9 @@ fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -
         Dispatch::Dynamic(base) => base,
     };
     let lay_out = |recomputed: &[StageId]| {
-        lay_out(request, base.clone(), found.cuts.clone(), devices, recomputed)
+        lay_out(request, base.clone(), found.stage_blocks.clone(), devices, recomputed)
     };
-    let candidates = candidates(request, &base.plan().placement, &found.cuts);
+    let candidates = candidates(request, &base.plan().placement, &found.stage_blocks);
     let recomputed = least(candidates, request.limits, |recomputed| {
         let memory = lay_out(recomputed)?.prediction.memory;
         Ok(memory.iter().map(DeviceMemory::peak_bytes).collect())
@@ -134,16 +134,17 @@ fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -
 fn candidates(
     request: &Request,
     placement: &Placement,
-    cuts: &[Range<usize>],
-) -> Vec<Vec<Candidate>> {
+    stage_blocks: &[Range<usize>],
+) -> Vec<Vec<RecomputeCandidate>> {
     let Request { split, times, rule, .. } = *request;
-    let setups = stages::setups(split, cuts, placement, rule, &everywhere(cuts.len()));
+    let setups =
+        stages::setups(split, stage_blocks, placement, rule, &everywhere(stage_blocks.len()));
     let mut candidates = vec![Vec::new(); placement.device_count()];
     for setup in setups.iter().filter(|setup| !setup.program.recomputed.is_empty()) {
         let device = placement.device(setup.stage).index();
         let blocks = &times.devices[device][setup.blocks.clone()];
         let time = stages::again(split, setup, blocks);
-        candidates[device].push(Candidate { stage: setup.stage, time });
+        candidates[device].push(RecomputeCandidate { stage: setup.stage, time });
     }
     candidates
 }
@@ -174,8 +175,8 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Blocks of every stage: the cut whose slowest stage is fastest.
-fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
+/// Blocks of every stage: the partition whose slowest stage is fastest.
+fn partition(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
@@ -196,7 +197,7 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
     };
     let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
     let crossings = request.split.crossing_bytes();
-    let cut = |share: &dyn Fn(DeviceId) -> u64| {
+    let partition = |share: &dyn Fn(DeviceId) -> u64| {
         let limited = request.limits.iter().any(|&limit| limit != u64::MAX);
         let options = PlaceOptions {
             marks: request.split.marks.clone(),
@@ -207,37 +208,37 @@ fn cut(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
                 .map(|device| share(*device))
                 .collect(),
         };
-        place(&blocks, &crossings, &speeds, &options).map(|cut| cut.stages)
+        place(&blocks, &crossings, &speeds, &options).map(|partition| partition.stage_blocks)
     };
     // A device's chunks share its memory; whether they fit together is known exactly later.
     let chunks = |device| placement.stages_of(device).count() as u64;
     let limit = |device: DeviceId| request.limits[device.index()];
-    Ok(cut(&|device| limit(device) / chunks(device)).or_else(|_| cut(&limit))?)
+    Ok(partition(&|device| limit(device) / chunks(device)).or_else(|_| partition(&limit))?)
 }
 
 /// Compiles the stages and plays the plan on paper.
 fn lay_out(
     request: &Request,
     plan: CheckedPlan,
-    cuts: Vec<Range<usize>>,
+    stage_blocks: Vec<Range<usize>>,
     devices: &Devices,
     recomputed: &[StageId],
 ) -> Result<Arranged> {
     let Request { split, times, rule, .. } = *request;
-    let setups = stages::setups(split, &cuts, &plan.plan().placement, rule, recomputed);
-    let (placement, mut open) = (&plan.plan().placement, Limits::of(&plan));
+    let setups = stages::setups(split, &stage_blocks, &plan.plan().placement, rule, recomputed);
+    let (placement, mut stash) = (&plan.plan().placement, StashLimits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
-        // Its W may come as late as there is room for.
-        open.late.clone_from(&open.runs);
+        // Its W may come as late as the stash allows.
+        stash.backward.clone_from(&stash.segments);
     }
-    let engines = engines(request, &setups, placement, &open);
+    let engines = engines(request, &setups, placement, &stash);
     let mut costs = stages::costs(split, &setups, &plan.plan().placement, times);
     let buffers = devices.iter().zip(&engines).map(|(device, setup)| device.buffers(setup));
     costs.buffers = buffers.collect();
     let (plan, dispatch, prediction) = match request.schedule {
         Schedule::Dynamic => {
             let planned = dynamic(&plan, &costs)?;
-            let prediction = simulate_dynamic(&planned, &open, &costs)?;
+            let prediction = simulate_dynamic(&planned, &stash, &costs)?;
             (planned, Dispatch::Dynamic(Box::new(plan)), prediction)
         }
         _ => {
@@ -249,7 +250,7 @@ fn lay_out(
     let communication = communication(plan.plan(), &costs, parameters, shared);
     Ok(Arranged {
         plan,
-        cuts,
+        stage_blocks,
         setups,
         engines,
         costs,
@@ -265,7 +266,7 @@ fn engines(
     request: &Request,
     setups: &[StageSetup],
     placement: &Placement,
-    limits: &Limits,
+    limits: &StashLimits,
 ) -> Vec<EngineSetup> {
     let setup = |device: DeviceId| EngineSetup {
         split: request.split.clone(),

@@ -294,9 +294,9 @@ where
             limits: &limits,
         };
         let arranged = arrange(&request, &devices)?;
-        let Arranged { plan, cuts, setups, costs, prediction, .. } = arranged;
+        let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
-        let stages = stages::describe(&split, &setups, &cuts, placement, &names);
+        let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
         let engines = devices.iter_mut().zip(arranged.engines);
         let engines = engines.map(|(device, setup)| device.engine(setup)).collect::<Result<_>>()?;
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);

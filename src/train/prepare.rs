@@ -20,7 +20,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::ParameterId;
-use crate::plan::{Action, DeviceId, Limits, MicrobatchId, Placement, StageId, Work};
+use crate::plan::{Action, DeviceId, MicrobatchId, Placement, StageId, StashLimits, Work};
 use crate::split::{Split, split};
 use crate::train::{Optimizer, Sgd};
 
@@ -62,9 +62,9 @@ where
 /// Every block as a stage of its own, all on one device.
 pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
     let blocks = split.blocks.len();
-    let cuts: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
+    let stage_blocks: Vec<_> = (0..blocks).map(|block| block..block + 1).collect();
     let placement = Placement { stages: vec![DeviceId(0); blocks] };
-    setups(split, &cuts, &placement, &plain_sgd(), &[])
+    setups(split, &stage_blocks, &placement, &plain_sgd(), &[])
 }
 
 /// A device with these stages, for one microbatch.
@@ -78,7 +78,7 @@ pub(super) fn setup(
     EngineSetup {
         split: split.clone(),
         stages,
-        limits: Limits { runs: one.clone(), late: one, devices: vec![1] },
+        limits: StashLimits { segments: one.clone(), backward: one, devices: vec![1] },
         activations: Precision::F32,
         values: values.clone(),
         microbatches: 1,

@@ -47,7 +47,7 @@ impl FromStr for Recompute {
 
 /// A stage that may compute F again, and the time that this takes per microbatch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Candidate {
+pub(super) struct RecomputeCandidate {
     pub stage: StageId,
     pub time: f64,
 }
@@ -59,7 +59,7 @@ pub(super) struct Candidate {
 /// depends on its own stages alone. A device that no set helps takes the one with which it holds
 /// the least, so that the error says what would be enough.
 pub(super) fn least(
-    candidates: Vec<Vec<Candidate>>,
+    candidates: Vec<Vec<RecomputeCandidate>>,
     limits: &[u64],
     mut peaks: impl FnMut(&[StageId]) -> Result<Vec<u64>>,
 ) -> Result<Vec<StageId>> {
@@ -93,7 +93,7 @@ struct Trials {
 }
 
 impl Trials {
-    fn new(candidates: Vec<Candidate>) -> Self {
+    fn new(candidates: Vec<RecomputeCandidate>) -> Self {
         Self { sets: Sets::new(candidates), set: Vec::new(), smallest: None, settled: false }
     }
 
@@ -125,14 +125,14 @@ const MOST_SETS: usize = 1 << 8;
 /// fewer stages first where it is equal.
 struct Sets {
     /// Ascending in time.
-    candidates: Vec<Candidate>,
+    candidates: Vec<RecomputeCandidate>,
     /// Sets to be given next: positions of candidates, ascending.
     open: Vec<Vec<usize>>,
     given: usize,
 }
 
 impl Sets {
-    fn new(mut candidates: Vec<Candidate>) -> Self {
+    fn new(mut candidates: Vec<RecomputeCandidate>) -> Self {
         candidates.sort_by(|a, b| a.time.total_cmp(&b.time).then(a.stage.cmp(&b.stage)));
         let open = if candidates.is_empty() { Vec::new() } else { vec![vec![0]] };
         Self { candidates, open, given: 0 }
@@ -178,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn candidates(times: &[u32]) -> Vec<Candidate> {
-        let candidate = |(stage, time): (u32, &u32)| Candidate {
+    fn candidates(times: &[u32]) -> Vec<RecomputeCandidate> {
+        let candidate = |(stage, time): (u32, &u32)| RecomputeCandidate {
             stage: StageId(stage),
             time: f64::from(*time),
         };

@@ -14,7 +14,7 @@ use crate::train::measure::BlockTimes;
 #[derive(Debug, Clone)]
 pub struct Stages {
     /// The blocks of every stage; the index is the [`StageId`].
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     lines: Vec<String>,
     recomputed: Vec<StageId>,
 }
@@ -32,11 +32,11 @@ impl fmt::Display for Stages {
     }
 }
 
-/// The stages made of `cuts`, with every trained parameter owned by the first stage that has a
-/// gradient of it. Those that are `recomputed` compute F again before B.
+/// The stages made of `stage_blocks`, with every trained parameter owned by the first stage that
+/// has a gradient of it. Those that are `recomputed` compute F again before B.
 pub(super) fn setups(
     split: &Split,
-    cuts: &[Range<usize>],
+    stage_blocks: &[Range<usize>],
     placement: &Placement,
     rule: &UpdateRule,
     recomputed: &[StageId],
@@ -46,7 +46,7 @@ pub(super) fn setups(
         let compile = if again { compile_recomputing } else { compile };
         compile(split, blocks.clone())
     };
-    let programs: Vec<Program> = (0..).zip(cuts).map(program).collect();
+    let programs: Vec<Program> = (0..).zip(stage_blocks).map(program).collect();
     let users = |parameter: ParameterId| {
         let programs = &programs;
         (0..programs.len()).filter(move |&stage| programs[stage].parameters.contains(&parameter))
@@ -80,7 +80,7 @@ pub(super) fn setups(
             program.bytes.fixed = fixed;
             StageSetup {
                 stage: StageId(stage as u32),
-                blocks: cuts[stage].clone(),
+                blocks: stage_blocks[stage].clone(),
                 program,
                 owned,
                 shared,
@@ -205,7 +205,7 @@ pub(super) fn again(split: &Split, setup: &StageSetup, blocks: &[PerWork<f64>]) 
 pub(super) fn describe(
     split: &Split,
     setups: &[StageSetup],
-    cuts: &[Range<usize>],
+    stage_blocks: &[Range<usize>],
     placement: &Placement,
     devices: &[String],
 ) -> Stages {
@@ -228,8 +228,8 @@ pub(super) fn describe(
     };
     let recomputed = setups.iter().filter(|setup| !setup.program.recomputed.is_empty());
     Stages {
-        cuts: cuts.to_vec(),
-        lines: setups.iter().zip(cuts).map(line).collect(),
+        stage_blocks: stage_blocks.to_vec(),
+        lines: setups.iter().zip(stage_blocks).map(line).collect(),
         recomputed: recomputed.map(|setup| setup.stage).collect(),
     }
 }

@@ -9,7 +9,7 @@ use zerobubble::engine::{
 };
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
-use zerobubble::plan::{Action, CheckedPlan, ONE_F_ONE_B, bounds, check, generate};
+use zerobubble::plan::{Action, CheckedPlan, ONE_F_ONE_B, channel_capacities, check, generate};
 use zerobubble::runtime::{Dispatch, OnNan, Runtime, StepRules};
 
 type Value = burn_dispatch::DispatchTensor;
@@ -98,7 +98,7 @@ fn events(clipping: Option<Clipping>, gated: bool) -> Vec<(u32, Event)> {
     };
     let gate = gated.then_some((last, news));
     let engines = vec![scribe(0, nobody, gate), scribe(1, updated, None)];
-    let channels = bounds(&plan);
+    let channels = channel_capacities(&plan);
     let rules = StepRules { clipping, on_nan: OnNan::Stop };
     let mut runtime = Runtime::start(plan, Dispatch::Planned, &channels, engines, rules).unwrap();
     for step in 0..2 {

@@ -3,7 +3,7 @@
 //! A case has p devices, p to 4p microbatches and 4 to 8 blocks per device. F, B and W of a block
 //! take 1, each times a factor of its own in 0.7 to 1.4; its bytes vary likewise. A device is 0.5
 //! to 2 times as fast. All devices have the same memory: a multiple of what 1F1B needs on its
-//! hungriest device, on the cut that `place` gives it.
+//! hungriest device, on the partition that `place` gives it.
 
 use std::fmt;
 use std::time::Instant;
@@ -11,8 +11,8 @@ use std::time::Instant;
 use serde::Serialize;
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    BlockCost, BoundaryCost, Costs, Found, ONE_F_ONE_B, PerWork, PlaceOptions, Placement,
-    SearchInput, StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
+    BlockCost, BoundaryCost, Costs, ONE_F_ONE_B, PerWork, PlaceOptions, Placement, SearchInput,
+    SearchOutput, StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
 };
 
 const CASES: u64 = 200;
@@ -71,7 +71,8 @@ fn large((devices, microbatches): (usize, u32)) -> Result<Large> {
     let mut draw = Draw { seed: 0, count: 0 };
     let (input, _) = model(&mut draw, devices, microbatches, 8 * devices, 1.5)?;
     let start = Instant::now();
-    let found = search(&input, &|placement, cuts| sum_of_blocks(&input, placement, cuts))?;
+    let found =
+        search(&input, &|placement, stage_blocks| sum_of_blocks(&input, placement, stage_blocks))?;
     let seconds = start.elapsed().as_secs_f64();
     let simulation = found.simulation;
     let to_bound = simulation.bubble.makespan / simulation.lower_bound;
@@ -97,7 +98,7 @@ fn row(memory: f64) -> Result<Row> {
 }
 
 struct Outcome {
-    found: Found,
+    found: SearchOutput,
     ideal: f64,
     seconds: f64,
 }
@@ -115,7 +116,8 @@ impl Outcome {
 fn outcome(seed: u64, memory: f64) -> Result<Outcome> {
     let (input, ideal) = case(seed, memory)?;
     let start = Instant::now();
-    let found = search(&input, &|placement, cuts| sum_of_blocks(&input, placement, cuts))?;
+    let found =
+        search(&input, &|placement, stage_blocks| sum_of_blocks(&input, placement, stage_blocks))?;
     Ok(Outcome { found, ideal, seconds: start.elapsed().as_secs_f64() })
 }
 
@@ -178,10 +180,10 @@ fn one_f_one_b(input: &SearchInput, blocks: &[StageCost], speeds: &[f64]) -> Res
     let block = |block: &StageCost| BlockCost { time: block.time, bytes: block.bytes.fixed };
     let blocks: Vec<BlockCost> = blocks.iter().map(block).collect();
     let crossing: Vec<u64> = input.crossings.iter().map(|k| k.activation_bytes).collect();
-    let cuts = place(&blocks, &crossing, speeds, &PlaceOptions::default())?.stages;
+    let stage_blocks = place(&blocks, &crossing, speeds, &PlaceOptions::default())?.stage_blocks;
     let p = speeds.len() as u32;
     let plan = check(generate(&ONE_F_ONE_B, p, None, input.microbatches)?)?;
-    let costs: Costs = sum_of_blocks(input, &Placement::linear(p), &cuts)?;
+    let costs: Costs = sum_of_blocks(input, &Placement::linear(p), &stage_blocks)?;
     let memory = simulate(&plan, &costs)?.memory;
     Ok(memory.iter().map(|device| device.peak_bytes()).max().unwrap_or(0))
 }

@@ -10,9 +10,9 @@ use serde::Serialize;
 use zerobubble::engine::{Engine, WaitingEngine};
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, Found, GPIPE, INTERLEAVED_1F1B,
-    Limits, ONE_F_ONE_B, PerWork, SearchInput, StageBytes, StageCost, ZB_H1, ZB_V, check, dynamic,
-    generate, search, simulate, simulate_dynamic, sum_of_blocks,
+    Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, GPIPE, INTERLEAVED_1F1B,
+    ONE_F_ONE_B, PerWork, SearchInput, SearchOutput, StageBytes, StageCost, StashLimits, ZB_H1,
+    ZB_V, check, dynamic, generate, search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
@@ -125,7 +125,7 @@ fn idle_waits(plan: &CheckedPlan, timeline: &Timeline) -> Vec<f64> {
 }
 
 /// The plan of `auto` for devices and blocks that are all alike, in the memory of 1F1B.
-fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<Found> {
+fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<SearchOutput> {
     let blocks = (devices * BLOCKS_PER_DEVICE) as usize;
     let time = WORK.as_secs_f64() / f64::from(BLOCKS_PER_DEVICE);
     let block = StageCost {
@@ -142,7 +142,7 @@ fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<Found> {
         microbatches,
         memory_limits: vec![u64::from(devices * BLOCKS_PER_DEVICE); devices as usize],
     };
-    Ok(search(&input, &|placement, cuts| sum_of_blocks(&input, placement, cuts))?)
+    Ok(search(&input, &|placement, stage_blocks| sum_of_blocks(&input, placement, stage_blocks))?)
 }
 
 /// `plan` on devices that keep to its times.
@@ -166,9 +166,9 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
 /// order, which shows what chance does, and once the order that is decided meanwhile.
 fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
     let base = check(generate(&ZB_H1, devices, None, microbatches)?)?;
-    let (costs, limits) = (costs(&base), Limits::of(&base));
+    let (costs, limits) = (costs(&base), StashLimits::of(&base));
     let planned = dynamic(&base, &costs)?;
-    let room = simulate_dynamic(&planned, &limits, &costs)?.channels;
+    let wider = simulate_dynamic(&planned, &limits, &costs)?.channels;
     let channels = simulate(&base, &costs)?.channels;
     let slowed = |plan: &CheckedPlan| {
         let costs = costs.clone();
@@ -187,7 +187,7 @@ fn slow_row(devices: u32, microbatches: u32, seed: u64) -> Result<SlowRow> {
     };
     let dispatch = Dispatch::Dynamic(Box::new(base.clone()));
     let engines = slowed(&planned);
-    let free = Runtime::start(planned, dispatch, &room, engines, StepRules::default())?;
+    let free = Runtime::start(planned, dispatch, &wider, engines, StepRules::default())?;
     let mut contenders = [fixed()?, fixed()?, free];
     let mut seconds: [Vec<f64>; 3] = Default::default();
     // They take turns, so that what disturbs the machine disturbs all.

@@ -161,7 +161,7 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
             .map(|paint| PaintData { kind: paint.class, fill: paint.fill, ink: paint.ink })
             .collect(),
         blocks: blocks(trainer.split()),
-        stages: stages(trainer.split(), &trainer.stages().cuts, plan, trainer.costs()),
+        stages: stages(trainer.split(), &trainer.stages().stage_blocks, plan, trainer.costs()),
         devices: devices(of, plan, &measured),
         planned: timeline(&prediction.timeline, prediction.bubble.makespan),
         measured: timeline(&step.timeline, step.seconds),
@@ -219,7 +219,7 @@ fn blocks(split: &Split) -> Vec<BlockData> {
 
 fn stages(
     split: &Split,
-    cuts: &[Range<usize>],
+    stage_blocks: &[Range<usize>],
     plan: &CheckedPlan,
     costs: &Costs,
 ) -> Vec<StageData> {
@@ -236,7 +236,7 @@ fn stages(
             sends: sends.map_or(0, |boundary| boundary.activation_bytes),
         }
     };
-    (0..).zip(cuts).map(stage).collect()
+    (0..).zip(stage_blocks).map(stage).collect()
 }
 
 fn devices(of: &Finished, plan: &CheckedPlan, measured: &Bubble) -> Vec<DeviceData> {

@@ -1,7 +1,7 @@
 //! A finished run -> one HTML file that needs nothing but itself.
 
 use zerobubble::error::{Error, Result};
-use zerobubble::trace::{Beside, Span, Timeline, svg};
+use zerobubble::trace::{Annotations, Span, Timeline, svg};
 use zerobubble::train::Balance;
 
 use super::Finished;
@@ -30,8 +30,8 @@ pub fn page(of: &Finished, now: u64) -> Result<String> {
         Balance::Measured => ("ms", 1e3),
     };
     let schedule = &trainer.plan().plan().schedule;
-    let planned = Beside { schedule, unit, peak_stash: &stash };
-    let measured = Beside { schedule, unit: "ms", peak_stash: &[] };
+    let planned = Annotations { schedule, unit, peak_stash: &stash };
+    let measured = Annotations { schedule, unit: "ms", peak_stash: &[] };
     let title = of.job.model.split(": ").next().unwrap_or_default();
     Ok(fill(TEMPLATE, |name| match name {
         "title" => escaped(title),

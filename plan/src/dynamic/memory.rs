@@ -1,6 +1,6 @@
 //! The most bytes that a device can hold under any order within the limits.
 
-use super::limits::Limits;
+use super::stash_limits::StashLimits;
 use crate::action::{DeviceId, StageId};
 use crate::placement::{Link, Placement};
 use crate::simulate::{Costs, StageBytes};
@@ -12,18 +12,18 @@ use crate::work::Work;
 /// larger: between F and B, or between B and W. The action that needs the most runs on top.
 pub(super) fn most_stash(
     placement: &Placement,
-    limits: &Limits,
+    limits: &StashLimits,
     costs: &Costs,
     device: DeviceId,
 ) -> u64 {
     let bytes = |stage: StageId| &costs.stages[stage.index()].bytes;
     let mut stages: Vec<StageId> = placement.stages_of(device).collect();
     stages.sort_by_key(|stage| std::cmp::Reverse(kept(bytes(*stage))));
-    let mut room = limits.devices[device.index()];
+    let mut left = limits.devices[device.index()];
     let mut stash = 0u64;
     for stage in &stages {
-        let open = limits.runs[stage.index()].min(room);
-        room -= open;
+        let open = limits.segments[stage.index()].min(left);
+        left -= open;
         stash = stash.saturating_add(kept(bytes(*stage)).saturating_mul(u64::from(open)));
     }
     let working = stages.iter().map(|stage| on_top(bytes(*stage))).max().unwrap_or(0);
@@ -34,7 +34,7 @@ pub(super) fn most_stash(
 /// own stages. On each link there are no more than are open on its lower stage.
 pub(super) fn most_parcels(
     placement: &Placement,
-    limits: &Limits,
+    limits: &StashLimits,
     costs: &Costs,
     device: DeviceId,
 ) -> u64 {
@@ -43,7 +43,7 @@ pub(super) fn most_parcels(
         [Link { from: below, to: above }, Link { from: above, to: below }]
     });
     let bytes = |link: Link| {
-        costs.parcel_bytes(link).saturating_mul(u64::from(limits.runs[link.boundary()]))
+        costs.parcel_bytes(link).saturating_mul(u64::from(limits.segments[link.boundary()]))
     };
     let here = links.filter(|link| placement.device(link.to) == device);
     here.map(bytes).fold(0, u64::saturating_add)

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::limits::Limits;
 use super::started::Started;
+use super::stash_limits::StashLimits;
 use crate::action::{Action, DeviceId, StageId};
 use crate::check::CheckedPlan;
 use crate::placement::{Link, Placement};
@@ -12,10 +12,10 @@ use crate::work::Work;
 
 /// A device waits for what is due within this part of the time of what it would do instead: what
 /// fills a shorter gap only makes late what others wait for.
-const PATIENCE: f64 = 0.5;
+const WAIT_FRACTION: f64 = 0.5;
 
 /// What is late by more than this part of that time is no longer waited for.
-const GRACE: f64 = 0.1;
+const GRACE_FRACTION: f64 = 0.1;
 
 /// What a device does next.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,30 +31,30 @@ pub enum Choice {
 /// One step, as far as it has come, and the rule by which every device chooses its next action.
 ///
 /// A device does what its base plan says if that is ready. What is late does not stall it: then it
-/// takes B, else F where the stash has room, else W, of several stages the highest; what was passed
-/// over comes first again as soon as it is ready. It only waits if what the plan says is on its way
-/// and due within half of the time that the other action takes.
+/// takes B, else F where the limits allow it, else W, of several stages the highest; what was
+/// passed over comes first again as soon as it is ready. It only waits if what the plan says is on
+/// its way and due within half of the time that the other action takes.
 ///
 /// Within a stage microbatches ascend, so weights get the same bits as under any plan.
 ///
 /// The step always ends. Let k be the lowest microbatch that is not through, let every device have
 /// run what it could and every parcel have arrived. All before k are closed everywhere, since their
 /// W was at hand. If k is next in B, nothing else is needed. If it is next in F on stage s, nothing
-/// is open on s, and nothing on its run if s is the lowest there. So the run has room; and so has
-/// the device, because every other stage left the place for one on s. And no wait is longer than
+/// is open on s, and nothing on its segment if s is the lowest there. So the segment can open k;
+/// and so can the device, because every other stage left a place for s. And no wait is longer than
 /// its time.
 #[derive(Debug, Clone)]
 pub struct Policy {
     placement: Placement,
-    limits: Limits,
+    limits: StashLimits,
     /// Every device's stages, highest first.
     stages: Vec<Vec<StageId>>,
     /// What every device has not started, in the base plan's order.
     planned: Vec<VecDeque<Action>>,
     started: Started,
     /// How many parcels every stage has got so far, from below and from above.
-    arrived: Vec<Arrived>,
-    /// When the parcels on their way are due, by the link's slot.
+    arrived: Vec<ParcelCounts>,
+    /// When the parcels on their way are due, by the link's index.
     due: Vec<VecDeque<f64>>,
     /// What every device has started and not ended.
     under_way: Vec<VecDeque<Action>>,
@@ -64,7 +64,7 @@ pub struct Policy {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Arrived {
+struct ParcelCounts {
     activations: u32,
     gradients: u32,
 }
@@ -76,7 +76,7 @@ impl Policy {
         let plan = base.plan();
         let placement = &plan.placement;
         let (stages, devices) = (placement.stage_count(), plan.lanes.len());
-        let mut arrived = vec![Arrived::default(); stages];
+        let mut arrived = vec![ParcelCounts::default(); stages];
         arrived[0].activations = plan.microbatches;
         let descending = |device| {
             let mut stages: Vec<StageId> = placement.stages_of(DeviceId(device)).collect();
@@ -85,7 +85,7 @@ impl Policy {
         };
         Self {
             placement: placement.clone(),
-            limits: Limits::of(base),
+            limits: StashLimits::of(base),
             stages: (0..devices as u32).map(descending).collect(),
             planned: plan.lanes.iter().map(|lane| lane.iter().flat_map(apart).collect()).collect(),
             started: Started::new(placement),
@@ -117,7 +117,10 @@ impl Policy {
         };
         let time = self.costs.time(other);
         let due = planned.and_then(|action| self.due(action));
-        match due.filter(|due| *due <= now + PATIENCE * time).map(|due| due + GRACE * time) {
+        match due
+            .filter(|due| *due <= now + WAIT_FRACTION * time)
+            .map(|due| due + GRACE_FRACTION * time)
+        {
             Some(until) if now < until => Choice::Wait(until),
             _ => Choice::Run(other),
         }
@@ -135,7 +138,7 @@ impl Policy {
         match self.placement.outbound(action) {
             Some(link) if self.placement.crosses(link) => {
                 let due = self.free[device] + self.costs.transfer(&self.placement, link);
-                self.due[link.slot()].push_back(due);
+                self.due[link.index()].push_back(due);
             }
             Some(link) => self.count(link),
             None => {}
@@ -153,7 +156,7 @@ impl Policy {
 
     /// Counts the oldest parcel on its way over `link` as arrived.
     pub fn arrive(&mut self, link: Link) {
-        self.due[link.slot()].pop_front().expect("a parcel arrives that was sent");
+        self.due[link.index()].pop_front().expect("a parcel arrives that was sent");
         self.count(link);
     }
 
@@ -169,10 +172,10 @@ impl Policy {
 
     /// When the parcel of `action` is due, if it is on its way and all that is missing.
     fn due(&self, action: Action) -> Option<f64> {
-        if action.work == Work::F && !self.has_room(action.stage) {
+        if action.work == Work::F && !self.can_open(action.stage) {
             return None;
         }
-        self.due[self.placement.inbound(action)?.slot()].front().copied()
+        self.due[self.placement.inbound(action)?.index()].front().copied()
     }
 
     fn is_ready(&self, action: Action) -> bool {
@@ -181,7 +184,7 @@ impl Policy {
         let started = self.started.of(action.stage);
         let is_top = action.stage.index() + 1 == self.placement.stage_count();
         match action.work {
-            Work::F => k < arrived.activations && self.has_room(action.stage),
+            Work::F => k < arrived.activations && self.can_open(action.stage),
             Work::B if is_top => k < started[Work::F],
             Work::B => k < arrived.gradients,
             Work::W => k < started[Work::B],
@@ -189,9 +192,11 @@ impl Policy {
     }
 
     /// Whether one more microbatch may be open on `stage`.
-    fn has_room(&self, stage: StageId) -> bool {
-        let opens_run = self.started.run(stage).start == stage.index();
-        if opens_run && self.started.open_on_run(stage) >= self.limits.runs[stage.index()] {
+    fn can_open(&self, stage: StageId) -> bool {
+        let opens_segment = self.started.segment(stage).start == stage.index();
+        if opens_segment
+            && self.started.open_on_segment(stage) >= self.limits.segments[stage.index()]
+        {
             return false;
         }
         // A stage that holds nothing has a place kept for it, which no other takes.

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::limits::Limits;
 use super::memory::{most_parcels, most_stash};
 use super::policy::{Choice, Policy};
+use super::stash_limits::StashLimits;
 use crate::Plan;
 use crate::action::{Action, DeviceId};
 use crate::check::{CheckedPlan, check};
@@ -31,12 +31,16 @@ pub fn dynamic(base: &CheckedPlan, costs: &Costs) -> Result<CheckedPlan> {
     })
 }
 
-/// Runs `plan`, which [`dynamic`] gave, on paper, with room for what may happen instead.
+/// Runs `plan`, which [`dynamic`] gave, on paper, with the memory for what may happen instead.
 ///
 /// Times and bubble are those of `plan`. Channels are large enough, and peak bytes an upper bound,
 /// for every order within `limits`. A device that makes its buffers beforehand must have made them
-/// for the limits of its runs.
-pub fn simulate_dynamic(plan: &CheckedPlan, limits: &Limits, costs: &Costs) -> Result<Simulation> {
+/// for the limits of its segments.
+pub fn simulate_dynamic(
+    plan: &CheckedPlan,
+    limits: &StashLimits,
+    costs: &Costs,
+) -> Result<Simulation> {
     let placement = &plan.plan().placement;
     let mut simulation = simulate_on(plan, costs, limits.channels(placement))?;
     for (device, memory) in (0u32..).map(DeviceId).zip(&mut simulation.memory) {
@@ -71,7 +75,7 @@ pub fn play(
             let action = match policy.next(device, now) {
                 Choice::Run(action) => action,
                 Choice::Wait(time) => {
-                    events.push(Event { time, what: What::Waited });
+                    events.push(TimedEvent { time, kind: EventKind::Waited });
                     continue;
                 }
                 Choice::Idle => continue,
@@ -80,11 +84,11 @@ pub fn play(
             busy[device.index()] = true;
             let span = Span { label: Label::Action(action), start: now, end: end(action, now) };
             lane.push(span);
-            let what = What::Ended { device, time: span.end - span.start };
-            events.push(Event { time: span.end, what });
+            let kind = EventKind::Ended { device, time: span.end - span.start };
+            events.push(TimedEvent { time: span.end, kind });
             if let Some(link) = base.sends(action) {
                 let time = span.end + costs.transfer(&plan.placement, link);
-                events.push(Event { time, what: What::Arrived(link) });
+                events.push(TimedEvent { time, kind: EventKind::Arrived(link) });
             }
         }
         // All that happens at one time happens before anything is decided.
@@ -92,13 +96,13 @@ pub fn play(
         now = first.time;
         while let Some(event) = events.peek().copied().filter(|event| event.time <= now) {
             events.pop();
-            match event.what {
-                What::Ended { device, time } => {
+            match event.kind {
+                EventKind::Ended { device, time } => {
                     busy[device.index()] = false;
                     policy.end(device, time, now);
                 }
-                What::Arrived(link) => policy.arrive(link),
-                What::Waited => {}
+                EventKind::Arrived(link) => policy.arrive(link),
+                EventKind::Waited => {}
             }
         }
     }
@@ -106,13 +110,13 @@ pub fn play(
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct TimedEvent {
     time: f64,
-    what: What,
+    kind: EventKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum What {
+enum EventKind {
     Ended {
         device: DeviceId,
         time: f64,
@@ -123,22 +127,22 @@ enum What {
 }
 
 /// The earliest event is the greatest.
-impl Ord for Event {
+impl Ord for TimedEvent {
     fn cmp(&self, other: &Self) -> Ordering {
         other.time.total_cmp(&self.time)
     }
 }
 
-impl PartialOrd for Event {
+impl PartialOrd for TimedEvent {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Event {
+impl PartialEq for TimedEvent {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Event {}
+impl Eq for TimedEvent {}

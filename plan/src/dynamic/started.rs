@@ -11,18 +11,18 @@ use crate::work::{PerWork, Work};
 pub(super) struct Started {
     /// How many F, B and W of every stage have been started.
     stages: Vec<PerWork<u32>>,
-    /// The run of every stage: the adjacent stages on its device.
-    runs: Vec<Range<usize>>,
+    /// The segment of every stage: the adjacent stages on its device.
+    segments: Vec<Range<usize>>,
 }
 
 impl Started {
     pub(super) fn new(placement: &Placement) -> Self {
-        let mut runs = Vec::with_capacity(placement.stage_count());
-        for run in placement.stages.chunk_by(|a, b| a == b) {
-            let range = runs.len()..runs.len() + run.len();
-            runs.extend(run.iter().map(|_| range.clone()));
+        let mut segments = Vec::with_capacity(placement.stage_count());
+        for segment in placement.stages.chunk_by(|a, b| a == b) {
+            let range = segments.len()..segments.len() + segment.len();
+            segments.extend(segment.iter().map(|_| range.clone()));
         }
-        Self { stages: vec![PerWork::default(); placement.stage_count()], runs }
+        Self { stages: vec![PerWork::default(); placement.stage_count()], segments }
     }
 
     /// Counts one more action.
@@ -41,9 +41,9 @@ impl Started {
         self.stages[stage.index()]
     }
 
-    /// The stages of the run that `stage` belongs to, as positions.
-    pub(super) fn run(&self, stage: StageId) -> Range<usize> {
-        self.runs[stage.index()].clone()
+    /// The stages of the segment that `stage` belongs to, as positions.
+    pub(super) fn segment(&self, stage: StageId) -> Range<usize> {
+        self.segments[stage.index()].clone()
     }
 
     /// Microbatches between F and W of a stage.
@@ -52,20 +52,20 @@ impl Started {
         counts[Work::F] - counts[Work::W]
     }
 
-    /// Microbatches between the first F and the last W of the run of `stage`.
-    pub(super) fn open_on_run(&self, stage: StageId) -> u32 {
-        let run = &self.stages[self.run(stage)];
-        run[0][Work::F] - closed(run)
+    /// Microbatches between the first F and the last W of the segment of `stage`.
+    pub(super) fn open_on_segment(&self, stage: StageId) -> u32 {
+        let segment = &self.stages[self.segment(stage)];
+        segment[0][Work::F] - closed(segment)
     }
 
-    /// Microbatches between the first B and the last W of the run of `stage`.
-    pub(super) fn late_on_run(&self, stage: StageId) -> u32 {
-        let run = &self.stages[self.run(stage)];
-        run[run.len() - 1][Work::B] - closed(run)
+    /// Microbatches between the first B and the last W of the segment of `stage`.
+    pub(super) fn backward_on_segment(&self, stage: StageId) -> u32 {
+        let segment = &self.stages[self.segment(stage)];
+        segment[segment.len() - 1][Work::B] - closed(segment)
     }
 }
 
-/// Microbatches that have left the run.
-fn closed(run: &[PerWork<u32>]) -> u32 {
-    run.iter().map(|counts| counts[Work::W]).min().expect("a run has a stage")
+/// Microbatches that have left the segment.
+fn closed(segment: &[PerWork<u32>]) -> u32 {
+    segment.iter().map(|counts| counts[Work::W]).min().expect("a segment has a stage")
 }

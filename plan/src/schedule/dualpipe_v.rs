@@ -2,7 +2,7 @@
 //! backward of the other (DeepSeek-AI 2024, "DeepSeek-V3 Technical Report", section 3.2.1; Qi et
 //! al. 2025, "DualPipe could be better without the Dual").
 
-use super::folded_lane::{DOWN, Lane, UP};
+use super::folded_lane::{DOWN, FoldedLane, UP};
 use super::{Family, Shape, Size};
 use crate::action::{Action, DeviceId};
 
@@ -44,7 +44,7 @@ fn lane(device: DeviceId, size: Size) -> Vec<Action> {
     let (p, i) = (size.devices, device.0);
     let whole = size.microbatches.max(2 * p);
     let (before, after) = (i + 1, p - 1 - i);
-    let mut lane = Lane::new(device, size);
+    let mut lane = FoldedLane::new(device, size);
     (0..2 * after).for_each(|_| lane.forward(DOWN));
     for _ in 0..before {
         lane.forward(DOWN);

@@ -11,7 +11,7 @@ pub(super) const UP: usize = 1;
 
 /// Takes each kind of work of each chunk by ascending microbatch, and leaves out those beyond the
 /// microbatches that there are.
-pub(super) struct Lane {
+pub(super) struct FoldedLane {
     microbatches: u32,
     stages: [StageId; 2],
     /// The next microbatch of each chunk, for F, B and W.
@@ -19,7 +19,7 @@ pub(super) struct Lane {
     actions: Vec<Action>,
 }
 
-impl Lane {
+impl FoldedLane {
     pub fn new(device: DeviceId, size: Size) -> Self {
         Self {
             microbatches: size.microbatches,

@@ -35,28 +35,29 @@ fn lane(device: DeviceId, size: Size) -> Vec<Action> {
 
 /// F of `microbatches` microbatches on stages that were placed for training.
 ///
-/// A run of adjacent stages takes one microbatch after another, each through all of its stages, so
-/// that no device holds more than one microbatch of a run. Where a device has several runs, each
-/// takes `round` microbatches by turn. For the placement `0 1 1 0` and rounds of 2:
+/// A segment, which is adjacent stages of one device, takes one microbatch after another, each
+/// through all of its stages, so that no device holds more than one microbatch of a segment. Where
+/// a device has several segments, each takes `round` microbatches by turn. For the placement
+/// `0 1 1 0` and rounds of 2:
 ///
 /// ```text
 /// device 0 |0F0 0F1 3F0 3F1 0F2 0F3 3F2 3F3|
 /// device 1 |1F0 2F0 1F1 2F1 1F2 2F2 1F3 2F3|
 /// ```
 ///
-/// It ends even if no stage begins a microbatch before the next device has finished the one that
-/// is `round` before it: of the actions that are open, the first in the order of round, run and
+/// It ends even if no stage begins a microbatch before the next device has finished the one that is
+/// `round` before it: of the actions that are open, the first in the order of round, segment and
 /// microbatch waits for none of the others.
 pub fn evaluation(placement: &Placement, microbatches: u32, round: u32) -> Plan {
     let mut lanes = vec![Vec::new(); placement.device_count()];
     let round = round.max(1);
     for first in (0..microbatches).step_by(round as usize) {
-        let mut stages = (0..).map(StageId);
-        for run in placement.stages.chunk_by(|a, b| a == b) {
-            let run_stages: Vec<StageId> = stages.by_ref().take(run.len()).collect();
+        let mut ids = (0..).map(StageId);
+        for segment in placement.stages.chunk_by(|a, b| a == b) {
+            let stages: Vec<StageId> = ids.by_ref().take(segment.len()).collect();
             for microbatch in first..microbatches.min(first.saturating_add(round)) {
                 let forward = |&stage: &StageId| actions(stage, Work::F)(microbatch);
-                lanes[run[0].index()].extend(run_stages.iter().map(forward));
+                lanes[segment[0].index()].extend(stages.iter().map(forward));
             }
         }
     }
@@ -70,7 +71,7 @@ mod tests {
     use crate::check;
 
     #[test]
-    fn runs_take_microbatches_by_turn() {
+    fn segments_take_microbatches_by_turn() {
         let plan = evaluation(&Placement::folded(2), 4, 2);
         let lane = |actions: &[Action]| {
             actions.iter().map(Action::to_string).collect::<Vec<_>>().join(" ")

@@ -13,7 +13,7 @@ use crate::work::Work;
 
 /// The slots of one microbatch's F and B on one device, in the order they run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
+pub(super) struct BuildingBlock {
     /// F of the chunk on the way down the devices.
     pub down_f: u32,
     /// F of the chunk on the way back up.
@@ -29,7 +29,7 @@ pub(super) struct Block {
 pub(super) fn squeeze(
     size: Size,
     stash: u32,
-    block: impl Fn(DeviceId) -> Block,
+    block: impl Fn(DeviceId) -> BuildingBlock,
 ) -> Vec<Vec<Action>> {
     let mut grid = repeat(size, &block);
     let mut order: Vec<(u32, u32, Pass, u32)> = Vec::new();
@@ -73,29 +73,29 @@ impl Pass {
     }
 }
 
-struct Grid {
-    rows: Vec<Row>,
+struct SlotGrid {
+    rows: Vec<SlotRow>,
     /// Where each device runs each pass of each microbatch.
     slots_of: Vec<[Vec<u32>; 4]>,
 }
 
 /// The slots of one device.
-struct Row {
+struct SlotRow {
     slots: Vec<Option<(Pass, u32)>>,
     /// What the device holds before each slot, and after the last.
-    before: Vec<Held>,
+    before: Vec<HeldChunks>,
 }
 
 /// What a device holds, in chunks of microbatches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Held {
+struct HeldChunks {
     /// F is done, W is not.
     chunks: u32,
     /// B is done, W is not.
     pending: u32,
 }
 
-impl Held {
+impl HeldChunks {
     /// After a slot that runs `pass`, or W if it runs none.
     fn after(self, pass: Option<Pass>) -> Self {
         let Self { chunks, pending } = self;
@@ -108,10 +108,10 @@ impl Held {
     }
 }
 
-/// The block of every microbatch, six slots after the one before.
-fn repeat(size: Size, block: &impl Fn(DeviceId) -> Block) -> Grid {
+/// The building block of every microbatch, six slots after the one before.
+fn repeat(size: Size, block: &impl Fn(DeviceId) -> BuildingBlock) -> SlotGrid {
     let offsets = |device| {
-        let Block { down_f, up_f, up_b, down_b } = block(DeviceId(device));
+        let BuildingBlock { down_f, up_f, up_b, down_b } = block(DeviceId(device));
         [down_f, up_f, up_b, down_b]
     };
     let slots_of: Vec<[Vec<u32>; 4]> = (0..size.devices)
@@ -128,17 +128,17 @@ fn repeat(size: Size, block: &impl Fn(DeviceId) -> Block) -> Grid {
                 assert_eq!(before, None, "two passes in slot {slot}");
             }
         }
-        let mut before = vec![Held::default()];
+        let mut before = vec![HeldChunks::default()];
         for pass in &slots {
             let held = before[before.len() - 1];
             before.push(held.after(pass.map(|(pass, _)| pass)));
         }
-        Row { slots, before }
+        SlotRow { slots, before }
     };
-    Grid { rows: slots_of.iter().map(row).collect(), slots_of }
+    SlotGrid { rows: slots_of.iter().map(row).collect(), slots_of }
 }
 
-impl Grid {
+impl SlotGrid {
     /// The first slot at whose start all that the pass waits for is done.
     fn earliest(&self, device: u32, pass: Pass, microbatch: u32) -> u32 {
         let (first, last) = (0, self.rows.len() as u32 - 1);
@@ -159,7 +159,7 @@ impl Grid {
     }
 }
 
-impl Row {
+impl SlotRow {
     /// Moves what runs in slot `from` into the earlier slot `to`, if that is free and the device
     /// then holds at most `limit` chunks at any time.
     fn advance(&mut self, from: u32, to: u32, limit: u32) -> bool {
@@ -188,7 +188,7 @@ impl Row {
 }
 
 /// The row's passes in order, with W in the free slots and after the last.
-fn lane(size: Size, device: u32, row: &Row) -> Vec<Action> {
+fn lane(size: Size, device: u32, row: &SlotRow) -> Vec<Action> {
     let mut lane = Vec::with_capacity(6 * size.microbatches as usize);
     let mut pending = std::collections::VecDeque::new();
     for slot in &row.slots {

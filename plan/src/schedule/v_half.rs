@@ -1,7 +1,7 @@
 //! V-Half: a V with half of 1F1B's peak stash (Qi et al. 2024, "Pipeline Parallelism with
 //! Controllable Memory", section 3).
 
-use super::squeeze::{Block, squeeze};
+use super::squeeze::{BuildingBlock, squeeze};
 use super::{Family, Shape};
 use crate::action::DeviceId;
 
@@ -37,7 +37,7 @@ pub const V_HALF: Family = Family {
         let p = size.devices;
         // Two passes of a device must not be equal mod 6.
         let turn = if p.is_multiple_of(2) { 3 } else { 0 };
-        squeeze(size, (p + 2) / 2, |DeviceId(i)| Block {
+        squeeze(size, (p + 2) / 2, |DeviceId(i)| BuildingBlock {
             down_f: 2 * i,
             up_f: 3 * p - 2 - i,
             up_b: 3 * p - 1 + turn + 2 * i,

@@ -1,8 +1,8 @@
 //! ZB-V: a V without bubble between the first and the last action of a device at F = B = W, at
 //! 1F1B's peak stash (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 6).
 
-use super::folded_lane::{DOWN, Lane, UP};
-use super::squeeze::{Block, squeeze};
+use super::folded_lane::{DOWN, FoldedLane, UP};
+use super::squeeze::{BuildingBlock, squeeze};
 use super::{Family, Shape, Size};
 use crate::action::{Action, DeviceId};
 
@@ -21,7 +21,7 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
     }
     // Too few to fill the devices until the first gradients come back: there is idle time to save.
     // The same steady state as a building block (Qi et al. 2024, section 3).
-    squeeze(size, p, |DeviceId(i)| Block {
+    squeeze(size, p, |DeviceId(i)| BuildingBlock {
         down_f: 4 * i,
         up_f: 6 * p - 5 - 2 * i,
         up_b: 6 * p - 4 + 4 * i,
@@ -52,13 +52,13 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
 ///
 /// F of the chunk on the way up runs as soon as it can, and device i fills the time until then
 /// with 2(p - i) - 1 forwards of the other chunk. That is all that the stash of p microbatches, 2p
-/// chunks, has room for, and then each device repeats F, B, W of one chunk and of the other. So at
+/// chunks, allows, and then each device repeats F, B, W of one chunk and of the other. So at
 /// F = B = W a device idles only before its first and after its last action, (p-1)F/2 in all: the
 /// time that the first microbatch needs to reach the last device.
 fn lane(device: DeviceId, size: Size) -> Vec<Action> {
     let Size { devices: p, microbatches: m, .. } = size;
     let i = device.0;
-    let mut lane = Lane::new(device, size);
+    let mut lane = FoldedLane::new(device, size);
     (0..2 * (p - i) - 1).for_each(|_| lane.forward(DOWN));
     for _ in 0..i {
         lane.forward(UP);

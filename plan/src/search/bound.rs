@@ -1,9 +1,9 @@
-//! How fast a layout can be at best, quickly, so that thousands can be compared.
+//! How fast an assignment can be at best, quickly, so that thousands can be compared.
 
 use super::SearchInput;
 use crate::work::{PerWork, Work};
 
-/// The sums that the bound of a layout is made of.
+/// The sums that the bound of an assignment is made of.
 pub(super) struct Estimator<'a> {
     pub input: &'a SearchInput,
     /// Where a stage may begin or end, ascending from 0 to the number of blocks.
@@ -22,16 +22,16 @@ struct Sums {
     stash: f64,
 }
 
-/// A layout as indices.
+/// An assignment as indices.
 #[derive(Clone, PartialEq)]
-pub(super) struct Draft {
+pub(super) struct Encoding {
     /// The device of every stage.
     pub devices: Vec<usize>,
     /// Stage s is from `cuts[s]` to `cuts[s + 1]`, positions in [`Estimator::ends`].
     pub cuts: Vec<usize>,
 }
 
-/// What a layout asks of one device.
+/// What an assignment asks of one device.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Load {
     /// Whether the device holds one of the stages seen so far.
@@ -85,26 +85,26 @@ impl<'a> Estimator<'a> {
     }
 
     /// The largest bound of any device on the makespan, and a little of all devices' bounds, so
-    /// that layouts with the same worst device compare.
+    /// that assignments with the same worst device compare.
     ///
     /// A device is bound by its work, as `simulate/lower_bound.rs` says, and by its memory: a
     /// microbatch occupies its stash for as long at least as a lone one is on its way from F to the
     /// end of B. All m need their bytes for that time, and no more than the device has are occupied
     /// at once.
-    pub fn bound(&self, draft: &Draft, loads: &mut Vec<Load>) -> f64 {
+    pub fn bound(&self, encoding: &Encoding, loads: &mut Vec<Load>) -> f64 {
         let m = f64::from(self.input.microbatches);
-        let path = self.weigh(draft, loads);
+        let path = self.weigh(encoding, loads);
         let (mut most, mut squares) = (0.0f64, 0.0);
         for (d, load) in loads.iter().enumerate() {
             let PerWork([f, b, w]) = load.time;
             let b_starts = (load.head + m * f).max(path - load.return_path);
             let work = b_starts + m * b + (m * w).max(load.tail);
             let memory = self.input.memory_limits.get(d).map_or(0.0, |limit| {
-                let room = *limit as f64 - load.fixed;
-                if room >= load.stash && room > 0.0 {
-                    m * (path * load.stash - load.elsewhere) / room
+                let capacity = *limit as f64 - load.fixed;
+                if capacity >= load.stash && capacity > 0.0 {
+                    m * (path * load.stash - load.elsewhere) / capacity
                 } else {
-                    DOES_NOT_FIT * (1.0 + load.stash - room)
+                    DOES_NOT_FIT * (1.0 + load.stash - capacity)
                 }
             });
             let bound = work.max(memory);
@@ -116,18 +116,19 @@ impl<'a> Estimator<'a> {
 
     /// Fills in what every device is asked; returns how long a lone microbatch takes, with W of the
     /// first stage.
-    fn weigh(&self, draft: &Draft, loads: &mut Vec<Load>) -> f64 {
+    fn weigh(&self, encoding: &Encoding, loads: &mut Vec<Load>) -> f64 {
         loads.clear();
         loads.resize(self.input.blocks.len(), Load::default());
         let (mut head, mut tail) = (0.0, 0.0);
-        for (s, (&device, cut)) in draft.devices.iter().zip(draft.cuts.windows(2)).enumerate() {
+        for (s, (&device, cut)) in encoding.devices.iter().zip(encoding.cuts.windows(2)).enumerate()
+        {
             let row = device * self.ends.len();
             let (from, to) = (&self.sums[row + cut[0]], &self.sums[row + cut[1]]);
             let time = PerWork::from_fn(|work| to.time[work] - from.time[work]);
             let stash = to.stash - from.stash;
             if s == 0 {
                 tail = time[Work::W];
-            } else if device != draft.devices[s - 1] {
+            } else if device != encoding.devices[s - 1] {
                 let transfer = self.input.crossings[self.ends[cut[0]] - 1].transfer;
                 head += transfer;
                 tail += transfer;

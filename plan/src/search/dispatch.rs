@@ -3,14 +3,14 @@
 //! Whenever a device is free it runs the ready action with the smallest key. What does not fit in
 //! memory is not ready.
 
+use super::admission::{b_fits, f_fits};
 use super::instance::Instance;
-use super::room::{b_fits, f_fits};
 use crate::action::{Action, MicrobatchId, StageId};
 use crate::work::{PerWork, Work};
 
 /// What the list scheduler goes by.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Policy {
+pub(super) struct Priorities {
     /// The key of an action is its microbatch times `cycle` plus its stage's offset of F, B or W.
     pub cycle: f64,
     pub offsets: Vec<PerWork<f64>>,
@@ -19,7 +19,7 @@ pub(super) struct Policy {
     /// A device waits for a parcel that is under way if the key of its action is smaller than that
     /// of all that is ready, and it comes within this fraction of the time that the ready action
     /// with the smallest key takes.
-    pub patience: f64,
+    pub wait_fraction: f64,
 }
 
 /// Reused from run to run, so that the inner loop does not allocate. Holds the last order.
@@ -64,7 +64,7 @@ impl Order {
     }
 
     fn reset(&mut self, instance: &Instance) {
-        let slots = instance.stages.len() * instance.microbatches;
+        let parcels = instance.stages.len() * instance.microbatches;
         self.lanes.resize_with(instance.devices.len(), Vec::new);
         self.lanes.truncate(instance.devices.len());
         self.lanes.iter_mut().for_each(Vec::clear);
@@ -72,7 +72,7 @@ impl Order {
         self.progress.resize(instance.stages.len(), PerWork::default());
         for arrivals in [&mut self.forward_arrivals, &mut self.backward_arrivals] {
             arrivals.clear();
-            arrivals.resize(slots, f64::INFINITY);
+            arrivals.resize(parcels, f64::INFINITY);
         }
         self.forward_arrivals[..instance.microbatches].fill(0.0);
         let m = instance.microbatches as f64;
@@ -86,14 +86,14 @@ impl Order {
     }
 }
 
-/// Runs one step by `policy`, and returns its makespan; nothing if that is not below `cutoff`, or
-/// if not even one microbatch fits.
+/// Runs one step by `priorities`, and returns its makespan; nothing if that is not below `cutoff`,
+/// or if not even one microbatch fits.
 ///
 /// Actions start as soon as their device is free and their parcel is there, in the order found: the
 /// makespan is the one that `simulate` finds for these lanes.
 pub(super) fn dispatch(
     instance: &Instance,
-    policy: &Policy,
+    priorities: &Priorities,
     cutoff: f64,
     order: &mut Order,
 ) -> Option<f64> {
@@ -102,8 +102,8 @@ pub(super) fn dispatch(
     let mut makespan = 0.0f64;
     while left > 0 {
         let (device, now) = earliest(&order.lane_states)?;
-        match choose(instance, policy, order, device, now) {
-            Choice::Run { stage, work } => {
+        match choose(instance, priorities, order, device, now) {
+            Decision::Run { stage, work } => {
                 let end = run(instance, order, device, stage, work);
                 makespan = makespan.max(end);
                 if end + order.lane_states[device].left >= cutoff {
@@ -111,7 +111,7 @@ pub(super) fn dispatch(
                 }
                 left -= 1;
             }
-            Choice::Wait(until) => order.lane_states[device].wakes = until,
+            Decision::Wait(until) => order.lane_states[device].wakes = until,
         }
     }
     order.ends.clear();
@@ -119,7 +119,7 @@ pub(super) fn dispatch(
     Some(makespan)
 }
 
-enum Choice {
+enum Decision {
     Run {
         stage: usize,
         work: Work,
@@ -140,16 +140,22 @@ fn earliest(lanes: &[LaneState]) -> Option<(usize, f64)> {
 
 /// What a device could do next.
 #[derive(Clone, Copy)]
-struct Candidate {
+struct NextAction {
     key: f64,
     stage: usize,
     work: Work,
     ready: f64,
 }
 
-fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, now: f64) -> Choice {
+fn choose(
+    instance: &Instance,
+    priorities: &Priorities,
+    order: &Order,
+    device: usize,
+    now: f64,
+) -> Decision {
     let none =
-        Candidate { key: f64::INFINITY, stage: usize::MAX, work: Work::F, ready: f64::INFINITY };
+        NextAction { key: f64::INFINITY, stage: usize::MAX, work: Work::F, ready: f64::INFINITY };
     let (mut best, mut coming) = (none, none);
     let mut weight = none;
     // The smallest key of what waits for memory: W frees it.
@@ -159,44 +165,45 @@ fn choose(instance: &Instance, policy: &Policy, order: &Order, device: usize, no
     let m = instance.microbatches;
     for &s in &state.chunks {
         let PerWork([f, b, w]) = order.progress[s];
-        let key = |work: Work, k: u32| f64::from(k) * policy.cycle + policy.offsets[s][work];
-        let mut offer = |work: Work, k: u32, ready: f64, fits: bool| {
-            let candidate = Candidate { key: key(work, k), stage: s, work, ready };
+        let key =
+            |work: Work, k: u32| f64::from(k) * priorities.cycle + priorities.offsets[s][work];
+        let mut consider = |work: Work, k: u32, ready: f64, fits: bool| {
+            let action = NextAction { key: key(work, k), stage: s, work, ready };
             if !fits {
-                blocked = if ready <= now { blocked.min(candidate.key) } else { blocked };
+                blocked = if ready <= now { blocked.min(action.key) } else { blocked };
             } else if ready <= now {
-                best = if candidate.key < best.key { candidate } else { best };
+                best = if action.key < best.key { action } else { best };
             } else if ready < coming.ready {
-                coming = candidate;
+                coming = action;
             }
         };
         if b < f {
             let ready = order.backward_arrivals[s * m + b as usize];
             if ready < f64::INFINITY {
-                offer(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
+                consider(Work::B, b, ready, b_fits(instance, state, s, stash, &order.progress));
             }
         }
-        if (f as usize) < m && f - b < policy.ahead[s] {
+        if (f as usize) < m && f - b < priorities.ahead[s] {
             let ready = order.forward_arrivals[s * m + f as usize];
             if ready < f64::INFINITY {
-                offer(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
+                consider(Work::F, f, ready, f_fits(instance, state, s, stash, &order.progress));
             }
         }
         if w < b && key(Work::W, w) < weight.key {
-            weight = Candidate { key: key(Work::W, w), stage: s, work: Work::W, ready: now };
+            weight = NextAction { key: key(Work::W, w), stage: s, work: Work::W, ready: now };
         }
     }
     if weight.stage != usize::MAX && weight.key.min(blocked) < best.key {
-        best = Candidate { key: weight.key.min(blocked), ..weight };
+        best = NextAction { key: weight.key.min(blocked), ..weight };
     }
     if best.stage == usize::MAX {
-        return Choice::Wait(coming.ready);
+        return Decision::Wait(coming.ready);
     }
-    let otherwise = policy.patience * instance.stages[best.stage].time[best.work];
+    let otherwise = priorities.wait_fraction * instance.stages[best.stage].time[best.work];
     if coming.key < best.key && coming.ready < now + otherwise {
-        return Choice::Wait(coming.ready);
+        return Decision::Wait(coming.ready);
     }
-    Choice::Run { stage: best.stage, work: best.work }
+    Decision::Run { stage: best.stage, work: best.work }
 }
 
 /// Runs the next action of a kind; returns its end.
@@ -225,14 +232,14 @@ fn run(instance: &Instance, order: &mut Order, device: usize, s: usize, work: Wo
         }
         Work::W => lane.stash.saturating_sub(stage.after_b),
     };
-    let slot = |stage: usize| stage * m + k as usize;
+    let index = |stage: usize| stage * m + k as usize;
     let (arrivals, to, at) = match work {
         Work::F if s + 1 == instance.stages.len() => (&mut order.backward_arrivals, s, end),
         Work::F => (&mut order.forward_arrivals, s + 1, end + stage.transfer_up),
         Work::B if s > 0 => (&mut order.backward_arrivals, s - 1, end + stage.transfer_down),
         Work::B | Work::W => return end,
     };
-    arrivals[slot(to)] = at;
+    arrivals[index(to)] = at;
     let receiver = &mut order.lane_states[instance.stages[to].device];
     receiver.wakes = receiver.wakes.min(receiver.free.max(at));
     end
@@ -269,20 +276,21 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_policy()(
+        fn any_priorities()(
             cycle in 0.0..30.0,
             offsets in prop::collection::vec(uniform3(-200.0..200.0), 8),
             ahead in prop::collection::vec(1u32..6, 8),
-            patience in 0.0..1.0,
-        ) -> Policy {
-            Policy { cycle, offsets: offsets.into_iter().map(PerWork).collect(), ahead, patience }
+            wait_fraction in 0.0..1.0,
+        ) -> Priorities {
+            let offsets = offsets.into_iter().map(PerWork).collect();
+            Priorities { cycle, offsets, ahead, wait_fraction }
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
         #[test]
-        fn any_policy_gives_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
+        fn any_priorities_give_a_legal_plan_that_fits_and_takes_as_long_as_simulated(
             placement in prop::sample::select(vec![
                 vec![0], vec![0, 1, 2], vec![2, 0, 1, 2, 0, 1], vec![1, 0, 0, 1],
                 vec![0, 1, 0, 1, 0, 1], vec![0, 1, 2, 2, 1, 0],
@@ -290,7 +298,7 @@ mod tests {
             microbatches in 1u32..9,
             stages in prop::collection::vec(any_stage(), 6),
             boundaries in prop::collection::vec(any_boundary(), 5),
-            policy in any_policy(),
+            priorities in any_priorities(),
             spare in uniform3(0u64..200),
         ) {
             let n = placement.len();
@@ -305,7 +313,7 @@ mod tests {
                 memory_limits: Vec::new(),
             };
             let unlimited = Instance::new(&input, &placement, &costs, &[0; 3]);
-            // Room for one microbatch, and some to spare.
+            // Memory for one microbatch, and some to spare.
             input.memory_limits = unlimited
                 .devices
                 .iter()
@@ -317,7 +325,7 @@ mod tests {
                 .collect();
             let instance = Instance::new(&input, &placement, &costs, &[0; 3]);
             let mut order = Order::default();
-            let makespan = dispatch(&instance, &policy, f64::INFINITY, &mut order);
+            let makespan = dispatch(&instance, &priorities, f64::INFINITY, &mut order);
             prop_assert!(makespan.is_some(), "locked in at {} actions", order.dispatched());
             let lanes = order.lanes().to_vec();
             let plan = Plan { schedule: "test".into(), microbatches, placement, lanes };
@@ -328,7 +336,7 @@ mod tests {
                 prop_assert!(memory.peak_bytes() <= *limit);
             }
             let cutoff = makespan.unwrap();
-            prop_assert!(dispatch(&instance, &policy, cutoff, &mut order).is_none());
+            prop_assert!(dispatch(&instance, &priorities, cutoff, &mut order).is_none());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The named families, which a search starts from and which it is measured by.
 
+use super::assignment::assignments_of_placement;
 use super::bound::Estimator;
-use super::layout::cuts_of;
-use super::record::{Record, Verdict};
-use super::{Price, SearchInput};
+use super::incumbent::{Incumbent, Verdict};
+use super::{CostModel, SearchInput};
 use crate::Plan;
 use crate::error::Result;
 use crate::schedule::{FAMILIES, generate};
@@ -16,27 +16,28 @@ const CHUNKS: [u32; 3] = [2, 3, 4];
 pub struct BestFamily {
     /// Its name, as the plan has it.
     pub name: String,
-    /// Its makespan with the devices in the order given, on the better of two cuts: the one of
+    /// Its makespan with the devices in the order given, on the better of two partitions: that of
     /// [`place`](crate::place), and the one that the search finds for its placement.
     pub makespan: f64,
 }
 
 /// Offers every family that there are enough blocks for; returns the best one that fits.
-pub(super) fn prove(
+pub(super) fn offer_all(
     input: &SearchInput,
     estimator: &Estimator,
-    price: Price,
-    record: &mut Record,
+    cost_model: CostModel,
+    incumbent: &mut Incumbent,
 ) -> Result<Option<BestFamily>> {
     let mut best: Option<BestFamily> = None;
     for plan in plans(input) {
         if !estimator.can_fill(plan.placement.stage_count()) {
             continue;
         }
-        for layout in cuts_of(estimator, &plan.placement)? {
-            let costs = price(&layout.placement, &layout.cuts)?;
+        for assignment in assignments_of_placement(estimator, &plan.placement)? {
+            let costs = cost_model(&assignment.placement, &assignment.stage_blocks)?;
             let name = plan.schedule.clone();
-            if let Verdict::Fits { makespan } = record.offer(plan.clone(), &layout, &costs)?
+            if let Verdict::Fits { makespan } =
+                incumbent.offer(plan.clone(), &assignment, &costs)?
                 && best.as_ref().is_none_or(|best| makespan < best.makespan)
             {
                 best = Some(BestFamily { name, makespan });

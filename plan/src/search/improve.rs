@@ -1,17 +1,18 @@
-//! The search for an order on one layout: the best of some policies, then coordinate search.
+//! The search for an order on one assignment: the best of several priorities, then coordinate
+//! search.
 
 use super::SearchInput;
-use super::dispatch::{Order, Policy, dispatch};
+use super::dispatch::{Order, Priorities, dispatch};
 use super::instance::Instance;
-use super::policy::{change, change_count};
+use super::priorities::{change, change_count};
 
 /// What the search may still spend, in actions dispatched.
 pub(super) struct Budget(pub u64);
 
-/// A policy and what comes of it.
+/// Priorities and what comes of them.
 #[derive(Debug, Clone)]
 pub(super) struct Scored {
-    pub policy: Policy,
+    pub priorities: Priorities,
     pub makespan: f64,
     mean_end: f64,
 }
@@ -36,20 +37,20 @@ impl Budget {
     }
 }
 
-/// The best of `policies`, if any fits in memory. All are tried, whatever the budget.
+/// The best of `variations`, if any fits in memory. All are tried, whatever the budget.
 pub(super) fn best_of(
     instance: &Instance,
-    policies: &[Policy],
+    variations: &[Priorities],
     order: &mut Order,
     budget: &mut Budget,
 ) -> Option<Scored> {
-    policies
-        .iter()
-        .fold(None, |best, policy| score(instance, policy, best.as_ref(), order, budget).or(best))
+    variations.iter().fold(None, |best, priorities| {
+        score(instance, priorities, best.as_ref(), order, budget).or(best)
+    })
 }
 
-/// Changes a policy for as long as that helps and the budget lasts: first by `step` cycles, then by
-/// half of it, and so on (coordinate search; Hooke and Jeeves 1961).
+/// Changes priorities for as long as that helps and the budget lasts: first by `step` cycles, then
+/// by half of it, and so on (coordinate search; Hooke and Jeeves 1961).
 pub(super) fn improve(
     instance: &Instance,
     best: &mut Scored,
@@ -65,9 +66,9 @@ pub(super) fn improve(
             if budget.0 == 0 {
                 return;
             }
-            let changed = change(&best.policy, index, step, most);
-            let found =
-                changed.and_then(|policy| score(instance, &policy, Some(best), order, budget));
+            let changed = change(&best.priorities, index, step, most);
+            let found = changed
+                .and_then(|priorities| score(instance, &priorities, Some(best), order, budget));
             if let Some(found) = found {
                 // What has helped is tried again.
                 *best = found;
@@ -81,23 +82,23 @@ pub(super) fn improve(
     }
 }
 
-/// Runs a policy; nothing unless it beats `best`: by a smaller makespan, or by the same and devices
-/// that are done earlier.
+/// Runs priorities; nothing unless they beat `best`: by a smaller makespan, or by the same and
+/// devices that are done earlier.
 pub(super) fn score(
     instance: &Instance,
-    policy: &Policy,
+    priorities: &Priorities,
     best: Option<&Scored>,
     order: &mut Order,
     budget: &mut Budget,
 ) -> Option<Scored> {
     let cutoff = best.map_or(f64::INFINITY, |best| best.makespan * (1.0 + TIE));
-    let makespan = dispatch(instance, policy, cutoff, order);
+    let makespan = dispatch(instance, priorities, cutoff, order);
     budget.spend(order.dispatched());
     let (makespan, mean_end) = (makespan?, order.mean_end());
     let better = best.is_none_or(|best| {
         makespan < best.makespan * (1.0 - TIE) || mean_end < best.mean_end * (1.0 - TIE)
     });
-    better.then(|| Scored { policy: policy.clone(), makespan, mean_end })
+    better.then(|| Scored { priorities: priorities.clone(), makespan, mean_end })
 }
 
 /// Makespans are the same within this fraction.

@@ -1,4 +1,4 @@
-//! One layout at its costs, flat, for the inner loop of the search.
+//! One assignment at its costs, flat, for the inner loop of the search.
 
 use super::SearchInput;
 use crate::action::{DeviceId, StageId};
@@ -9,11 +9,12 @@ use crate::work::{PerWork, Work};
 /// What the order of one step is chosen for. Stages and devices are plain indices here.
 pub(super) struct Instance {
     pub microbatches: usize,
-    pub stages: Vec<Stage>,
-    pub devices: Vec<Device>,
+    pub stages: Vec<InstanceStage>,
+    pub devices: Vec<InstanceDevice>,
 }
 
-pub(super) struct Stage {
+/// A stage on its device.
+pub(super) struct InstanceStage {
     pub device: usize,
     /// Times of F, B and W.
     pub time: PerWork<f64>,
@@ -26,13 +27,14 @@ pub(super) struct Stage {
     pub after_b: u64,
 }
 
-pub(super) struct Device {
+/// A device with its stages.
+pub(super) struct InstanceDevice {
     /// Ascending.
     pub chunks: Vec<usize>,
     /// Time of a microbatch: F, B and W of all chunks.
     pub work: f64,
     /// Bytes for stash and working memory.
-    pub room: u64,
+    pub capacity: u64,
     /// The most that W of any chunk needs while it runs.
     pub working_w: u64,
     /// The most that a microbatch of any chunk needs on top of its stash while it finishes: for a
@@ -50,20 +52,20 @@ impl Instance {
         costs: &Costs,
         reserved: &[u64],
     ) -> Self {
-        let stages: Vec<Stage> = (0..placement.stage_count() as u32)
+        let stages: Vec<InstanceStage> = (0..placement.stage_count() as u32)
             .map(|s| stage(placement, costs, StageId(s)))
             .collect();
         let device = |d: usize| {
             let chunks: Vec<usize> =
                 placement.stages_of(DeviceId(d as u32)).map(StageId::index).collect();
-            let sum = |of: &dyn Fn(&Stage) -> u64| {
+            let sum = |of: &dyn Fn(&InstanceStage) -> u64| {
                 chunks.iter().map(|s| of(&stages[*s])).fold(0, u64::saturating_add)
             };
-            let most = |of: &dyn Fn(&Stage) -> u64| {
+            let most = |of: &dyn Fn(&InstanceStage) -> u64| {
                 chunks.iter().map(|s| of(&stages[*s])).max().unwrap_or(0)
             };
             let fixed = sum(&|stage| stage.bytes.fixed);
-            let room = input.memory_limits.get(d).map_or(u64::MAX, |limit| {
+            let capacity = input.memory_limits.get(d).map_or(u64::MAX, |limit| {
                 match costs.buffers.get(d).copied().flatten() {
                     // Made before the first step, so that no order holds more or less.
                     Some(made) if made.fixed.saturating_add(made.stash) <= *limit => u64::MAX,
@@ -71,9 +73,9 @@ impl Instance {
                     None => limit.saturating_sub(fixed).saturating_sub(reserved[d]),
                 }
             });
-            Device {
+            InstanceDevice {
                 work: chunks.iter().map(|s| stages[*s].time.total()).sum(),
-                room,
+                capacity,
                 working_w: most(&|stage| stage.bytes.working[Work::W]),
                 headroom: most(&headroom),
                 stash: sum(&|stage| stage.after_f),
@@ -95,14 +97,14 @@ impl Instance {
     }
 }
 
-fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
+fn stage(placement: &Placement, costs: &Costs, id: StageId) -> InstanceStage {
     let cost = &costs.stages[id.index()];
     let transfer = |other: Option<u32>| {
         let link = other.map(|to| Link { from: id, to: StageId(to) });
         link.map_or(0.0, |link| costs.transfer(placement, link))
     };
     let bytes = cost.bytes;
-    Stage {
+    InstanceStage {
         device: placement.device(id).index(),
         time: cost.time,
         transfer_up: transfer(
@@ -115,7 +117,7 @@ fn stage(placement: &Placement, costs: &Costs, id: StageId) -> Stage {
     }
 }
 
-fn headroom(stage: &Stage) -> u64 {
+fn headroom(stage: &InstanceStage) -> u64 {
     let bytes = &stage.bytes;
     let PerWork([f, b, w]) = bytes.working;
     let f = f.saturating_sub(stage.after_f);

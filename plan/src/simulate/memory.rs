@@ -5,7 +5,7 @@
 
 use crate::Plan;
 use crate::action::{Action, DeviceId};
-use crate::bounds::Channel;
+use crate::channels::Channel;
 use crate::error::{Error, Result};
 use crate::placement::Link;
 use crate::work::Work;
@@ -17,8 +17,8 @@ use super::costs::{BufferBytes, Costs, StageBytes};
 pub struct DeviceMemory {
     /// Parameters, gradients and optimizer state of its stages.
     pub fixed_bytes: u64,
-    /// Room for the parcels on their way to it: capacity times bytes of every link that ends here,
-    /// and the most parcels between two of its own stages times their bytes.
+    /// For the parcels on their way to it: capacity times bytes of every link that ends here, and
+    /// the most parcels between two of its own stages times their bytes.
     pub channel_bytes: u64,
     /// Stash and working memory at the peak.
     pub peak_stash_bytes: u64,

@@ -1,4 +1,5 @@
-//! CheckedPlan + Costs -> Simulation: times, bubble, bytes and channel bounds before anything runs.
+//! CheckedPlan + Costs -> Simulation: times, bubble, bytes and channel capacities before anything
+//! runs.
 
 mod costs;
 mod lower_bound;
@@ -7,8 +8,9 @@ mod memory;
 pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
 pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
-use super::bounds::{Channel, bounds};
+use super::channels::{Channel, channel_capacities};
 use super::check::CheckedPlan;
+use super::placement::Link;
 use crate::error::Result;
 use crate::trace::{Bubble, Label, Span, Timeline, bubble};
 
@@ -31,7 +33,7 @@ pub struct Simulation {
 ///
 /// A transfer takes its time after the action that sends it, but no time of either device.
 pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
-    simulate_on(plan, costs, bounds(plan))
+    simulate_on(plan, costs, channel_capacities(plan))
 }
 
 /// The same over `channels`, which must be wide enough that no send blocks.
@@ -56,21 +58,21 @@ fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
     let microbatches = plan.plan().microbatches as usize;
     let mut lanes: Vec<Vec<Span>> =
         plan.plan().lanes.iter().map(|lane| Vec::with_capacity(lane.len())).collect();
-    // When the parcel of microbatch k has arrived over a link, at `slot * microbatches + k`.
+    // When the parcel of microbatch k has arrived over a link, at `link * microbatches + k`.
     let mut arrivals = vec![f64::NAN; 2 * placement.stage_count() * microbatches];
-    let slot = |slot: usize, k: usize| slot * microbatches + k;
-    for (step, action) in plan.in_order() {
-        let lane = &mut lanes[step.device.index()];
+    let index = |link: Link, k: usize| link.index() * microbatches + k;
+    for (at, action) in plan.in_order() {
+        let lane = &mut lanes[at.device.index()];
         let free = lane.last().map_or(0.0, |span| span.end);
         let arrival = placement
             .inbound(action)
-            .map_or(0.0, |link| arrivals[slot(link.slot(), action.microbatch.index())]);
+            .map_or(0.0, |link| arrivals[index(link, action.microbatch.index())]);
         assert!(!arrival.is_nan(), "{action} runs before its parcel is made");
         let start = free.max(arrival);
         let end = start + costs.time(action);
         lane.push(Span { label: Label::Action(action), start, end });
         if let Some(link) = placement.outbound(action) {
-            arrivals[slot(link.slot(), action.microbatch.index())] =
+            arrivals[index(link, action.microbatch.index())] =
                 end + costs.transfer(placement, link);
         }
     }

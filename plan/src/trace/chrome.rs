@@ -1,5 +1,5 @@
 //! Steps -> a trace in Chrome's trace event format, which Perfetto and `chrome://tracing` open
-//! ("Trace Event Format", Google 2016).
+//! ("Trace TraceEvent Format", Google 2016).
 //!
 //! ```text
 //! process of a device    thread `actions`      F, B, W, update and idle, as they ran
@@ -58,10 +58,16 @@ pub fn chrome(recording: &Recording) -> String {
     let mut measured = Vec::new();
     let mut flows = 0;
     for step in recording.steps {
-        measured.push(Event::complete(RUN, STEPS, "step", &format!("step {}", step.number), {
-            let args = json!({ "step": step.number, "loss": step.loss });
-            (step.start, step.start + step.seconds, args)
-        }));
+        measured.push(TraceEvent::complete(
+            RUN,
+            STEPS,
+            "step",
+            &format!("step {}", step.number),
+            {
+                let args = json!({ "step": step.number, "loss": step.loss });
+                (step.start, step.start + step.seconds, args)
+            },
+        ));
         for device in 0..step.timeline.lanes.len() {
             measured.extend(spans(step, device));
             measured.extend(counter(recording.costs, step, device));
@@ -98,7 +104,7 @@ fn process(device: usize) -> u32 {
 
 /// One entry of `traceEvents`.
 #[derive(Serialize)]
-struct Event {
+struct TraceEvent {
     name: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     cat: &'static str,
@@ -116,7 +122,7 @@ struct Event {
     args: Value,
 }
 
-impl Event {
+impl TraceEvent {
     fn new(ph: &'static str, pid: u32, tid: u32, name: &str, seconds: f64, args: Value) -> Self {
         let (name, ts) = (name.to_owned(), microseconds(seconds));
         Self { name, cat: "", ph, ts, dur: None, pid, tid, id: None, bp: None, args }
@@ -146,15 +152,15 @@ fn microseconds(seconds: f64) -> f64 {
 }
 
 /// What processes and threads are called, and their order.
-fn names(recording: &Recording) -> Vec<Event> {
+fn names(recording: &Recording) -> Vec<TraceEvent> {
     let process_name = |pid: u32, name: String| {
         [
-            Event::new("M", pid, 0, "process_name", 0.0, json!({ "name": name })),
-            Event::new("M", pid, 0, "process_sort_index", 0.0, json!({ "sort_index": pid })),
+            TraceEvent::new("M", pid, 0, "process_name", 0.0, json!({ "name": name })),
+            TraceEvent::new("M", pid, 0, "process_sort_index", 0.0, json!({ "sort_index": pid })),
         ]
     };
     let thread_name = |pid: u32, tid: u32, name: &str| {
-        Event::new("M", pid, tid, "thread_name", 0.0, json!({ "name": name }))
+        TraceEvent::new("M", pid, tid, "thread_name", 0.0, json!({ "name": name }))
     };
     let mut events = Vec::from(process_name(RUN, "run".to_owned()));
     events.push(thread_name(RUN, STEPS, "steps"));
@@ -173,7 +179,7 @@ fn transfers(timeline: &Timeline, device: usize) -> &[Span] {
 }
 
 /// What a device did and when it did nothing.
-fn spans(step: &RecordedStep, device: usize) -> Vec<Event> {
+fn spans(step: &RecordedStep, device: usize) -> Vec<TraceEvent> {
     let (pid, number) = (process(device), step.number);
     let event = |tid: u32, span: &Span| {
         let (cat, name, args) = match span.label {
@@ -190,14 +196,14 @@ fn spans(step: &RecordedStep, device: usize) -> Vec<Event> {
             Label::Update => ("update", "update".to_owned(), json!({ "step": number })),
         };
         let (start, end) = (step.start + span.start, step.start + span.end);
-        Event::complete(pid, tid, cat, &name, (start, end, args))
+        TraceEvent::complete(pid, tid, cat, &name, (start, end, args))
     };
     let lane = step.timeline.lanes[device].iter().map(|span| event(ACTIONS, span));
     let beside = transfers(step.timeline, device).iter().map(|span| event(TRANSFERS, span));
     let idle = idle(step.timeline, device).into_iter().map(|(start, end)| {
         let args = json!({ "step": number });
         let times = (step.start + start, step.start + end, args);
-        Event::complete(pid, ACTIONS, "idle", "idle", times)
+        TraceEvent::complete(pid, ACTIONS, "idle", "idle", times)
     });
     lane.chain(beside).chain(idle).collect()
 }
@@ -223,7 +229,7 @@ fn is_action(span: &Span) -> bool {
 }
 
 /// What a device holds beside what it holds throughout.
-fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<Event> {
+fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<TraceEvent> {
     let spans: Vec<&Span> = step.timeline.lanes[device].iter().filter(|s| is_action(s)).collect();
     let actions = spans.iter().filter_map(|span| match span.label {
         Label::Action(action) => Some(action),
@@ -234,7 +240,7 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<Event> {
     let event = |seconds: f64, bytes: u64| {
         let args = json!({ "bytes": bytes });
         let name = "stash and working memory";
-        Event::new("C", process(device), 0, name, step.start + seconds, args)
+        TraceEvent::new("C", process(device), 0, name, step.start + seconds, args)
     };
     let pair = |(span, bytes): (&&Span, _)| {
         let StashBytes { during, after } = bytes;
@@ -244,7 +250,7 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<Event> {
 }
 
 /// From where every parcel was made to where it was taken.
-fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Event> {
+fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<TraceEvent> {
     let of_device = |(device, lane): (usize, &Vec<Span>)| {
         let action = |span: &Span| match span.label {
             Label::Action(action) => Some((device, *span, action)),
@@ -267,9 +273,9 @@ fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Event
         let name = if link.is_forward() { "activation" } else { "gradient" };
         for (ph, device, seconds) in [("s", *from, leaves), ("f", device, span.start)] {
             let (at, args) = (step.start + seconds, json!({ "step": step.number }));
-            let event = Event::new(ph, process(device), ACTIONS, name, at, args);
+            let event = TraceEvent::new(ph, process(device), ACTIONS, name, at, args);
             let bp = (ph == "f").then_some("e");
-            arrows.push(Event { cat: "parcel", id: Some(*flows), bp, ..event });
+            arrows.push(TraceEvent { cat: "parcel", id: Some(*flows), bp, ..event });
         }
     }
     arrows

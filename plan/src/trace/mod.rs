@@ -3,7 +3,7 @@
 //! ```text
 //! bubble  Timeline                  -> Bubble    idle time, in absolute time and in fractions
 //! draw    Timeline, width           -> String    lanes of letters, for the terminal
-//! svg     Timeline, Beside          -> String    lanes of bars, for documents and browsers
+//! svg     Timeline, Annotations     -> String    lanes of bars, for documents and browsers
 //! chrome  Recording                 -> String    tracks of spans, for Perfetto
 //! ```
 
@@ -14,7 +14,7 @@ mod timetable;
 use std::collections::BTreeSet;
 
 pub use chrome::{RecordedStep, Recording, chrome};
-pub use svg::{Beside, PAINTS, Paint, svg};
+pub use svg::{Annotations, PAINTS, Paint, svg};
 pub use timetable::draw;
 
 use crate::{Action, StageId};

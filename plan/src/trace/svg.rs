@@ -2,13 +2,13 @@
 //!
 //! A picture needs nothing but itself: its style, for a light and a dark page, is within.
 
-mod layout;
+mod geometry;
 mod paint;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use layout::{BAR, Layout, MARGINS, PARCEL, TOP, text_width};
+use geometry::{BAR, Geometry, MARGINS, PARCEL, TOP, text_width};
 use paint::{DARK, LIGHT, Page, class};
 pub use paint::{PAINTS, Paint};
 
@@ -17,7 +17,7 @@ use crate::StageId;
 
 /// What a picture says that the times do not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Beside<'a> {
+pub struct Annotations<'a> {
     /// The schedule's name.
     pub schedule: &'a str,
     /// What times are counted in, such as `ms`. Empty where they have no unit.
@@ -28,33 +28,33 @@ pub struct Beside<'a> {
 
 /// Draws `timeline` as an SVG file that follows the reader's choice of a light or a dark page.
 ///
-/// A bar shows its work and, below, its microbatch, as far as there is room: `F` over `2` is
+/// A bar shows its work and, below, its microbatch, as far as they fit: `F` over `2` is
 /// forward of microbatch 2. On a device with several stages the stage comes first, `4F`, and a bar
 /// of the device's second stage has one stripe along its foot, of its third stage two, and so on.
 /// Parcels on their way to or from a device are bars below its lane.
 ///
 /// It is as wide as its names need to be read, however wide a page is. Times count from the first
 /// span. The same input gives the same bytes.
-pub fn svg(timeline: &Timeline, beside: &Beside) -> String {
-    let layout = Layout::new(timeline, beside);
-    let heading = heading(timeline, beside, layout.decimals);
-    let legend = legend(timeline, layout.width);
-    let height = layout.axis() + 46.0 + 20.0 * legend.rows as f64;
+pub fn svg(timeline: &Timeline, annotations: &Annotations) -> String {
+    let geometry = Geometry::new(timeline, annotations);
+    let heading = heading(timeline, annotations, geometry.decimals);
+    let legend = legend(timeline, geometry.width);
+    let height = geometry.axis() + 46.0 + 20.0 * legend.rows as f64;
     let mut svg = String::new();
-    put(&mut svg, head(layout, height, &heading));
-    put(&mut svg, axis(layout, beside.unit));
+    put(&mut svg, head(geometry, height, &heading));
+    put(&mut svg, axis(geometry, annotations.unit));
     let bubble = bubble(timeline);
     for (device, lane) in timeline.lanes.iter().enumerate() {
-        let top = layout.lane(device);
+        let top = geometry.lane(device);
         let stages = stages(lane);
-        put(&mut svg, device_name(layout, top, device, &stages));
-        let stash = beside.peak_stash.get(device).copied();
-        put(&mut svg, shares(layout, top, bubble.devices[device].busy_percent(), stash));
-        lane.iter().for_each(|span| put(&mut svg, bar(layout, top, span, &stages)));
+        put(&mut svg, device_name(geometry, top, device, &stages));
+        let stash = annotations.peak_stash.get(device).copied();
+        put(&mut svg, shares(geometry, top, bubble.devices[device].busy_percent(), stash));
+        lane.iter().for_each(|span| put(&mut svg, bar(geometry, top, span, &stages)));
         let transfers = timeline.transfers.get(device).into_iter().flatten();
-        transfers.for_each(|span| put(&mut svg, parcel(layout, top, span)));
+        transfers.for_each(|span| put(&mut svg, parcel(geometry, top, span)));
     }
-    let _ = writeln!(svg, "<g transform=\"translate(0 {})\">", layout.axis() + 38.0);
+    let _ = writeln!(svg, "<g transform=\"translate(0 {})\">", geometry.axis() + 38.0);
     svg + &legend.items + "</g>\n</svg>\n"
 }
 
@@ -91,7 +91,7 @@ fn number(value: f64, decimals: usize) -> String {
 }
 
 /// The two lines on top: what it is, and how long it takes.
-fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2] {
+fn heading(timeline: &Timeline, annotations: &Annotations, decimals: usize) -> [String; 2] {
     let microbatches = timeline.lanes.iter().flatten().filter_map(|span| match span.label {
         Label::Action(action) => Some(action.microbatch.index() + 1),
         Label::Transfer | Label::Update => None,
@@ -100,10 +100,11 @@ fn heading(timeline: &Timeline, beside: &Beside, decimals: usize) -> [String; 2]
     let microbatches = count(microbatches.max().unwrap_or(0), "microbatch", "microbatches");
     let bubble = bubble(timeline);
     let makespan = number(bubble.makespan, decimals);
-    let unit = if beside.unit.is_empty() { String::new() } else { format!(" {}", beside.unit) };
+    let unit =
+        if annotations.unit.is_empty() { String::new() } else { format!(" {}", annotations.unit) };
     let (step, span) = (100.0 * bubble.step, 100.0 * bubble.span);
     [
-        format!("{} · {devices} · {microbatches}", beside.schedule),
+        format!("{} · {devices} · {microbatches}", annotations.schedule),
         format!("makespan {makespan}{unit} · step bubble {step:.1}% · span bubble {span:.1}%"),
     ]
     .map(|line| escaped(&line))
@@ -113,15 +114,15 @@ fn count(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
-    let width = layout.width;
+fn head(geometry: Geometry, height: f64, [title, figures]: &[String; 2]) -> String {
+    let width = geometry.width;
     let paints = PAINTS.iter().map(|Paint { class, fill, ink, .. }| {
         format!(
             ".{class} rect{{fill:{fill}}}.{class} text{{fill:{ink}}}.{class} path{{stroke:{ink}}}\n"
         )
     });
     // A thin edge of paper parts two bars; where bars are narrow it must leave something of them.
-    let edge = number((layout.action / 12.0).min(1.0), 2);
+    let edge = number((geometry.action / 12.0).min(1.0), 2);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 {width} {height}\" \
          width=\"{width}\" height=\"{height}\">\n\
@@ -138,8 +139,8 @@ fn head(layout: Layout, height: f64, [title, figures]: &[String; 2]) -> String {
          <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n\
          <text class=\"title\" x=\"16\" y=\"28\">{title}</text>\n\
          <text class=\"figures muted\" x=\"16\" y=\"48\">{figures}</text>",
-        number(layout.microbatch_size, 1),
-        number(layout.work_size, 1),
+        number(geometry.microbatch_size, 1),
+        number(geometry.work_size, 1),
         page(&LIGHT),
         paints.collect::<String>(),
         page(&DARK),
@@ -154,22 +155,22 @@ fn page(Page { paper, text, muted, idle, line }: &Page) -> String {
 }
 
 /// Idle lanes with the lines of the ticks through them, and the times below.
-fn axis(layout: Layout, unit: &str) -> String {
-    let Layout { left, time_width, tick, .. } = layout;
+fn axis(geometry: Geometry, unit: &str) -> String {
+    let Geometry { left, time_width, tick, .. } = geometry;
     let mut axis = String::new();
-    for device in 0..layout.devices {
-        let top = layout.lane(device);
+    for device in 0..geometry.devices {
+        let top = geometry.lane(device);
         let _ = writeln!(
             axis,
             "<rect class=\"idle\" x=\"{left}\" y=\"{top}\" \
              width=\"{time_width}\" height=\"{BAR}\"/>"
         );
     }
-    let bottom = layout.axis();
-    for k in 0..=(layout.duration / tick + 1e-9) as u32 {
+    let bottom = geometry.axis();
+    for k in 0..=(geometry.duration / tick + 1e-9) as u32 {
         let time = f64::from(k) * tick;
-        let x = layout.x(layout.start + time);
-        let time = format!("{time:.*}", layout.decimals - 1);
+        let x = geometry.x(geometry.start + time);
+        let time = format!("{time:.*}", geometry.decimals - 1);
         let _ = writeln!(
             axis,
             "<path class=\"line\" d=\"M{x} {TOP}V{bottom}\"/>\
@@ -195,8 +196,8 @@ fn held(stages: &BTreeSet<StageId>) -> String {
     format!("stages {}", stages.join(", "))
 }
 
-fn device_name(layout: Layout, top: f64, device: usize, stages: &BTreeSet<StageId>) -> String {
-    let (x, held) = (layout.left - 12.0, held(stages));
+fn device_name(geometry: Geometry, top: f64, device: usize, stages: &BTreeSet<StageId>) -> String {
+    let (x, held) = (geometry.left - 12.0, held(stages));
     let y = top + if held.is_empty() { 23.0 } else { 16.0 };
     let name = format!("<text class=\"name end\" x=\"{x}\" y=\"{y}\">device {device}</text>");
     if held.is_empty() {
@@ -206,8 +207,8 @@ fn device_name(layout: Layout, top: f64, device: usize, stages: &BTreeSet<StageI
 }
 
 /// Right of a lane.
-fn shares(layout: Layout, top: f64, busy_percent: f64, stash: Option<f64>) -> String {
-    let x = layout.left + layout.time_width + 14.0;
+fn shares(geometry: Geometry, top: f64, busy_percent: f64, stash: Option<f64>) -> String {
+    let x = geometry.left + geometry.time_width + 14.0;
     let y = top + if stash.is_none() { 23.0 } else { 16.0 };
     let busy =
         format!("<text class=\"figures\" x=\"{x}\" y=\"{y}\">{busy_percent:.1}% busy</text>");
@@ -220,31 +221,32 @@ fn peak_stash(microbatches: f64) -> String {
     format!("peak stash {}", number(microbatches, 2))
 }
 
-fn bar(layout: Layout, top: f64, span: &Span, stages: &BTreeSet<StageId>) -> String {
-    let (x, end) = (layout.x(span.start), layout.x(span.end));
-    let (class, Words { name, work, microbatch }) = (class(span.label), words(span.label, stages));
+fn bar(geometry: Geometry, top: f64, span: &Span, stages: &BTreeSet<StageId>) -> String {
+    let (x, end) = (geometry.x(span.start), geometry.x(span.end));
+    let (class, BarText { name, work, microbatch }) =
+        (class(span.label), bar_text(span.label, stages));
     let middle = number((x + end) / 2.0, 2);
     // What does not fit is left out: a part of a number would be another number.
     let fits = |text: &&String, size| text_width(text, size) <= end - x - MARGINS;
     let mut text = String::new();
-    if let Some(work) = work.iter().find(|work| fits(work, layout.work_size)) {
+    if let Some(work) = work.iter().find(|work| fits(work, geometry.work_size)) {
         let (y, work) = (top + 13.0, escaped(work));
         text += &format!("<text class=\"work\" x=\"{middle}\" y=\"{y}\">{work}</text>");
     }
-    if let Some(microbatch) = microbatch.filter(|text| fits(&text, layout.microbatch_size)) {
+    if let Some(microbatch) = microbatch.filter(|text| fits(&text, geometry.microbatch_size)) {
         text += &format!("<text x=\"{middle}\" y=\"{}\">{microbatch}</text>", top + 27.0);
     }
     format!(
         "<g class=\"bar {class}\"><title>{name} {}</title>\
          <rect x=\"{x}\" y=\"{top}\" width=\"{}\" height=\"{BAR}\"/>{}{text}</g>",
-        times(layout, span),
+        times(geometry, span),
         number(end - x, 2),
         stripes(x + 1.0, end - 1.0, top, span.label, stages)
     )
 }
 
 /// What a bar says.
-struct Words {
+struct BarText {
     /// All of it.
     name: String,
     /// Its work, from the longest text to the shortest.
@@ -252,8 +254,8 @@ struct Words {
     microbatch: Option<String>,
 }
 
-fn words(label: Label, stages: &BTreeSet<StageId>) -> Words {
-    let other = |name: &str, work: &str| Words {
+fn bar_text(label: Label, stages: &BTreeSet<StageId>) -> BarText {
+    let other = |name: &str, work: &str| BarText {
         name: name.to_owned(),
         work: vec![work.to_owned()],
         microbatch: None,
@@ -262,7 +264,7 @@ fn words(label: Label, stages: &BTreeSet<StageId>) -> Words {
         Label::Action(action) => {
             let letters = action.letters();
             let full = (stages.len() > 1).then(|| format!("{}{letters}", action.stage));
-            Words {
+            BarText {
                 name: action.to_string(),
                 work: full.into_iter().chain([letters.to_owned()]).collect(),
                 microbatch: Some(action.microbatch.to_string()),
@@ -280,7 +282,7 @@ fn stripes(from: f64, to: f64, top: f64, label: Label, stages: &BTreeSet<StageId
     if count == 0 || to <= from {
         return String::new();
     }
-    // However many there are, they leave the text its room.
+    // However many there are, the text still fits above them.
     let pitch = (9.0 / stages.len() as f64).min(3.5);
     let stripe = |k: usize| {
         let y = number(top + BAR - 2.5 - pitch * k as f64, 2);
@@ -289,19 +291,19 @@ fn stripes(from: f64, to: f64, top: f64, label: Label, stages: &BTreeSet<StageId
     format!("<path d=\"{}\"/>", (0..count).map(stripe).collect::<String>())
 }
 
-fn parcel(layout: Layout, top: f64, span: &Span) -> String {
-    let (x, end) = (layout.x(span.start), layout.x(span.end));
+fn parcel(geometry: Geometry, top: f64, span: &Span) -> String {
+    let (x, end) = (geometry.x(span.start), geometry.x(span.end));
     format!(
         "<g class=\"T\"><title>transfer {}</title>\
          <rect x=\"{x}\" y=\"{}\" width=\"{}\" height=\"{PARCEL}\"/></g>",
-        times(layout, span),
+        times(geometry, span),
         top + BAR + 2.0,
         number(end - x, 2)
     )
 }
 
-fn times(layout: Layout, span: &Span) -> String {
-    format!("{}..{}", layout.time(span.start), layout.time(span.end))
+fn times(geometry: Geometry, span: &Span) -> String {
+    format!("{}..{}", geometry.time(span.start), geometry.time(span.end))
 }
 
 /// The elements of the legend, and how many rows they take.

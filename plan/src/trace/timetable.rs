@@ -5,7 +5,7 @@ use super::{Label, Span, Timeline, bubble, stages};
 /// Draws `timeline` with `width` characters of time, between the devices' names and shares of busy
 /// time.
 ///
-/// An action is its letter and, where there is room, its microbatch, filled up with `-`: `F2--`.
+/// An action is its letter and, where it fits, its microbatch, filled up with `-`: `F2--`.
 /// On a device with several stages the stage comes first: `4F2-`. A fused backward is `BW2-----`.
 pub fn draw(timeline: &Timeline, width: usize) -> String {
     let bubble = bubble(timeline);
@@ -51,8 +51,8 @@ fn row(lane: &[Span], scale: Scale) -> String {
     row
 }
 
-/// The longest name of a span that leaves no doubt in `room` characters, filled up.
-fn cell(label: Label, several_stages: bool, room: usize) -> String {
+/// The longest name of a span that leaves no doubt in `width` characters, filled up.
+fn cell(label: Label, several_stages: bool, width: usize) -> String {
     let names = match label {
         Label::Action(action) => {
             let full = action.to_string();
@@ -62,8 +62,8 @@ fn cell(label: Label, several_stages: bool, room: usize) -> String {
         Label::Transfer => [">".into(), ">".into(), ">".into()],
         Label::Update => ["update".into(), "U".into(), "U".into()],
     };
-    let name = names.into_iter().find(|name| name.len() <= room).unwrap_or_default();
-    format!("{name:-<room$}")
+    let name = names.into_iter().find(|name| name.len() <= width).unwrap_or_default();
+    format!("{name:-<width$}")
 }
 
 fn legend(timeline: &Timeline) -> String {
@@ -120,7 +120,7 @@ F forward, B input gradient, W weight gradient, U optimizer update, . idle
     }
 
     #[test]
-    fn names_shrink_to_the_room_there_is() {
+    fn names_shrink_to_the_width_there_is() {
         check(
             &LANES,
             7,

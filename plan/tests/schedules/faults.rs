@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
 use zerobubble_plan::{
-    Action, Channel, DeviceId, MicrobatchId, Plan, Work, bounds, check, progress,
+    Action, Channel, DeviceId, MicrobatchId, Plan, Work, channel_capacities, check, progress,
 };
 
 use super::random::any_plan;
@@ -106,7 +106,7 @@ proptest! {
         pick in any::<Index>(),
     ) {
         let plan = check(plan).unwrap();
-        let enough = bounds(&plan);
+        let enough = channel_capacities(&plan);
         let smaller = enough.iter().flat_map(|channel| {
             (0..channel.capacity).map(|capacity| Channel { capacity, ..*channel })
         });

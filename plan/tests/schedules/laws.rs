@@ -1,10 +1,11 @@
-//! What holds for any legal plan: the bound on its makespan, its channel bounds, its text.
+//! What holds for any legal plan: the bound on its makespan, its channel channel_capacities, its
+//! text.
 
 use std::collections::HashSet;
 
 use proptest::prelude::*;
 use zerobubble_plan::{
-    Action, Channel, CheckedPlan, Link, Plan, bounds, check, progress, simulate,
+    Action, Channel, CheckedPlan, Link, Plan, channel_capacities, check, progress, simulate,
 };
 
 use super::random::{any_costs, any_plan, first_stages};
@@ -72,10 +73,10 @@ proptest! {
     }
 
     #[test]
-    fn channel_bounds_are_the_most_that_any_interleaving_needs(plan in any_plan()) {
+    fn channel_capacities_are_the_most_that_any_interleaving_needs(plan in any_plan()) {
         let plan = check(plan).unwrap();
-        let bounds = bounds(&plan);
-        progress(&plan, &bounds).unwrap();
-        prop_assert_eq!(bounds, most_parcels(&plan));
+        let capacities = channel_capacities(&plan);
+        progress(&plan, &capacities).unwrap();
+        prop_assert_eq!(capacities, most_parcels(&plan));
     }
 }

@@ -27,7 +27,7 @@ const WIDTH: usize = 85;
 fn picture(case: Case) -> String {
     let simulation = case.at_one_per_action();
     let units = simulation.bubble.makespan.round() as usize;
-    // Room for the stage where a device has several.
+    // Width for the stage where a device has several.
     let columns = if case.v == 1 { 3 } else { 4 };
     let drawing = draw(&simulation.timeline, columns * units);
     let lanes: Vec<(&str, &str)> =

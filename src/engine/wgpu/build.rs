@@ -11,7 +11,7 @@ use super::measure::Tiles;
 use super::shader::{rounds, shader};
 use super::staging::Ring;
 use super::update::Updates;
-use super::{Dispatch, RunState, Turns, WgpuEngine};
+use super::{Dispatch, SegmentState, Turns, WgpuEngine};
 use crate::engine::burn::constants;
 use crate::engine::{EngineSetup, IN_FLIGHT};
 use crate::error::Result;
@@ -22,7 +22,7 @@ use crate::plan::{StageId, Work};
 pub(super) struct Buffers {
     arenas: HashMap<ArenaId, Vec<Buffer>>,
     working: Vec<Buffer>,
-    /// By run, slot and buffer.
+    /// By segment, slot and buffer.
     slots: Vec<Vec<Vec<Buffer>>>,
     late_slots: Vec<Vec<Vec<Buffer>>>,
     /// A word that kernels set when an index is out of range.
@@ -60,10 +60,10 @@ pub(super) fn build(
     let up = Ring::up(&mut context, IN_FLIGHT, layout.staging)?;
     let down = Ring::down(&mut context, IN_FLIGHT, layout.staging)?;
     let mut tiles = Tiles::new(&context);
-    let mut runs = Vec::new();
-    for run in 0..layout.runs.len() {
-        let dispatches = dispatches(&mut context, &mut tiles, &layout, &buffers, run)?;
-        runs.push(RunState { dispatches, held: HashMap::new() });
+    let mut segments = Vec::new();
+    for segment in 0..layout.segments.len() {
+        let dispatches = dispatches(&mut context, &mut tiles, &layout, &buffers, segment)?;
+        segments.push(SegmentState { dispatches, held: HashMap::new() });
     }
     tiles.remember();
     let updates = Updates::new(&mut context, tiles.abilities(), &setup, &layout, &buffers)?;
@@ -75,7 +75,7 @@ pub(super) fn build(
         buffers,
         up,
         down,
-        runs,
+        segments,
         updates,
         under_way: VecDeque::new(),
         inputs: Arc::default(),
@@ -108,9 +108,9 @@ impl Buffers {
             (0..slots).map(|_| slot()).collect()
         };
         let (mut slots, mut late_slots) = (Vec::new(), Vec::new());
-        for run in &layout.runs {
-            slots.push(some(run.slots, &run.buffers)?);
-            late_slots.push(some(run.late_slots, &run.late_buffers)?);
+        for segment in &layout.segments {
+            slots.push(some(segment.slots, &segment.buffers)?);
+            late_slots.push(some(segment.late_slots, &segment.late_buffers)?);
         }
         let status = context.buffer("the status", SMALL, STORAGE)?;
         let settings = context.buffer("the optimizer's settings", SMALL, STORAGE)?;
@@ -137,9 +137,9 @@ impl Buffers {
     }
 
     /// Where a tensor of a microbatch is, which has the slots of its turn.
-    pub(super) fn place(&self, place: Place, run: usize, turn: usize) -> BufferBinding<'_> {
+    pub(super) fn place(&self, place: Place, segment: usize, turn: usize) -> BufferBinding<'_> {
         let in_turn = |slots: &'_ [Vec<Buffer>]| turn % slots.len();
-        let (slots, late_slots) = (&self.slots[run], &self.late_slots[run]);
+        let (slots, late_slots) = (&self.slots[segment], &self.late_slots[segment]);
         match place {
             Place::Slot(at) => slots[in_turn(slots)][at].as_entire_buffer_binding(),
             Place::Late(at) => late_slots[in_turn(late_slots)][at].as_entire_buffer_binding(),
@@ -149,25 +149,25 @@ impl Buffers {
     }
 }
 
-/// What the stages of a run do in every turn.
+/// What the stages of a segment do in every turn.
 fn dispatches(
     context: &mut Context,
     tiles: &mut Tiles,
     layout: &Layout,
     buffers: &Buffers,
-    run: usize,
+    segment: usize,
 ) -> Result<HashMap<(StageId, Work), Turns>> {
     let mut all = HashMap::new();
-    for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.run == run) {
+    for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.segment == segment) {
         let mut in_turn = |turn: usize| {
             let kernels = script.kernels.iter();
             let dispatches = kernels.map(|bound| {
-                dispatch(context, tiles, buffers, bound, run, turn)
+                dispatch(context, tiles, buffers, bound, segment, turn)
                     .map_err(|error| error.in_stage(action.0))
             });
             dispatches.collect::<Result<Vec<_>>>()
         };
-        let turns = 0..layout.runs[run].turns(action.1);
+        let turns = 0..layout.segments[segment].turns(action.1);
         all.insert(action, turns.map(&mut in_turn).collect::<Result<_>>()?);
     }
     Ok(all)
@@ -178,7 +178,7 @@ fn dispatch(
     tiles: &mut Tiles,
     buffers: &Buffers,
     bound: &Bound,
-    run: usize,
+    segment: usize,
     turn: usize,
 ) -> Result<Dispatch> {
     let kernel = &bound.kernel;
@@ -190,12 +190,12 @@ fn dispatch(
     }
     let tile = tiles.of(context, kernel)?;
     let shader = shader(kernel, tile.as_ref(), tiles.abilities());
-    let places = bound.places.iter().map(|&place| buffers.place(place, run, turn));
+    let places = bound.places.iter().map(|&place| buffers.place(place, segment, turn));
     let mut bindings: Vec<BufferBinding<'_>> =
         places.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect();
     if let Some(key) = bound.key {
         let size = std::num::NonZeroU64::new(KEY_BYTES);
-        bindings.push(BufferBinding { size, ..buffers.place(key, run, turn) });
+        bindings.push(BufferBinding { size, ..buffers.place(key, segment, turn) });
     }
     if kernel.uses_status() {
         bindings.push(buffers.status.as_entire_buffer_binding());

@@ -1,16 +1,15 @@
 //! The stages of a device to buffers: what is made before the first step, to the byte, and what
 //! every action binds, takes from staging and puts there.
 //!
-//! Adjacent stages of a device form a run. A microbatch that is on its way through a run holds one
-//! slot of it, from the first F to the last W: the buffers of everything that outlives an action.
-//! From the first B it also holds a late slot, if the run has such: the buffers of what B leaves,
-//! of which there are fewer where W follows soon. What one action alone needs is in working buffers
-//! that all actions of the device share. So a stage hands its output to the next one of its run
-//! without a copy. Microbatches take the slots in turn, as they come and leave in ascending order
-//! under every schedule.
+//! Adjacent stages of a device form a segment. A microbatch that is on its way through a segment
+//! holds one slot of it, from the first F to the last W: the buffers of everything that outlives an
+//! action. From the first B it also holds a late slot, if the segment has such: the buffers of what
+//! B leaves, of which there are fewer where W follows soon. What one action alone needs is in
+//! working buffers that all actions of the device share. So a stage hands its output to the next
+//! one of its segment without a copy. Microbatches take the slots in turn, as they come and leave
+//! in ascending order under every schedule.
 
 mod arena;
-mod runs;
 mod values;
 
 use std::collections::HashMap;
@@ -61,8 +60,8 @@ pub struct Layout {
     pub(super) arenas: Arenas,
     /// Bytes of the buffers that actions share.
     pub(super) working: Vec<u64>,
-    /// The runs of stages.
-    pub(super) runs: Vec<Run>,
+    /// Its stages by segment.
+    pub(super) segments: Vec<Segment>,
     /// What every stage's F, B and W does.
     pub(super) scripts: HashMap<(StageId, Work), Script>,
     /// Bytes of one staging buffer, up or down.
@@ -84,9 +83,9 @@ pub(super) struct Gradients {
     pub(super) shared: Vec<Accumulator>,
 }
 
-/// A run of adjacent stages.
+/// Adjacent stages of the device.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Run {
+pub(super) struct Segment {
     /// How many microbatches it can hold at once.
     pub(super) slots: usize,
     /// Bytes of the buffers of one slot.
@@ -99,9 +98,9 @@ pub(super) struct Run {
     pub(super) stages: usize,
 }
 
-impl Run {
-    /// Which of the run's dispatches are those of a microbatch: as many as there are pairs of slots
-    /// that a microbatch may have, or for F as there are slots.
+impl Segment {
+    /// Which of the segment's dispatches are those of a microbatch: as many as there are pairs of
+    /// slots that a microbatch may have, or for F as there are slots.
     pub(super) fn turns(&self, work: Work) -> usize {
         if work == Work::F { self.slots } else { turns(self.slots, self.late_slots) }
     }
@@ -116,8 +115,8 @@ fn turns(slots: usize, late_slots: usize) -> usize {
 /// What one kind of work of one stage does.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Script {
-    /// The run whose slot it uses.
-    pub(super) run: usize,
+    /// The segment whose slot it uses.
+    pub(super) segment: usize,
     /// What is copied from staging to the slot first.
     pub(super) uploads: Vec<Transfer<Source>>,
     /// The kernels, in order.
@@ -185,11 +184,11 @@ pub(super) enum Sink {
 
 /// Lays out `stages`, with activations stored as `precision` says.
 ///
-/// `open` is how many microbatches are on the stages at once.
+/// `stash` is how many microbatches are on the stages at once.
 pub fn lay_out(
     split: &Split,
     stages: &[StageSetup],
-    open: &plan::Limits,
+    stash: &plan::StashLimits,
     rule: &UpdateRule,
     precision: Precision,
     limits: Limits,
@@ -201,7 +200,7 @@ pub fn lay_out(
     let mut layout = Layout {
         arenas,
         working: Vec::new(),
-        runs: Vec::new(),
+        segments: Vec::new(),
         scripts: HashMap::new(),
         staging: LEAST_STAGING,
         precision,
@@ -209,18 +208,22 @@ pub fn lay_out(
         gradients,
     };
     let mut working = Vec::new();
-    let mut runs = Vec::new();
-    for (run, stages) in (0..).zip(runs::runs(stages)) {
-        let values = Values::new(split, &elements, stages, &lowered, run);
+    let mut segments = Vec::new();
+    for (segment, stages) in (0..).zip(segments_of(stages)) {
+        let values = Values::new(split, &elements, stages, &lowered, segment);
         working.extend(values.working());
-        runs.push((stages, values));
+        segments.push((stages, values));
     }
     let (homes, sizes) = pack(&working);
     layout.working = sizes;
     let mut homes = homes.into_iter();
-    for (position, (stages, mut values)) in runs.into_iter().enumerate() {
+    for (position, (stages, mut values)) in segments.into_iter().enumerate() {
         let first = stages[0].stage.index();
-        layout.runs.push(values.place(open.runs[first], open.late[first], &mut homes));
+        layout.segments.push(values.place(
+            stash.segments[first],
+            stash.backward[first],
+            &mut homes,
+        ));
         for (stage, work, script) in values.scripts(position, &layout.arenas) {
             let end = |offset: u64, bytes: u64| offset + bytes;
             let up = script.uploads.iter().map(|copy| end(copy.offset, copy.bytes)).max();
@@ -232,6 +235,11 @@ pub fn lay_out(
     layout
 }
 
+/// The stages in segments of adjacent ones.
+fn segments_of(stages: &[StageSetup]) -> impl Iterator<Item = &[StageSetup]> {
+    stages.chunk_by(|a, b| a.stage.0 + 1 == b.stage.0)
+}
+
 impl Layout {
     /// Bytes of all buffers of the device.
     pub fn bytes(&self) -> BufferBytes {
@@ -239,8 +247,10 @@ impl Layout {
         let timing = if self.limits.timestamps { IN_FLIGHT as u64 * TIMESTAMPS } else { 0 };
         let fixed = self.arenas.bytes() + self.working.iter().sum::<u64>() + rings + timing;
         let of = |slots: usize, buffers: &[u64]| slots as u64 * buffers.iter().sum::<u64>();
-        let slots = |run: &Run| of(run.slots, &run.buffers) + of(run.late_slots, &run.late_buffers);
-        BufferBytes { fixed: fixed + 2 * SMALL, stash: self.runs.iter().map(slots).sum() }
+        let slots = |segment: &Segment| {
+            of(segment.slots, &segment.buffers) + of(segment.late_slots, &segment.late_buffers)
+        };
+        BufferBytes { fixed: fixed + 2 * SMALL, stash: self.segments.iter().map(slots).sum() }
     }
 
     /// What becomes of the sums of gradients.

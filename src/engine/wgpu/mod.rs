@@ -39,7 +39,7 @@ pub use shader::Shader;
 pub use shader::matmul::{Abilities, Tile, tiles};
 
 use self::build::Buffers;
-use self::layout::{Run, Script};
+use self::layout::{Script, Segment};
 use self::play::UnderWay;
 use self::staging::Ring;
 use super::{Compute, EngineSetup, Outcome, Parcel, StepInputs};
@@ -55,7 +55,7 @@ pub struct WgpuEngine {
     buffers: Buffers,
     up: Ring,
     down: Ring,
-    runs: Vec<RunState>,
+    segments: Vec<SegmentState>,
     updates: update::Updates,
     under_way: VecDeque<UnderWay>,
     inputs: StepInputs,
@@ -66,17 +66,17 @@ pub struct WgpuEngine {
     sealed: u64,
 }
 
-/// What a run's dispatches are, and which microbatches are on their way through it.
+/// What a segment's dispatches are, and which microbatches are on their way through it.
 #[derive(Debug)]
-struct RunState {
+struct SegmentState {
     dispatches: HashMap<(StageId, Work), Turns>,
     held: HashMap<MicrobatchId, Held>,
 }
 
-/// The dispatches of one work in every turn: see [`layout::Run::turns`].
+/// The dispatches of one work in every turn: see [`layout::Segment::turns`].
 type Turns = Vec<Vec<Dispatch>>;
 
-/// A microbatch on its way through a run.
+/// A microbatch on its way through a segment.
 #[derive(Debug)]
 struct Held {
     /// How many W are left; of F, without backward work.
@@ -109,9 +109,10 @@ impl WgpuEngine {
     }
 
     /// The first action of a microbatch takes its slot, and the first B its late slot.
-    fn take(&mut self, action: Action, run: usize) {
-        let Run { slots, late_slots, ref late_buffers, stages, .. } = self.layout.runs[run];
-        let held = &mut self.runs[run].held;
+    fn take(&mut self, action: Action, segment: usize) {
+        let Segment { slots, late_slots, ref late_buffers, stages, .. } =
+            self.layout.segments[segment];
+        let held = &mut self.segments[segment].held;
         let of = held.entry(action.microbatch).or_insert(Held { left: stages, late: false });
         of.late |= action.work != Work::F && !late_buffers.is_empty();
         let late = held.values().filter(|of| of.late).count();
@@ -119,12 +120,12 @@ impl WgpuEngine {
         assert!(room, "a slot for every microbatch that the plan holds");
     }
 
-    /// The run's last W gives the slot back; without backward work its last F does.
-    fn release(&mut self, action: Action, run: usize) {
+    /// The segment's last W gives the slot back; without backward work its last F does.
+    fn release(&mut self, action: Action, segment: usize) {
         if !self.evaluates && !action.computes(Work::W) {
             return;
         }
-        let held = &mut self.runs[run].held;
+        let held = &mut self.segments[segment].held;
         let of = held.get_mut(&action.microbatch).expect("it was taken by F");
         of.left -= 1;
         if of.left == 0 {

@@ -42,17 +42,17 @@ impl WgpuEngine {
     /// Records `action` and hands it to the device.
     pub(super) fn submit(&mut self, action: Action, arrived: Parcel) -> Result<()> {
         let scripts = self.scripts(action);
-        let run = scripts[0].run;
+        let segment = scripts[0].segment;
         let uploads = scripts[0].uploads.clone();
         let downloads: Vec<_> = scripts.iter().flat_map(|of| of.downloads.clone()).collect();
         let status = scripts.iter().any(|script| script.status);
-        self.take(action, run);
+        self.take(action, segment);
         let mut transfers = Vec::new();
         let mut encoder = self.context.encoder();
         let mut up = None;
         if !uploads.is_empty() {
             let start = Instant::now();
-            up = Some(self.upload(action, &uploads, &arrived, run, &mut encoder)?);
+            up = Some(self.upload(action, &uploads, &arrived, segment, &mut encoder)?);
             transfers.push((start, Instant::now()));
         }
         if status {
@@ -67,7 +67,7 @@ impl WgpuEngine {
             // What B sends may be in memory that W uses again.
             if let Some(entry) = down {
                 let sent = &self.layout.scripts[&(action.stage, work)].downloads;
-                self.download(entry, sent, run, action, &mut encoder);
+                self.download(entry, sent, segment, action, &mut encoder);
             }
         }
         if let Some(entry) = down {
@@ -80,7 +80,7 @@ impl WgpuEngine {
         if let Some(entry) = down {
             self.down.map(entry);
         }
-        self.release(action, run);
+        self.release(action, segment);
         self.context.check()?;
         let submitted = Instant::now();
         let waiting =
@@ -109,8 +109,8 @@ impl WgpuEngine {
         });
         let mut pass =
             encoder.begin_compute_pass(&ComputePassDescriptor { label: None, timestamp_writes });
-        let run = self.layout.scripts[&(action.stage, work)].run;
-        let turns = &self.runs[run].dispatches[&(action.stage, work)];
+        let segment = self.layout.scripts[&(action.stage, work)].segment;
+        let turns = &self.segments[segment].dispatches[&(action.stage, work)];
         for dispatch in &turns[action.microbatch.index() % turns.len()] {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.group, &[]);
@@ -125,7 +125,7 @@ impl WgpuEngine {
         action: Action,
         uploads: &[Transfer<Source>],
         arrived: &Parcel,
-        run: usize,
+        segment: usize,
         encoder: &mut CommandEncoder,
     ) -> Result<EntryId> {
         let key = self.key(action);
@@ -153,7 +153,7 @@ impl WgpuEngine {
         })?;
         self.up.unmap(entry);
         for copy in uploads {
-            let to = self.buffers.place(copy.place, run, action.microbatch.index());
+            let to = self.buffers.place(copy.place, segment, action.microbatch.index());
             let from = self.up.buffer(entry);
             encoder.copy_buffer_to_buffer(from, copy.offset, to.buffer, to.offset, copy.bytes);
         }
@@ -174,13 +174,13 @@ impl WgpuEngine {
         &self,
         entry: EntryId,
         downloads: &[Transfer<Sink>],
-        run: usize,
+        segment: usize,
         action: Action,
         encoder: &mut CommandEncoder,
     ) {
         let to = self.down.buffer(entry);
         for copy in downloads {
-            let from = self.buffers.place(copy.place, run, action.microbatch.index());
+            let from = self.buffers.place(copy.place, segment, action.microbatch.index());
             let at = TENSORS_AT + copy.offset;
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, at, copy.bytes);
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Arranged, Devices, Recomputed, Request, cut, fitting, lay_out, stages};
+use super::{Arranged, Devices, Recomputed, Request, fitting, lay_out, partition, stages};
 use crate::engine::StageSetup;
 use crate::error::{Error, Result};
 use crate::plan::{
@@ -70,14 +70,15 @@ fn found(
     recomputed: Recomputed,
     limits: &[u64],
 ) -> Result<Arranged> {
-    let found = search(&search_input(request, limits, recomputed), &|placement, cuts| {
+    let found = search(&search_input(request, limits, recomputed), &|placement, stage_blocks| {
         let Request { split, rule, .. } = *request;
-        let setups = stages::setups(split, cuts, placement, rule, &recomputed(cuts.len()));
+        let setups =
+            stages::setups(split, stage_blocks, placement, rule, &recomputed(stage_blocks.len()));
         Ok(stages::costs(split, &setups, placement, request.times))
     })?;
     let searched = Searched { gain: found.gain(), best_family: found.best_family };
-    let stages = recomputed(found.cuts.len());
-    let arranged = lay_out(request, found.plan, found.cuts, devices, &stages)?;
+    let stages = recomputed(found.stage_blocks.len());
+    let arranged = lay_out(request, found.plan, found.stage_blocks, devices, &stages)?;
     Ok(Arranged { searched: Some(searched), ..arranged })
 }
 
@@ -95,9 +96,9 @@ fn best_family(request: &Request, devices: &Devices, recomputed: Recomputed) -> 
         if plan.is_forward_only() {
             return None;
         }
-        let cuts = cut(request, &plan.placement).ok()?;
-        let stages = recomputed(cuts.len());
-        let arranged = lay_out(request, check(plan).ok()?, cuts, devices, &stages).ok()?;
+        let stage_blocks = partition(request, &plan.placement).ok()?;
+        let stages = recomputed(stage_blocks.len());
+        let arranged = lay_out(request, check(plan).ok()?, stage_blocks, devices, &stages).ok()?;
         fitting(request, &arranged).ok()?;
         let makespan = arranged.prediction.bubble.makespan;
         let best_family = Some(BestFamily { name: family.name.to_owned(), makespan });
@@ -111,8 +112,15 @@ fn best_family(request: &Request, devices: &Devices, recomputed: Recomputed) -> 
 fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> SearchInput {
     let Request { split, times, .. } = *request;
     let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
-    let cuts: Vec<Range<usize>> = (0..split.blocks.len()).map(|block| block..block + 1).collect();
-    let setups = stages::setups(split, &cuts, &placement, request.rule, &recomputed(cuts.len()));
+    let stage_blocks: Vec<Range<usize>> =
+        (0..split.blocks.len()).map(|block| block..block + 1).collect();
+    let setups = stages::setups(
+        split,
+        &stage_blocks,
+        &placement,
+        request.rule,
+        &recomputed(stage_blocks.len()),
+    );
     let on_first = stages::costs(split, &setups, &placement, times);
     let on = |times: &[PerWork<f64>]| -> Vec<StageCost> {
         let blocks = setups.iter().zip(&on_first.stages).zip(times);

@@ -1,9 +1,11 @@
-//! The values of one run of stages: when each is needed, and where it therefore is.
+//! The values of one segment of stages: when each is needed, and where it therefore is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{Bound, KEY_BYTES, Place, Run, Script, Sink, Source, Target, Transfer, sum_of, turns};
+use super::{
+    Bound, KEY_BYTES, Place, Script, Segment, Sink, Source, Target, Transfer, sum_of, turns,
+};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -23,16 +25,16 @@ enum Value {
     Key,
 }
 
-/// Which of the run's works, and a position within: 0 before the kernels, then one per kernel.
+/// Which of the segment's works, and a position within: 0 before the kernels, then one per kernel.
 type Touch = (Event, u32);
 
-/// A kind of work of the stage at a position in the run.
+/// A kind of work of the stage at a position in the segment.
 type Event = (Work, u32);
 
-/// When a value is there, in the order in which a run treats a microbatch.
+/// When a value is there, in the order in which a segment treats a microbatch.
 type Time = (u32, u32);
 
-/// When a value is there among all actions of the device: run, stage and work, position.
+/// When a value is there among all actions of the device: segment, stage and work, position.
 type ActionTime = (u32, (u32, Work), u32);
 
 pub(super) struct Values<'a> {
@@ -41,7 +43,7 @@ pub(super) struct Values<'a> {
     stages: &'a [StageSetup],
     lowered: &'a HashMap<BlockId, BlockKernels>,
     views: HashMap<BlockId, Views<'a>>,
-    run: u32,
+    segment: u32,
     touched: BTreeMap<Value, Vec<Touch>>,
     places: HashMap<Value, Place>,
 }
@@ -52,11 +54,11 @@ impl<'a> Values<'a> {
         elements: &'a Elements,
         stages: &'a [StageSetup],
         lowered: &'a HashMap<BlockId, BlockKernels>,
-        run: u32,
+        segment: u32,
     ) -> Self {
         let views = HashMap::new();
         let (touched, places) = (BTreeMap::new(), HashMap::new());
-        let mut values = Self { split, elements, stages, lowered, views, run, touched, places };
+        let mut values = Self { split, elements, stages, lowered, views, segment, touched, places };
         for stage in 0..stages.len() as u32 {
             for work in Work::ALL {
                 values.touch((work, stage));
@@ -86,7 +88,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// What comes from the host is there before the run's first kernel.
+    /// What comes from the host is there before the segment's first kernel.
     fn note(&mut self, value: Value, touch: Touch) {
         let from_host = match value {
             Value::Key => true,
@@ -251,7 +253,7 @@ impl<'a> Values<'a> {
     pub(super) fn working(&self) -> Vec<Lifetime<ActionTime>> {
         let lifetime = |(&value, touches): (&Value, &Vec<Touch>)| {
             let (work, stage) = Self::only(touches)?;
-            let at = |position: u32| (self.run, (stage, work), position);
+            let at = |position: u32| (self.segment, (stage, work), position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
             Some(Lifetime { first: at(first), last: at(last), bytes: self.room(value) })
@@ -259,8 +261,9 @@ impl<'a> Values<'a> {
         self.touched.iter().filter_map(lifetime).collect()
     }
 
-    /// Gives every value its place, and says what buffers the run has for `open` microbatches, of
-    /// which `late` are between B and W. `working` are the homes of [`Values::working`], in order.
+    /// Gives every value its place, and says what buffers the segment has for `open` microbatches,
+    /// of which `late` are between B and W. `working` are the homes of [`Values::working`], in
+    /// order.
     ///
     /// What B leaves is in late slots where they take fewer bytes than room in all slots.
     pub(super) fn place(
@@ -268,7 +271,7 @@ impl<'a> Values<'a> {
         open: u32,
         late: u32,
         working: &mut impl Iterator<Item = usize>,
-    ) -> Run {
+    ) -> Segment {
         let (mut early, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (&value, touches) in &self.touched {
             if Self::only(touches).is_some() {
@@ -291,12 +294,12 @@ impl<'a> Values<'a> {
         if slots as u64 * all.bytes() <= apart {
             self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
             let (buffers, late_buffers) = (all.sizes, Vec::new());
-            return Run { slots, buffers, late_slots: 1, late_buffers, stages };
+            return Segment { slots, buffers, late_slots: 1, late_buffers, stages };
         }
         self.places.extend(early.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
         self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Late(at))));
         let (buffers, late_buffers) = (early.sizes, of_b.sizes);
-        Run { slots, buffers, late_slots, late_buffers, stages }
+        Segment { slots, buffers, late_slots, late_buffers, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -309,20 +312,24 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// What every work of the run does.
-    pub(super) fn scripts(mut self, run: usize, arenas: &Arenas) -> Vec<(StageId, Work, Script)> {
+    /// What every work of the segment does.
+    pub(super) fn scripts(
+        mut self,
+        segment: usize,
+        arenas: &Arenas,
+    ) -> Vec<(StageId, Work, Script)> {
         let mut scripts = Vec::new();
         for stage in 0..self.stages.len() as u32 {
             for work in Work::ALL {
-                let script = self.script((work, stage), run, arenas);
+                let script = self.script((work, stage), segment, arenas);
                 scripts.push((self.stages[stage as usize].stage, work, script));
             }
         }
         scripts
     }
 
-    fn script(&mut self, event: Event, run: usize, arenas: &Arenas) -> Script {
-        let mut script = Script { run, ..Script::default() };
+    fn script(&mut self, event: Event, segment: usize, arenas: &Arenas) -> Script {
+        let mut script = Script { segment, ..Script::default() };
         let mut offset = 0;
         for (what, value) in self.taken_from_host(event) {
             let (bytes, place) = (self.bytes(value), self.places[&value]);
@@ -352,7 +359,7 @@ impl<'a> Values<'a> {
         script
     }
 
-    /// What a work takes from the host. Inputs and key come with the run's first F.
+    /// What a work takes from the host. Inputs and key come with the segment's first F.
     fn taken_from_host(&self, event: Event) -> Vec<(Source, Value)> {
         let received = self.received(event);
         let parcel = received.into_iter().enumerate();

@@ -12,7 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use self::finish::Finish;
-use self::lanes::Plan;
+use self::lanes::Tiling;
 use self::matrix::Matrix;
 pub use self::tiles::{Abilities, tiles};
 use super::Shader;
@@ -88,13 +88,13 @@ pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let [x, y] = factors(kernel);
     let (loads, head, finish, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
-            let plan = Plan::new(lanes, &x, &y);
-            let finish = Finish::new(kernel, plan.paired);
+            let tiling = Tiling::new(lanes, &x, &y);
+            let finish = Finish::new(kernel, tiling.paired);
             let in_twos = finish == Finish::Together;
-            let loads = Loads::of_product(kernel, lanes.uniform_bytes, plan.factors(), in_twos);
+            let loads = Loads::of_product(kernel, lanes.uniform_bytes, tiling.factors(), in_twos);
             let finish = finish.wgsl(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul.wgsl");
-            (loads, plan.head(), finish, body, plan.groups(), lanes.lanes)
+            (loads, tiling.head(), finish, body, tiling.groups(), lanes.lanes)
         }
         Tile::Shared(tile) => {
             let loads = Loads::of_product(kernel, 0, [None, None], false);

@@ -15,9 +15,9 @@ const FEW_OUTPUTS: usize = 64;
 const MANY_INPUTS: usize = 512;
 
 /// How outputs are shared out. An output is the same sum of inputs, one after another, but for
-/// [`Plan::Shared`], which depends on sizes only.
+/// [`ThreadMapping::Shared`], which depends on sizes only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plan {
+enum ThreadMapping {
     /// A thread computes one output.
     One,
     /// A thread computes one output and loads four inputs at once, along the axis.
@@ -39,19 +39,19 @@ pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> 
     let kept = part(view, |axis| !axes.contains(&axis), view.offset);
     let summed = part(view, |axis| axes.contains(&axis), 0);
     let (outputs, inputs) = (kept.elements(), summed.elements());
-    let plan = match op {
-        Reduction::Sum(_) => plan_of_sum(view, &axes, [outputs, inputs], abilities),
-        Reduction::CumulativeSum { .. } => Plan::One,
-        Reduction::ArgMax(_) | Reduction::ArgMin(_) => Plan::One,
+    let mapping = match op {
+        Reduction::Sum(_) => mapping_of_sum(view, &axes, [outputs, inputs], abilities),
+        Reduction::CumulativeSum { .. } => ThreadMapping::One,
+        Reduction::ArgMax(_) | Reduction::ArgMin(_) => ThreadMapping::One,
     };
-    let (size, threads) = match plan {
-        Plan::Shared => (WORKGROUP, outputs * WORKGROUP),
-        Plan::Outputs(_) => (CPU_WORKGROUP, outputs / 4),
+    let (size, threads) = match mapping {
+        ThreadMapping::Shared => (WORKGROUP, outputs * WORKGROUP),
+        ThreadMapping::Outputs(_) => (CPU_WORKGROUP, outputs / 4),
         _ => (if abilities.cpu { CPU_WORKGROUP } else { WORKGROUP }, outputs),
     };
     let grid = grid(threads, size);
-    let neighbours = match plan {
-        Plan::Inputs(axis) | Plan::Outputs(axis) => Neighbours::Along(axis),
+    let neighbours = match mapping {
+        ThreadMapping::Inputs(axis) | ThreadMapping::Outputs(axis) => Neighbours::Along(axis),
         _ => Neighbours::One,
     };
     let loads = Loads::new(kernel, abilities, &[neighbours]);
@@ -60,7 +60,7 @@ pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> 
     let place = format!("{} + {}", position(&kept, "o"), position(&summed, "n"));
     source += &format!("fn load(o: u32, n: u32) -> f32 {{ return r0_one_at({place}); }}\n");
     let (name, functions) = match op {
-        Reduction::Sum(_) => ("sum", sum(plan, &place)),
+        Reduction::Sum(_) => ("sum", sum(mapping, &place)),
         &Reduction::CumulativeSum { axis, reverse } => {
             ("cumulative_sum", cumulative(&kernel.writes[0].shape, axis, reverse))
         }
@@ -87,17 +87,17 @@ pub(super) fn rounds(kernel: &Kernel, op: &Reduction) -> usize {
     }
 }
 
-fn plan_of_sum(
+fn mapping_of_sum(
     view: &View,
     axes: &[usize],
     [outputs, inputs]: [usize; 2],
     abilities: &Abilities,
-) -> Plan {
+) -> ThreadMapping {
     if outputs < FEW_OUTPUTS && inputs > MANY_INPUTS {
-        return Plan::Shared;
+        return ThreadMapping::Shared;
     }
     if !abilities.cpu {
-        return Plan::One;
+        return ThreadMapping::One;
     }
     // The innermost axis of each kind, where four elements of it are together.
     let innermost = |summed: bool| {
@@ -106,20 +106,27 @@ fn plan_of_sum(
             .rfind(of_kind)
             .filter(|&axis| view.strides[axis] == 1 && view.shape[axis].is_multiple_of(4))
     };
-    let inputs = innermost(true).map(Plan::Inputs);
-    innermost(false).map(Plan::Outputs).or(inputs).unwrap_or(Plan::One)
+    let inputs = innermost(true).map(ThreadMapping::Inputs);
+    innermost(false).map(ThreadMapping::Outputs).or(inputs).unwrap_or(ThreadMapping::One)
 }
 
 /// The functions of a sum; `place` is where input `n` of output `o` is.
-fn sum(plan: Plan, place: &str) -> String {
-    let compute = match plan {
-        Plan::Shared => return include_str!("../../../../shaders/reduce_shared.wgsl").into(),
-        Plan::One => "sum(t)",
-        Plan::Inputs(_) => "sum_by_fours(t)",
-        Plan::Outputs(_) => "four_sums(4u * t)",
+fn sum(mapping: ThreadMapping, place: &str) -> String {
+    let compute = match mapping {
+        ThreadMapping::Shared => {
+            return include_str!("../../../../shaders/reduce_shared.wgsl").into();
+        }
+        ThreadMapping::One => "sum(t)",
+        ThreadMapping::Inputs(_) => "sum_by_fours(t)",
+        ThreadMapping::Outputs(_) => "four_sums(4u * t)",
     };
-    let threads = if matches!(plan, Plan::Outputs(_)) { "OUTPUTS / 4u" } else { "OUTPUTS" };
-    let four = if plan == Plan::One { "vec4(0.0)".into() } else { format!("r0_four_at({place})") };
+    let threads =
+        if matches!(mapping, ThreadMapping::Outputs(_)) { "OUTPUTS / 4u" } else { "OUTPUTS" };
+    let four = if mapping == ThreadMapping::One {
+        "vec4(0.0)".into()
+    } else {
+        format!("r0_four_at({place})")
+    };
     let body = include_str!("../../../../shaders/reduce.wgsl");
     format!(
         "const THREADS: u32 = {threads};\n\

@@ -7,7 +7,7 @@ use super::matrix::{Load, Matrix};
 use crate::engine::wgpu::shader::bindings::{Factor, position};
 
 /// A product and its tile, with the loads that were chosen.
-pub(super) struct Plan<'a> {
+pub(super) struct Tiling<'a> {
     /// The tile.
     pub tile: &'a Lanes,
     /// The factor whose rows the tile has.
@@ -34,7 +34,7 @@ pub(super) struct Side<'a> {
     spread: usize,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> Tiling<'a> {
     /// The loads for a tile.
     pub fn new(tile: &'a Lanes, x: &'a Matrix, y: &'a Matrix) -> Self {
         let [x, y] = if tile.swapped { [y, x] } else { [x, y] };

@@ -1,6 +1,6 @@
 //! Which tiles there are for a product, and which is likely the best.
 
-use super::lanes::{Plan, Side};
+use super::lanes::{Side, Tiling};
 use super::matrix::Matrix;
 use super::{Lanes, Shared, Tile, factors, shared};
 use crate::engine::wgpu::kernel::Kernel;
@@ -58,7 +58,7 @@ fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2]) -> Vec<Lanes> {
                 let mut tile =
                     Lanes { rows, columns, step, lanes, broadcast, wide, swapped, uniform_bytes };
                 // Longer steps only take longer to compile where vectors have four elements.
-                if plan(&tile, factors).is_uniform() {
+                if tiling(&tile, factors).is_uniform() {
                     tile.step = 4;
                 }
                 tiles.push(tile);
@@ -68,8 +68,8 @@ fn lane_tiles(abilities: &Abilities, factors: &[Matrix; 2]) -> Vec<Lanes> {
     tiles
 }
 
-fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2]) -> Plan<'a> {
-    Plan::new(tile, x, y)
+fn tiling<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2]) -> Tiling<'a> {
+    Tiling::new(tile, x, y)
 }
 
 /// Cycles of llvmpipe, as measured. To load an element into one lane takes 25, or half of that as
@@ -77,7 +77,7 @@ fn plan<'a>(tile: &'a Lanes, [x, y]: &'a [Matrix; 2]) -> Plan<'a> {
 /// products of all lanes takes 3, or more where most sums are not in registers. Tiles of many sums
 /// take long to compile.
 fn lane_cost(tile: &Lanes, factors: &[Matrix; 2]) -> f64 {
-    let plan = plan(tile, factors);
+    let tiling = tiling(tile, factors);
     let lanes = tile.lanes as f64;
     let shared_by = if tile.broadcast { lanes } else { 1.0 };
     let load = |side: &Side| match side.length() {
@@ -86,18 +86,18 @@ fn lane_cost(tile: &Lanes, factors: &[Matrix; 2]) -> f64 {
         2.. if tile.wide || side.matrix.half => 12.5,
         _ => 25.0,
     };
-    let x_loads = tile.rows as f64 * lanes / shared_by * load(&plan.x);
-    let y_loads = tile.columns as f64 * lanes * load(&plan.y);
+    let x_loads = tile.rows as f64 * lanes / shared_by * load(&tiling.x);
+    let y_loads = tile.columns as f64 * lanes * load(&tiling.y);
     let sums = (tile.rows * tile.columns) as f64;
-    let (x, y) = (plan.x.matrix, plan.y.matrix);
+    let (x, y) = (tiling.x.matrix, tiling.y.matrix);
     let products = (x.outer * y.outer * x.inner * x.batch.elements()) as f64;
-    let (product, compiled) = match plan.is_uniform() {
+    let (product, compiled) = match tiling.is_uniform() {
         true => (if sums > 64.0 { 3.6 } else { 3.0 }, 1.0 + sums / 1000.0),
         false => (3.0, if sums > 256.0 && products < LARGE { 1.3 } else { 1.0 }),
     };
     let each_k = x_loads + y_loads + product * sums;
     let end = sums * lanes * 15.0;
-    plan.groups() as f64 * (each_k * x.inner as f64 + end) * compiled
+    tiling.groups() as f64 * (each_k * x.inner as f64 + end) * compiled
 }
 
 fn shared_tiles() -> Vec<Shared> {

@@ -1,10 +1,10 @@
 //! Where the search for an order starts: the timetable of an unhindered pipeline, and variations.
 
-use super::dispatch::Policy;
+use super::dispatch::Priorities;
 use super::instance::Instance;
 use crate::work::{PerWork, Work};
 
-/// How a policy differs from the unhindered timetable.
+/// How priorities differ from the unhindered timetable.
 #[derive(Debug, Clone, Copy)]
 struct Variant {
     /// How many microbatches are between F and B: so many times as in the unhindered timetable...
@@ -15,23 +15,28 @@ struct Variant {
     b_first: bool,
     /// How many cycles W is due after B.
     w_lag: f64,
-    /// See [`Policy::patience`].
-    patience: f64,
+    /// See [`Priorities::wait_fraction`].
+    wait_fraction: f64,
 }
 
 const NO_LIMIT: f64 = f64::INFINITY;
 
-/// Policies to try on every layout.
-pub(super) fn few(instance: &Instance) -> Vec<Policy> {
-    let base =
-        Variant { ahead_factor: 1.0, ahead_more: 1, b_first: true, w_lag: NO_LIMIT, patience: 0.5 };
+/// What to try on every assignment.
+pub(super) fn few(instance: &Instance) -> Vec<Priorities> {
+    let base = Variant {
+        ahead_factor: 1.0,
+        ahead_more: 1,
+        b_first: true,
+        w_lag: NO_LIMIT,
+        wait_fraction: 0.5,
+    };
     let more = Variant { ahead_factor: 1.5, ..base };
     let eager = Variant { ahead_factor: NO_LIMIT, b_first: false, ..base };
-    policies(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
+    variations(instance, &[base, more, eager, Variant { w_lag: 1.0, b_first: false, ..base }])
 }
 
-/// Policies to try on the best layouts.
-pub(super) fn many(instance: &Instance) -> Vec<Policy> {
+/// What to try on the best assignments.
+pub(super) fn many(instance: &Instance) -> Vec<Priorities> {
     let mut variants = Vec::new();
     for (ahead_factor, ahead_more) in
         [(1.0, 0), (1.0, 1), (1.0, 2), (1.5, 0), (2.0, 0), (NO_LIMIT, 0)]
@@ -39,18 +44,18 @@ pub(super) fn many(instance: &Instance) -> Vec<Policy> {
         for (b_first, w_lag) in
             [(true, NO_LIMIT), (true, 1.0), (false, NO_LIMIT), (false, 1.0), (false, 0.0)]
         {
-            for patience in [0.0, 0.5, 1.0] {
-                variants.push(Variant { ahead_factor, ahead_more, b_first, w_lag, patience });
+            for wait_fraction in [0.0, 0.5, 1.0] {
+                variants.push(Variant { ahead_factor, ahead_more, b_first, w_lag, wait_fraction });
             }
         }
     }
-    policies(instance, &variants)
+    variations(instance, &variants)
 }
 
-fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
+fn variations(instance: &Instance, variants: &[Variant]) -> Vec<Priorities> {
     let cycle = instance.cycle();
     let ready = unhindered(instance);
-    let mut policies: Vec<Policy> = Vec::new();
+    let mut variations: Vec<Priorities> = Vec::new();
     for variant in variants {
         // Further apart than any two microbatches.
         let far = (instance.microbatches + 1) as f64 * cycle;
@@ -63,17 +68,17 @@ fn policies(instance: &Instance, variants: &[Variant]) -> Vec<Policy> {
             // A cast saturates.
             ((cycles * variant.ahead_factor) as u32).saturating_add(variant.ahead_more)
         });
-        let policy = Policy {
+        let priorities = Priorities {
             cycle,
             offsets: offsets.collect(),
             ahead: ahead.map(|ahead| ahead.clamp(1, instance.microbatches as u32)).collect(),
-            patience: variant.patience,
+            wait_fraction: variant.wait_fraction,
         };
-        if !policies.contains(&policy) {
-            policies.push(policy);
+        if !variations.contains(&priorities) {
+            variations.push(priorities);
         }
     }
-    policies
+    variations
 }
 
 /// When a single microbatch is ready for F and for B of a stage.
@@ -100,37 +105,42 @@ fn unhindered(instance: &Instance) -> Vec<Ready> {
     ready
 }
 
-/// How many changes [`change`] knows for a policy of so many stages.
+/// How many changes [`change`] knows for priorities of so many stages.
 pub(super) fn change_count(stages: usize) -> usize {
     CHANGES_OF_ALL + CHANGES * (2 * stages.next_power_of_two() - 1)
 }
 
-/// Change number `index` of a policy, by `step` cycles; nothing where it would change nothing.
+/// Change number `index` of priorities, by `step` cycles; nothing where it would change nothing.
 ///
-/// The first change patience. The others move F, B or W of some neighbouring stages earlier or
-/// later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
+/// The first change `wait_fraction`. The others move F, B or W of some neighbouring stages earlier
+/// or later, or let their F run further ahead: of all stages, of each half, of each quarter, and so
 /// on to every stage alone.
-pub(super) fn change(policy: &Policy, index: usize, step: f64, most: u32) -> Option<Policy> {
-    let mut changed = policy.clone();
+pub(super) fn change(
+    priorities: &Priorities,
+    index: usize,
+    step: f64,
+    most: u32,
+) -> Option<Priorities> {
+    let mut changed = priorities.clone();
     let sign = if index.is_multiple_of(2) { 1.0 } else { -1.0 };
     let Some(index) = index.checked_sub(CHANGES_OF_ALL) else {
-        changed.patience = (policy.patience + sign * step / 2.0).clamp(0.0, 1.0);
-        return (changed != *policy).then_some(changed);
+        changed.wait_fraction = (priorities.wait_fraction + sign * step / 2.0).clamp(0.0, 1.0);
+        return (changed != *priorities).then_some(changed);
     };
-    let stages = policy.offsets.len();
+    let stages = priorities.offsets.len();
     let (part, what) = (index / CHANGES + 1, index % CHANGES / 2);
     // Parts are numbered as in a heap: 1 is all, 2 and 3 are the halves.
     let parts = 1 << part.ilog2();
     let range = (part - parts) * stages / parts..(part - parts + 1) * stages / parts;
     for stage in range {
         if let Some(work) = Work::ALL.get(what) {
-            changed.offsets[stage][*work] += sign * step * policy.cycle;
+            changed.offsets[stage][*work] += sign * step * priorities.cycle;
         } else {
             let ahead = &mut changed.ahead[stage];
             *ahead = ahead.saturating_add_signed(sign as i32).clamp(1, most);
         }
     }
-    (changed != *policy).then_some(changed)
+    (changed != *priorities).then_some(changed)
 }
 
 const CHANGES_OF_ALL: usize = 2;

@@ -13,15 +13,18 @@ use crate::work::PerWork;
 pub fn sum_of_blocks(
     input: &SearchInput,
     placement: &Placement,
-    cuts: &[Range<usize>],
+    stage_blocks: &[Range<usize>],
 ) -> Result<Costs> {
-    let stages = placement.stages.iter().zip(cuts).map(|(device, blocks)| {
+    let stages = placement.stages.iter().zip(stage_blocks).map(|(device, blocks)| {
         let blocks = &input.blocks[device.index()][blocks.clone()];
         blocks.iter().fold(StageCost::default(), |sum, block| together(&sum, block))
     });
     Ok(Costs {
         stages: stages.collect(),
-        boundaries: cuts[1..].iter().map(|blocks| input.crossings[blocks.start - 1]).collect(),
+        boundaries: stage_blocks[1..]
+            .iter()
+            .map(|blocks| input.crossings[blocks.start - 1])
+            .collect(),
         buffers: Vec::new(),
     })
 }

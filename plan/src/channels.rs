@@ -1,9 +1,9 @@
 //! How many parcels a link must hold so that no send ever blocks, whatever the timing.
 //!
 //! Happens-before (Lamport 1978) orders the actions: along a lane, and from the producer of a
-//! parcel to its consumer. When the k-th parcel of a link is sent, exactly the receives that
-//! happen before the send are certainly done, and some timing has done no other. So the link
-//! holds k + 1 minus that number, and the maximum over k is both enough and necessary.
+//! parcel to its consumer. When the k-th parcel of a link is sent, exactly the receives that happen
+//! before the send are certainly done, and some timing has done no other. So the link holds k + 1
+//! minus that number, and the maximum over k is both enough and necessary.
 //!
 //! Vector clocks (Fidge 1988, Mattern 1989) count those receives. A receive is at the start of its
 //! action, but other lanes learn of an action only by what follows its end; so it is enough to
@@ -24,28 +24,29 @@ pub struct Channel {
 }
 
 /// The smallest capacity of every link between devices with which no send ever blocks.
-pub fn bounds(plan: &CheckedPlan) -> Vec<Channel> {
+pub fn channel_capacities(plan: &CheckedPlan) -> Vec<Channel> {
     let placement = &plan.plan().placement;
     let devices = placement.device_count();
     let mut ends: Vec<LinkEnds> = vec![LinkEnds::default(); 2 * placement.stage_count()];
     for lane in &plan.plan().lanes {
         for (position, action) in (0u32..).zip(lane) {
             if let Some(link) = plan.receives(*action) {
-                ends[link.slot()].receives.push(position);
+                ends[link.index()].receives.push(position);
             }
         }
     }
     // clocks[d][e]: how many actions of lane e are certainly done, as far as lane d has come.
     let mut clocks = vec![vec![0u32; devices]; devices];
-    for (step, action) in plan.in_order() {
-        let clock = &mut clocks[step.device.index()];
+    for (at, action) in plan.in_order() {
+        let clock = &mut clocks[at.device.index()];
         if let Some(link) = plan.receives(action) {
-            let sender = ends[link.slot()].clocks.pop_front().expect("in order: sent before taken");
+            let sender =
+                ends[link.index()].clocks.pop_front().expect("in order: sent before taken");
             clock.iter_mut().zip(sender).for_each(|(mine, theirs)| *mine = theirs.max(*mine));
         }
-        clock[step.device.index()] = step.position as u32 + 1;
+        clock[at.device.index()] = at.position as u32 + 1;
         if let Some(link) = plan.sends(action) {
-            let end = &mut ends[link.slot()];
+            let end = &mut ends[link.index()];
             let done = clock[placement.device(link.to).index()];
             let taken = end.receives.partition_point(|position| *position < done) as u32;
             end.sent += 1;
@@ -54,7 +55,7 @@ pub fn bounds(plan: &CheckedPlan) -> Vec<Channel> {
             end.clocks.push_back(clock.clone());
         }
     }
-    let channel = |link: Link| Channel { link, capacity: ends[link.slot()].capacity };
+    let channel = |link: Link| Channel { link, capacity: ends[link.index()].capacity };
     placement.links().map(channel).collect()
 }
 

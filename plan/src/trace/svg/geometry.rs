@@ -1,11 +1,11 @@
 //! Where things are in a picture, in pixels.
 
-use super::{Beside, held, peak_stash};
+use super::{Annotations, held, peak_stash};
 use crate::trace::{Label, Timeline, stages};
 
 /// Pixels of a bar from its top to its foot.
 pub(super) const BAR: f64 = 36.0;
-/// Pixels from one lane to the next, without room for transfers.
+/// Pixels from one lane to the next, without transfers.
 const PITCH: f64 = 46.0;
 /// Pixels of the bar of a parcel.
 pub(super) const PARCEL: f64 = 5.0;
@@ -27,7 +27,7 @@ pub(super) const MARGINS: f64 = 3.0;
 
 /// Maps devices and times to pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
+pub(super) struct Geometry {
     pub(super) start: f64,
     pub(super) duration: f64,
     /// Time from one tick of the axis to the next, and the digits that times are printed with.
@@ -44,8 +44,8 @@ pub(super) struct Layout {
     pub(super) microbatch_size: f64,
 }
 
-impl Layout {
-    pub(super) fn new(timeline: &Timeline, beside: &Beside) -> Self {
+impl Geometry {
+    pub(super) fn new(timeline: &Timeline, annotations: &Annotations) -> Self {
         let spans = || timeline.lanes.iter().chain(&timeline.transfers).flatten();
         let start = spans().map(|span| span.start).fold(f64::INFINITY, f64::min);
         let end = spans().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
@@ -68,7 +68,8 @@ impl Layout {
                 .max(text_width(&held(&stages(lane)), 11.0))
         });
         let left = 28.0 + names.fold(0.0, f64::max).ceil();
-        let stash = beside.peak_stash.iter().map(|stash| text_width(&peak_stash(*stash), 11.0));
+        let stash =
+            annotations.peak_stash.iter().map(|stash| text_width(&peak_stash(*stash), 11.0));
         let right = 28.0 + stash.fold(text_width("100.0% busy", 13.0), f64::max).ceil();
         Self {
             start,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bound::{Draft, Estimator, Load};
+use super::bound::{Encoding, Estimator, Load};
 use super::improve::Budget;
 use crate::action::DeviceId;
 use crate::error::Result;
@@ -12,31 +12,34 @@ use crate::simulate::StageCost;
 
 /// A placement, and the blocks of each of its stages.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Layout {
+pub(super) struct Assignment {
     pub placement: Placement,
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
 }
 
-/// Two cuts for a placement: the one of [`place`] for the devices' mean speeds, and the best one
-/// found from there.
-pub(super) fn cuts_of(estimator: &Estimator, placement: &Placement) -> Result<Vec<Layout>> {
+/// Two partitions for a placement: the one of [`place`] for the devices' mean speeds, and the best
+/// one found from there.
+pub(super) fn assignments_of_placement(
+    estimator: &Estimator,
+    placement: &Placement,
+) -> Result<Vec<Assignment>> {
     let placed = placed(estimator, placement)?;
     let mut found = placed.clone();
-    improve_cuts(estimator, &mut found, usize::MAX, LONGEST_RUN, &mut Vec::new());
-    let mut drafts = vec![placed, found];
-    drafts.dedup();
-    Ok(drafts.iter().map(|draft| layout(estimator, draft)).collect())
+    improve_cuts(estimator, &mut found, usize::MAX, MOST_SHIFTED, &mut Vec::new());
+    let mut encodings = vec![placed, found];
+    encodings.dedup();
+    Ok(encodings.iter().map(|encoding| decode(estimator, encoding)).collect())
 }
 
-/// Layouts of one pattern for several orders of the devices, the most promising first.
+/// Assignments of one pattern for several orders of the devices, the most promising first.
 ///
 /// `pattern[s]` is the place in line of the device of stage s. The orders are the given one, the
 /// fastest first and the slowest first, each improved by exchanges of two devices.
-pub(super) fn orders_of(
+pub(super) fn assignments_of_pattern(
     estimator: &Estimator,
     pattern: &[usize],
     budget: &mut Budget,
-) -> Result<Vec<Layout>> {
+) -> Result<Vec<Assignment>> {
     let given: Vec<usize> = (0..estimator.input.blocks.len()).collect();
     let mut fastest_first = given.clone();
     fastest_first.sort_by(|a, b| estimator.whole(*a).total_cmp(&estimator.whole(*b)));
@@ -50,45 +53,47 @@ pub(super) fn orders_of(
             orders.push(order);
         }
     }
-    let mut found: Vec<(f64, Draft)> = Vec::new();
+    let mut found: Vec<(f64, Encoding)> = Vec::new();
     for (left, order) in (1..=orders.len() as u64).rev().zip(orders) {
         let mut share = budget.take(left);
-        let (bound, draft) = improve_order(estimator, pattern, order, &mut share)?;
+        let (bound, encoding) = improve_order(estimator, pattern, order, &mut share)?;
         budget.0 += share.0;
-        if !found.iter().any(|(_, other)| *other == draft) {
-            found.push((bound, draft));
+        if !found.iter().any(|(_, other)| *other == encoding) {
+            found.push((bound, encoding));
         }
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    Ok(found.iter().map(|(_, draft)| layout(estimator, draft)).collect())
+    Ok(found.iter().map(|(_, encoding)| decode(estimator, encoding)).collect())
 }
 
-/// Layouts that differ by one or two neighbouring cuts or by an exchange of two devices, the most
-/// promising first.
-pub(super) fn neighbours(estimator: &Estimator, of: &Layout) -> Vec<Layout> {
-    let draft = draft(estimator, of);
-    let (stages, devices) = (draft.devices.len(), estimator.input.blocks.len());
-    let mut drafts = Vec::new();
+/// Assignments that differ by one or two neighbouring cuts or by an exchange of two devices, the
+/// most promising first.
+pub(super) fn neighbours(estimator: &Estimator, of: &Assignment) -> Vec<Assignment> {
+    let encoding = encode(estimator, of);
+    let (stages, devices) = (encoding.devices.len(), estimator.input.blocks.len());
+    let mut encodings = Vec::new();
     for length in 1..=2.min(stages - 1) {
         for first in 1..=stages - length {
             for up in [true, false] {
-                let mut shifted = draft.clone();
+                let mut shifted = encoding.clone();
                 if shift(&mut shifted.cuts, first..first + length, up) {
-                    drafts.push(shifted);
+                    encodings.push(shifted);
                 }
             }
         }
     }
     for one in 0..devices {
         for other in (one + 1..devices).filter(|other| differ(estimator, one, *other)) {
-            drafts.push(exchanged(&draft, one, other));
+            encodings.push(exchanged(&encoding, one, other));
         }
     }
     let mut loads = Vec::new();
-    let mut found: Vec<(f64, Draft)> =
-        drafts.into_iter().map(|draft| (estimator.bound(&draft, &mut loads), draft)).collect();
+    let mut found: Vec<(f64, Encoding)> = encodings
+        .into_iter()
+        .map(|encoding| (estimator.bound(&encoding, &mut loads), encoding))
+        .collect();
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    found.iter().map(|(_, draft)| layout(estimator, draft)).collect()
+    found.iter().map(|(_, encoding)| decode(estimator, encoding)).collect()
 }
 
 fn differ(estimator: &Estimator, one: usize, other: usize) -> bool {
@@ -97,17 +102,18 @@ fn differ(estimator: &Estimator, one: usize, other: usize) -> bool {
     input.blocks[one] != input.blocks[other] || limit(one) != limit(other)
 }
 
-/// The bound and the draft after all exchanges of two devices that help, or that the budget allows.
+/// The bound and the encoding after all exchanges of two devices that help, or that the budget
+/// allows.
 fn improve_order(
     estimator: &Estimator,
     pattern: &[usize],
     mut order: Vec<usize>,
     budget: &mut Budget,
-) -> Result<(f64, Draft)> {
+) -> Result<(f64, Encoding)> {
     let stages = pattern.iter().map(|at| DeviceId(order[*at] as u32)).collect();
     let mut best = placed(estimator, &Placement { stages })?;
     let mut loads = Vec::new();
-    let mut least = improve_cuts(estimator, &mut best, usize::MAX, LONGEST_RUN, &mut loads);
+    let mut least = improve_cuts(estimator, &mut best, usize::MAX, MOST_SHIFTED, &mut loads);
     loop {
         let before = least;
         for i in 0..order.len() {
@@ -115,47 +121,47 @@ fn improve_order(
                 if budget.0 == 0 || !differ(estimator, order[i], order[j]) {
                     continue;
                 }
-                let mut draft = exchanged(&best, order[i], order[j]);
+                let mut encoding = exchanged(&best, order[i], order[j]);
                 let bounds = 1 + 4 * pattern.len();
                 budget.spend(bounds * pattern.len() / STAGES_PER_ACTION);
-                let bound = improve_cuts(estimator, &mut draft, 1, 2, &mut loads);
+                let bound = improve_cuts(estimator, &mut encoding, 1, 2, &mut loads);
                 if bound < least {
-                    (least, best) = (bound, draft);
+                    (least, best) = (bound, encoding);
                     order.swap(i, j);
                 }
             }
         }
-        least = improve_cuts(estimator, &mut best, usize::MAX, LONGEST_RUN, &mut loads);
+        least = improve_cuts(estimator, &mut best, usize::MAX, MOST_SHIFTED, &mut loads);
         if least >= before * (1.0 - WORTHWHILE) || budget.0 == 0 {
             return Ok((least, best));
         }
     }
 }
 
-/// Shifts runs of neighbouring cuts by one while that lowers the bound; returns the bound.
+/// Shifts adjacent cuts together by one while that lowers the bound; returns the bound.
 fn improve_cuts(
     estimator: &Estimator,
-    draft: &mut Draft,
+    encoding: &mut Encoding,
     rounds: usize,
-    longest_run: usize,
+    most_shifted: usize,
     loads: &mut Vec<Load>,
 ) -> f64 {
-    let mut least = estimator.bound(draft, loads);
-    let stages = draft.devices.len();
+    let mut least = estimator.bound(encoding, loads);
+    let stages = encoding.devices.len();
     for _ in 0..rounds {
         let before = least;
-        for length in 1..=longest_run.min(stages - 1) {
+        for length in 1..=most_shifted.min(stages - 1) {
             for first in 1..=stages - length {
                 for up in [true, false] {
-                    let run = first..first + length;
-                    if !shift(&mut draft.cuts, run.clone(), up) {
+                    let shifted = first..first + length;
+                    if !shift(&mut encoding.cuts, shifted.clone(), up) {
                         continue;
                     }
-                    let bound = estimator.bound(draft, loads);
+                    let bound = estimator.bound(encoding, loads);
                     if bound < least {
                         least = bound;
                     } else {
-                        shift(&mut draft.cuts, run, !up);
+                        shift(&mut encoding.cuts, shifted, !up);
                     }
                 }
             }
@@ -167,8 +173,8 @@ fn improve_cuts(
     least
 }
 
-/// The cut of [`place`], with devices as fast as they are on all blocks together.
-fn placed(estimator: &Estimator, placement: &Placement) -> Result<Draft> {
+/// The partition of [`place`], with devices as fast as they are on all blocks together.
+fn placed(estimator: &Estimator, placement: &Placement) -> Result<Encoding> {
     let input = estimator.input;
     let block = |block: &StageCost| BlockCost { time: block.time, bytes: block.bytes.fixed };
     let blocks: Vec<BlockCost> = input.blocks[0].iter().map(block).collect();
@@ -183,55 +189,55 @@ fn placed(estimator: &Estimator, placement: &Placement) -> Result<Draft> {
     };
     let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
     let options = PlaceOptions { marks: input.marks.clone(), memory_limits: Vec::new() };
-    let cuts = place(&blocks, &crossing, &speeds, &options)?.stages;
-    Ok(draft(estimator, &Layout { placement: placement.clone(), cuts }))
+    let stage_blocks = place(&blocks, &crossing, &speeds, &options)?.stage_blocks;
+    Ok(encode(estimator, &Assignment { placement: placement.clone(), stage_blocks }))
 }
 
-fn draft(estimator: &Estimator, layout: &Layout) -> Draft {
+fn encode(estimator: &Estimator, assignment: &Assignment) -> Encoding {
     let end =
         |part: &Range<usize>| estimator.ends.binary_search(&part.end).expect("cut where allowed");
-    Draft {
-        devices: layout.placement.stages.iter().map(|device| device.index()).collect(),
-        cuts: [0].into_iter().chain(layout.cuts.iter().map(end)).collect(),
+    Encoding {
+        devices: assignment.placement.stages.iter().map(|device| device.index()).collect(),
+        cuts: [0].into_iter().chain(assignment.stage_blocks.iter().map(end)).collect(),
     }
 }
 
-fn layout(estimator: &Estimator, draft: &Draft) -> Layout {
+fn decode(estimator: &Estimator, encoding: &Encoding) -> Assignment {
     let block = |end: usize| estimator.ends[end];
-    let stages = draft.devices.iter().map(|device| DeviceId(*device as u32)).collect();
-    Layout {
+    let stages = encoding.devices.iter().map(|device| DeviceId(*device as u32)).collect();
+    Assignment {
         placement: Placement { stages },
-        cuts: draft.cuts.windows(2).map(|cut| block(cut[0])..block(cut[1])).collect(),
+        stage_blocks: encoding.cuts.windows(2).map(|cut| block(cut[0])..block(cut[1])).collect(),
     }
 }
 
-/// Moves a run of cuts by one; whether every stage keeps a block.
-fn shift(cuts: &mut [usize], run: Range<usize>, up: bool) -> bool {
-    let (before, after) = (cuts[run.start - 1], cuts[run.end]);
+/// Moves adjacent cuts by one; whether every stage keeps a block.
+fn shift(cuts: &mut [usize], shifted: Range<usize>, up: bool) -> bool {
+    let (before, after) = (cuts[shifted.start - 1], cuts[shifted.end]);
     if up {
-        if cuts[run.end - 1] + 1 >= after {
+        if cuts[shifted.end - 1] + 1 >= after {
             return false;
         }
-        cuts[run].iter_mut().for_each(|cut| *cut += 1);
+        cuts[shifted].iter_mut().for_each(|cut| *cut += 1);
     } else {
-        if before + 1 >= cuts[run.start] {
+        if before + 1 >= cuts[shifted.start] {
             return false;
         }
-        cuts[run].iter_mut().for_each(|cut| *cut -= 1);
+        cuts[shifted].iter_mut().for_each(|cut| *cut -= 1);
     }
     true
 }
 
 /// Two devices change places, and each takes as many blocks along as it has.
-fn exchanged(draft: &Draft, one: usize, other: usize) -> Draft {
+fn exchanged(encoding: &Encoding, one: usize, other: usize) -> Encoding {
     let sizes = |of: usize| {
-        let held = draft.devices.iter().zip(draft.cuts.windows(2));
+        let held = encoding.devices.iter().zip(encoding.cuts.windows(2));
         held.filter(move |(device, _)| **device == of).map(|(_, cut)| cut[1] - cut[0])
     };
     let (mut of_one, mut of_other) = (sizes(one), sizes(other));
     let (mut devices, mut cuts) = (Vec::new(), vec![0]);
     let mut end = 0;
-    for (&device, cut) in draft.devices.iter().zip(draft.cuts.windows(2)) {
+    for (&device, cut) in encoding.devices.iter().zip(encoding.cuts.windows(2)) {
         let (device, size) = if device == one {
             (other, of_other.next())
         } else if device == other {
@@ -244,11 +250,11 @@ fn exchanged(draft: &Draft, one: usize, other: usize) -> Draft {
         devices.push(device);
         cuts.push(end);
     }
-    Draft { devices, cuts }
+    Encoding { devices, cuts }
 }
 
 /// The most neighbouring cuts that are shifted together.
-const LONGEST_RUN: usize = 4;
+const MOST_SHIFTED: usize = 4;
 /// Exchanges go on while a round of them lowers the bound by this fraction.
 const WORTHWHILE: f64 = 1e-3;
 /// In the time that dispatching an action takes, a bound gets this far.
@@ -290,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn layouts_have_all_blocks_in_order_and_cuts_where_they_are_allowed(input in any_input()) {
+        fn assignments_have_all_blocks_in_order_and_cuts_where_allowed(input in any_input()) {
             let estimator = Estimator::new(&input);
             let (p, n) = (input.blocks.len(), input.blocks[0].len());
             let folded: Vec<usize> = (0..p).chain((0..p).rev()).collect();
@@ -298,15 +304,17 @@ mod tests {
                 if !estimator.can_fill(pattern.len()) {
                     continue;
                 }
-                let mut layouts = orders_of(&estimator, &pattern, &mut Budget(10_000)).unwrap();
-                layouts.extend(neighbours(&estimator, &layouts[0]));
-                for Layout { placement, cuts } in layouts {
+                let mut budget = Budget(10_000);
+                let mut assignments =
+                    assignments_of_pattern(&estimator, &pattern, &mut budget).unwrap();
+                assignments.extend(neighbours(&estimator, &assignments[0]));
+                for Assignment { placement, stage_blocks } in assignments {
                     prop_assert_eq!(placement.device_count(), p);
-                    prop_assert!(cuts.iter().all(|cut| !cut.is_empty()));
-                    let covered: Vec<usize> = cuts.iter().cloned().flatten().collect();
+                    prop_assert!(stage_blocks.iter().all(|cut| !cut.is_empty()));
+                    let covered: Vec<usize> = stage_blocks.iter().cloned().flatten().collect();
                     prop_assert_eq!(covered, (0..n).collect::<Vec<_>>());
                     let marked = |cut: &Range<usize>| input.marks.contains(&cut.start);
-                    prop_assert!(input.marks.is_empty() || cuts[1..].iter().all(marked));
+                    prop_assert!(input.marks.is_empty() || stage_blocks[1..].iter().all(marked));
                 }
             }
         }
@@ -316,10 +324,12 @@ mod tests {
             let estimator = Estimator::new(&input);
             let plan = generate(&GPIPE, input.blocks.len() as u32, None, input.microbatches);
             let plan = check(plan.unwrap()).unwrap();
-            for layout in cuts_of(&estimator, &plan.plan().placement).unwrap() {
-                let costs: Costs = sum_of_blocks(&input, &layout.placement, &layout.cuts).unwrap();
+            let placement = &plan.plan().placement;
+            for assignment in assignments_of_placement(&estimator, placement).unwrap() {
+                let Assignment { placement, stage_blocks } = &assignment;
+                let costs: Costs = sum_of_blocks(&input, placement, stage_blocks).unwrap();
                 let lower_bound = simulate(&plan, &costs).unwrap().lower_bound;
-                let bound = estimator.bound(&draft(&estimator, &layout), &mut Vec::new());
+                let bound = estimator.bound(&encode(&estimator, &assignment), &mut Vec::new());
                 prop_assert!(bound <= lower_bound * (1.0 + OTHERS) + 1e-9);
             }
         }

@@ -1,30 +1,31 @@
-//! What has been proved so far: the fastest plan that fits, or what came nearest to fitting.
+//! The fastest plan so far that fits in memory, or what came nearest to fitting.
 
 use std::ops::Range;
 
-use super::layout::Layout;
+use super::assignment::Assignment;
 use crate::Plan;
 use crate::action::DeviceId;
 use crate::check::{CheckedPlan, check};
 use crate::error::{Error, Result};
 use crate::simulate::{Costs, DeviceMemory, Simulation, fit, simulate};
 
-pub(super) struct Record<'a> {
+/// The best plan of those that were offered.
+pub(super) struct Incumbent<'a> {
     limits: &'a [u64],
-    best: Option<Proved>,
+    best: Option<Feasible>,
     /// Of the plans that do not fit, the one whose worst device exceeds its limit the least.
     nearest: Option<Excess>,
 }
 
 /// A plan that is legal and fits.
-pub(super) struct Proved {
+pub(super) struct Feasible {
     pub plan: CheckedPlan,
-    pub cuts: Vec<Range<usize>>,
+    pub stage_blocks: Vec<Range<usize>>,
     pub costs: Costs,
     pub simulation: Simulation,
 }
 
-/// What [`Record::offer`] found out about a plan.
+/// What [`Incumbent::offer`] found out about a plan.
 pub(super) enum Verdict {
     Fits { makespan: f64 },
     Exceeds(Vec<DeviceMemory>),
@@ -37,14 +38,14 @@ struct Excess {
     limit: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> Incumbent<'a> {
     /// The index of `limits` is the device; empty limits none.
     pub fn new(limits: &'a [u64]) -> Self {
         Self { limits, best: None, nearest: None }
     }
 
     /// Checks and simulates a plan, and keeps it if none that fits is as fast.
-    pub fn offer(&mut self, plan: Plan, layout: &Layout, costs: &Costs) -> Result<Verdict> {
+    pub fn offer(&mut self, plan: Plan, assignment: &Assignment, costs: &Costs) -> Result<Verdict> {
         let plan = check(plan)?;
         let simulation = simulate(&plan, costs)?;
         if !self.limits.is_empty() && fit(&simulation.memory, self.limits).is_err() {
@@ -53,14 +54,14 @@ impl<'a> Record<'a> {
         }
         let makespan = simulation.bubble.makespan;
         if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
-            let (cuts, costs) = (layout.cuts.clone(), costs.clone());
-            self.best = Some(Proved { plan, cuts, costs, simulation });
+            let (stage_blocks, costs) = (assignment.stage_blocks.clone(), costs.clone());
+            self.best = Some(Feasible { plan, stage_blocks, costs, simulation });
         }
         Ok(Verdict::Fits { makespan })
     }
 
     /// The fastest plan that fits; if there is none, an error that says what would.
-    pub fn best(self) -> Result<Proved> {
+    pub fn best(self) -> Result<Feasible> {
         self.best.ok_or_else(|| {
             let Excess { schedule, device, need, limit } =
                 self.nearest.expect("a family is offered for any number of devices");

@@ -1,10 +1,11 @@
-//! What fits in a device's memory next, so that it keeps to its room and never locks itself in.
+//! Whether a device has the memory for an F or a B, so that it keeps to its capacity and never
+//! locks itself in.
 //!
 //! A microbatch that has begun must be able to end. So F takes no memory without which some
 //! microbatch that is under way could not go on: on a device with several chunks, F of a higher
 //! chunk needs memory too before B frees any.
 
-use super::instance::{Device, Instance};
+use super::instance::{Instance, InstanceDevice};
 use crate::work::{PerWork, Work};
 
 /// Whether F runs, and the device can still finish all that is under way on it: first what is
@@ -14,14 +15,14 @@ use crate::work::{PerWork, Work};
 /// that of microbatches: so the oldest microbatch of the whole pipeline can always go on.
 pub(super) fn f_fits(
     instance: &Instance,
-    device: &Device,
+    device: &InstanceDevice,
     stage: usize,
     stash: u64,
     progress: &[PerWork<u32>],
 ) -> bool {
     let cost = &instance.stages[stage];
     let after = stash.saturating_add(cost.after_f);
-    let fits = |bytes: u64| bytes <= device.room;
+    let fits = |bytes: u64| bytes <= device.capacity;
     if !fits(stash.saturating_add(cost.bytes.working[Work::F])) || !fits(after) {
         return false;
     }
@@ -56,22 +57,22 @@ pub(super) fn f_fits(
 /// Whether B runs, and after it every W that is deferred then.
 pub(super) fn b_fits(
     instance: &Instance,
-    device: &Device,
+    device: &InstanceDevice,
     stage: usize,
     stash: u64,
     progress: &[PerWork<u32>],
 ) -> bool {
     let bytes = &instance.stages[stage].bytes;
     let after = stash.saturating_add(bytes.backward_for_w).saturating_sub(bytes.forward_for_b);
-    stash.saturating_add(bytes.working[Work::B]) <= device.room
-        && (after.saturating_add(device.working_w) <= device.room || {
+    stash.saturating_add(bytes.working[Work::B]) <= device.capacity
+        && (after.saturating_add(device.working_w) <= device.capacity || {
             let (_, working) = deferred(instance, device, progress);
-            after.saturating_add(working.max(bytes.working[Work::W])) <= device.room
+            after.saturating_add(working.max(bytes.working[Work::W])) <= device.capacity
         })
 }
 
 /// The stash of all deferred W, and the most that any of them needs while it runs.
-fn deferred(instance: &Instance, device: &Device, progress: &[PerWork<u32>]) -> (u64, u64) {
+fn deferred(instance: &Instance, device: &InstanceDevice, progress: &[PerWork<u32>]) -> (u64, u64) {
     let chunks = device.chunks.iter().map(|&s| (&instance.stages[s], progress[s]));
     let chunks = chunks.map(|(stage, of)| (stage, of[Work::B] - of[Work::W]));
     chunks.filter(|(_, count)| *count > 0).fold((0, 0), |(stash, working), (stage, count)| {
