@@ -1,4 +1,5 @@
-//! The tile of every product: remembered, measured on the device, or the likely best.
+//! The tile of every product on a device: the remembered one, the one that a timed search finds, or
+//! the one that is likely best.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write}
 use super::layout::KEY_BYTES;
 use super::shader::matmul::{Abilities, Tile};
 use super::shader::{Shader, shader};
-use super::tune::{Adapter, Cache, default_tile, directory};
+use super::tile_cache::{AdapterKey, TileCache, default_tile, directory};
 use crate::error::Result;
 use crate::graph::NodeId;
 
@@ -22,16 +23,16 @@ const LEAST_FLOPS: usize = 4_000_000;
 const RUNS: usize = 3;
 
 /// A run that takes longer is not worth waiting for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Chooses tiles on one device.
+/// Selects tiles on one device.
 #[derive(Debug)]
-pub(super) struct Tiles {
-    cache: Cache,
+pub(super) struct TileSelector {
+    cache: TileCache,
     abilities: Abilities,
 }
 
-impl Tiles {
+impl TileSelector {
     /// Reads what is remembered for the device.
     pub(super) fn new(context: &Context) -> Self {
         let info = context.device.adapter_info();
@@ -49,9 +50,9 @@ impl Tiles {
                 0
             },
         };
-        let adapter = Adapter::new(&info.name, &info.driver, &info.driver_info);
+        let adapter = AdapterKey::new(&info.name, &info.driver, &info.driver_info);
         let directory = directory(|name| std::env::var_os(name));
-        Self { cache: Cache::read(directory.as_deref(), adapter), abilities }
+        Self { cache: TileCache::read(directory.as_deref(), adapter), abilities }
     }
 
     /// The tile of a kernel, if it is a product.
@@ -95,7 +96,7 @@ pub fn compute(
     operands: &[Vec<u32>],
     key: [u32; 8],
 ) -> Result<Vec<Vec<u32>>> {
-    let shader = shader(kernel, tile, Tiles::new(context).abilities());
+    let shader = shader(kernel, tile, TileSelector::new(context).abilities());
     let ones = |write: &Write| {
         let sum = matches!(write.target, Target::Sum(_));
         let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
@@ -131,7 +132,7 @@ pub fn compute(
     }
     let submission = context.submit(encoder);
     results.iter().for_each(|(down, _)| down.map_async(wgpu::MapMode::Read, .., |_| {}));
-    context.wait(&submission, PATIENCE)?;
+    context.wait(&submission, TIMEOUT)?;
     let mut words = Vec::new();
     for (down, count) in &results {
         let view = down.get_mapped_range(..).map_err(|error| context.error(error))?;
@@ -189,8 +190,8 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
         let mut encoder = context.encoder();
         record(context, &mut encoder, &pipeline, &bindings, shader.workgroups);
         let submission = context.submit(encoder);
-        if !context.wait(&submission, PATIENCE)? {
-            return Err(context.error(format!("{} takes more than {PATIENCE:?}", shader.label)));
+        if !context.wait(&submission, TIMEOUT)? {
+            return Err(context.error(format!("{} takes more than {TIMEOUT:?}", shader.label)));
         }
         best = best.min(start.elapsed().as_secs_f64());
     }
@@ -222,7 +223,7 @@ pub fn product_seconds(
         writes: vec![Write { target: Target::Value(NodeId(2)), shape, element: Element::F32 }],
         body: Body::Matmul(chain),
     };
-    let mut tiles = Tiles::new(context);
+    let mut tiles = TileSelector::new(context);
     let tile = tiles.of(context, &kernel)?;
     tiles.remember();
     seconds(context, &kernel, &shader(&kernel, tile.as_ref(), tiles.abilities()))
