@@ -18,6 +18,8 @@ mod pack;
 mod play;
 mod shader;
 mod staging;
+#[doc(hidden)]
+pub mod testing;
 mod tile_cache;
 mod tile_timing;
 mod update;
@@ -34,7 +36,7 @@ pub use layout::{Layout, Limits, lay_out};
 pub use lower::{BlockKernels, kernel_of, lower};
 pub use shader::Shader;
 pub use shader::matmul::{Abilities, Tile, tiles};
-pub use tile_timing::{compute, product_seconds};
+pub use tile_timing::product_seconds;
 
 use self::build::Buffers;
 use self::layout::{Run, Script};

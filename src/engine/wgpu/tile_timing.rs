@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use wgpu::{Buffer, BufferUsages, DeviceType};
+use wgpu::{Buffer, DeviceType};
 
 use super::build::STORAGE;
 use super::context::Context;
@@ -23,7 +23,7 @@ const LEAST_FLOPS: usize = 4_000_000;
 const RUNS: usize = 3;
 
 /// A run that takes longer is not worth waiting for.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Selects tiles on one device.
 #[derive(Debug)]
@@ -83,87 +83,35 @@ impl TileSelector {
     }
 }
 
-/// Runs one kernel by itself: the words of its operands' buffers in, the words of its results out.
-/// Results that are added to start from 1.
+/// How long a device takes for the product of a `[rows, inner]` and an `[inner, columns]` matrix:
+/// the shortest of a few runs, with the best tile.
 ///
 /// # Errors
 ///
-/// When the device fails, or an index is out of range.
-pub fn compute(
+/// When the device fails.
+pub fn product_seconds(
     context: &Context,
-    kernel: &Kernel,
-    tile: Option<&Tile>,
-    operands: &[Vec<u32>],
-    key: [u32; 8],
-) -> Result<Vec<Vec<u32>>> {
-    let shader = shader(kernel, tile, TileSelector::new(context).abilities());
-    let ones = |write: &Write| {
-        let sum = matches!(write.target, Target::Sum(_));
-        let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
-        vec![word; write.element.room(write.shape.iter().product()) as usize / 4]
+    rows: usize,
+    inner: usize,
+    columns: usize,
+) -> Result<f64> {
+    let read = |node: u32, shape: [usize; 2]| Operand {
+        node: NodeId(node),
+        view: View::dense(&shape),
+        element: Element::F32,
     };
-    let mut contents: Vec<Vec<u32>> = operands.to_vec();
-    contents.extend(kernel.writes.iter().map(ones));
-    contents.extend(kernel.uses_key().then(|| key.to_vec()));
-    contents.extend(kernel.uses_status().then(|| vec![0]));
-    let usage = STORAGE;
-    let buffer = |usage: BufferUsages, words: usize| {
-        context.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("a kernel's own"),
-            size: (words as u64 * 4).next_multiple_of(16),
-            usage,
-            mapped_at_creation: false,
-        })
+    let shape = vec![rows, columns];
+    let chain =
+        Chain { elements: rows * columns, steps: Vec::new(), results: vec![Argument::Product] };
+    let kernel = Kernel {
+        reads: vec![read(0, [rows, inner]), read(1, [inner, columns])],
+        writes: vec![Write { target: Target::Value(NodeId(2)), shape, element: Element::F32 }],
+        body: Body::Matmul(chain),
     };
-    let buffers: Vec<Buffer> =
-        contents.iter().map(|content| buffer(usage, content.len())).collect();
-    for (buffer, content) in buffers.iter().zip(&contents) {
-        context.queue.write_buffer(buffer, 0, bytemuck::cast_slice(content));
-    }
-    let pipeline = context.compile(&shader, &kernel.written())?;
-    let bindings = bindings(&buffers, &shader);
-    let mut encoder = context.encoder();
-    record(context, &mut encoder, &pipeline, &bindings, shader.workgroups);
-    let mut results = Vec::new();
-    for (buffer_of, content) in buffers.iter().zip(&contents).skip(kernel.reads.len()) {
-        let down = buffer(BufferUsages::MAP_READ | BufferUsages::COPY_DST, content.len());
-        encoder.copy_buffer_to_buffer(buffer_of, 0, &down, 0, down.size());
-        results.push((down, content.len()));
-    }
-    let submission = context.submit(encoder);
-    results.iter().for_each(|(down, _)| down.map_async(wgpu::MapMode::Read, .., |_| {}));
-    context.wait(&submission, TIMEOUT)?;
-    let mut words = Vec::new();
-    for (down, count) in &results {
-        let view = down.get_mapped_range(..).map_err(|error| context.error(error))?;
-        let mut all = bytemuck::pod_collect_to_vec::<u8, u32>(&view);
-        all.truncate(*count);
-        words.push(all);
-    }
-    if kernel.uses_status() {
-        super::play::check_status(words.pop().map_or(0, |status| status[0]))?;
-    }
-    words.truncate(kernel.writes.len());
-    Ok(words)
-}
-
-fn bindings<'a>(buffers: &'a [Buffer], shader: &Shader) -> Vec<wgpu::BufferBinding<'a>> {
-    let whole = buffers.iter().map(Buffer::as_entire_buffer_binding);
-    whole.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect()
-}
-
-fn record(
-    context: &Context,
-    encoder: &mut wgpu::CommandEncoder,
-    pipeline: &wgpu::ComputePipeline,
-    bindings: &[wgpu::BufferBinding<'_>],
-    [x, y, z]: [u32; 3],
-) {
-    let group = context.bind_once(pipeline, bindings);
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-    pass.set_pipeline(pipeline);
-    pass.set_bind_group(0, &group, &[]);
-    pass.dispatch_workgroups(x, y, z);
+    let mut tiles = TileSelector::new(context);
+    let tile = tiles.of(context, &kernel)?;
+    tiles.remember();
+    seconds(context, &kernel, &shader(&kernel, tile.as_ref(), tiles.abilities()))
 }
 
 /// The shortest of a few runs on buffers of its own.
@@ -198,33 +146,23 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
     Ok(best)
 }
 
-/// How long a device takes for the product of a `[rows, inner]` and an `[inner, columns]` matrix:
-/// the shortest of a few runs, with the best tile.
-///
-/// # Errors
-///
-/// When the device fails.
-pub fn product_seconds(
+/// The whole buffers, as a shader binds them.
+pub(super) fn bindings<'a>(buffers: &'a [Buffer], shader: &Shader) -> Vec<wgpu::BufferBinding<'a>> {
+    let whole = buffers.iter().map(Buffer::as_entire_buffer_binding);
+    whole.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect()
+}
+
+/// Records one dispatch.
+pub(super) fn record(
     context: &Context,
-    rows: usize,
-    inner: usize,
-    columns: usize,
-) -> Result<f64> {
-    let read = |node: u32, shape: [usize; 2]| Operand {
-        node: NodeId(node),
-        view: View::dense(&shape),
-        element: Element::F32,
-    };
-    let shape = vec![rows, columns];
-    let chain =
-        Chain { elements: rows * columns, steps: Vec::new(), results: vec![Argument::Product] };
-    let kernel = Kernel {
-        reads: vec![read(0, [rows, inner]), read(1, [inner, columns])],
-        writes: vec![Write { target: Target::Value(NodeId(2)), shape, element: Element::F32 }],
-        body: Body::Matmul(chain),
-    };
-    let mut tiles = TileSelector::new(context);
-    let tile = tiles.of(context, &kernel)?;
-    tiles.remember();
-    seconds(context, &kernel, &shader(&kernel, tile.as_ref(), tiles.abilities()))
+    encoder: &mut wgpu::CommandEncoder,
+    pipeline: &wgpu::ComputePipeline,
+    bindings: &[wgpu::BufferBinding<'_>],
+    [x, y, z]: [u32; 3],
+) {
+    let group = context.bind_once(pipeline, bindings);
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    pass.set_pipeline(pipeline);
+    pass.set_bind_group(0, &group, &[]);
+    pass.dispatch_workgroups(x, y, z);
 }
