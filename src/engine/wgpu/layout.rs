@@ -10,7 +10,6 @@
 //! under every schedule.
 
 mod arena;
-mod runs;
 mod values;
 
 use std::collections::HashMap;
@@ -210,7 +209,8 @@ pub fn lay_out(
     };
     let mut working = Vec::new();
     let mut runs = Vec::new();
-    for (run, stages) in (0..).zip(runs::runs(stages)) {
+    let adjacent = |a: &StageSetup, b: &StageSetup| a.stage.0 + 1 == b.stage.0;
+    for (run, stages) in (0..).zip(stages.chunk_by(adjacent)) {
         let values = Values::new(split, &elements, stages, &lowered, run);
         working.extend(values.working());
         runs.push((stages, values));
@@ -313,12 +313,4 @@ fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
     let first = |at: usize| at == 0 || all[at - 1].parameter != all[at].parameter;
     let added = (0..all.len()).filter(|&at| !first(at)).map(|at| all[at]).collect();
     Gradients { added, foreign, shared }
-}
-
-/// The place of a kernel's write.
-fn sum_of(target: Target, block: &BlockKernels) -> Result<NodeId, Accumulator> {
-    match target {
-        Target::Value(node) => Ok(node),
-        Target::Sum(position) => Err(block.accumulators[position]),
-    }
 }
