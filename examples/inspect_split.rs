@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor};
 use zerobubble::Error;
 use zerobubble::capture::capture;
+use zerobubble::compile::BlockTable;
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::split::split;
@@ -16,6 +17,6 @@ fn main() -> Result<(), Error> {
     let graph = capture(&model, &loss, &(tokens.clone(), tokens))?;
     println!("{graph}");
     let split = split(differentiate(graph, 1.0)?)?;
-    println!("{split}");
+    println!("{}", BlockTable(&split));
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 mod again;
 mod liveness;
-mod report;
+mod table;
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
 use again::recomputed;
 use liveness::Liveness;
+pub use table::BlockTable;
 
 /// What an engine does for one stage.
 #[derive(Debug, Clone, PartialEq)]

@@ -113,6 +113,21 @@ impl Split {
         cost(&self.joint.graph, id)
     }
 
+    /// The modules whose parameters a block uses, such as `blocks.0.attention.query ..
+    /// blocks.0.attention.output`.
+    pub fn modules(&self, block: usize) -> String {
+        let module = |position: &ParameterId| {
+            let path = &self.joint.graph.parameters[position.index()].path;
+            path.rsplit_once('.').map_or(path.as_str(), |(module, _)| module)
+        };
+        let parameters = &self.blocks[block].parameters;
+        match (parameters.first().map(module), parameters.last().map(module)) {
+            (Some(first), Some(last)) if first != last => format!("{first} .. {last}"),
+            (Some(only), _) => only.to_string(),
+            (None, _) => "none".to_string(),
+        }
+    }
+
     /// Bytes that cross between block k - 1 and block k, both ways, at entry k - 1.
     pub fn crossing_bytes(&self) -> Vec<u64> {
         let bytes =

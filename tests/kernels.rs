@@ -12,7 +12,8 @@ use harness::{
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
-use zerobubble::engine::wgpu::{Context, Element, Operand, Target, View, compute, kernel_of};
+use zerobubble::engine::wgpu::testing::compute;
+use zerobubble::engine::wgpu::{Context, Element, Operand, Target, View, kernel_of};
 use zerobubble::graph::{
     Activation, Binary, Comparison, DType, Elementwise, Graph, Indexing, Join, Logical, Movement,
     Op, Reduction, RowWise, Scalar, Shape, Unary,

@@ -120,12 +120,9 @@ impl<'a> Liveness<'a> {
         candidates.iter().copied().find(|&position| {
             let operand = graph[node].inputs[position];
             let Storage { owner, dense } = self.storages[operand.index()];
-            let once = graph[node].inputs.iter().filter(|&&input| input == operand).count() == 1;
-            let shared_with_operand = graph[node]
-                .inputs
-                .iter()
-                .any(|&input| input != operand && self.storages[input.index()].owner == owner);
-            once && !shared_with_operand
+            let of_owner = graph[node].inputs.iter().filter(|&&input| self.owner(input) == owner);
+            // No other operand, nor the same once more, is in the memory that is overwritten.
+            of_owner.count() == 1
                 && free.contains(&operand)
                 && dense
                 && graph[operand].shape == graph[node].shape
@@ -141,12 +138,12 @@ impl<'a> Liveness<'a> {
     pub(super) fn bytes(&self, program: &Program) -> StageBytes {
         let mut held = Held { liveness: self, values: HashMap::new(), bytes: 0, peak: 0 };
         program.activations_in.iter().for_each(|&id| held.add(id));
-        let peak_f = held.run(program, Work::F, self);
+        let peak_f = held.run(program, Work::F);
         let (for_b, for_w) = held.stash();
         program.gradients_in.iter().for_each(|&id| held.add(id));
-        let peak_b = held.run(program, Work::B, self);
+        let peak_b = held.run(program, Work::B);
         let after_b = held.bytes;
-        let peak_w = held.run(program, Work::W, self);
+        let peak_w = held.run(program, Work::W);
         assert_eq!(held.bytes, 0, "values outlive their microbatch: {:?}", held.values.keys());
         StageBytes {
             fixed: 0,
@@ -227,7 +224,8 @@ impl Held<'_> {
     }
 
     /// Plays the commands of a work and gives their peak.
-    fn run(&mut self, program: &Program, work: Work, of: &Liveness) -> u64 {
+    fn run(&mut self, program: &Program, work: Work) -> u64 {
+        let of = self.liveness;
         self.peak = self.bytes;
         for command in &program.commands[work] {
             match command.task {

@@ -8,9 +8,9 @@ use burn_dispatch::DispatchTensor;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
+use zerobubble::engine::wgpu::testing::compute;
 use zerobubble::engine::wgpu::{
-    Abilities, Body, Context, Element, Gpu, Kernel, Operand, Tile, View, compute, gpus, kernel_of,
-    tiles,
+    Abilities, Body, Context, Element, Gpu, Kernel, Operand, Tile, View, gpus, kernel_of, tiles,
 };
 use zerobubble::graph::{DType, Graph, Indexing, NodeId, Op, Shape};
 

@@ -4,7 +4,8 @@ use burn::tensor::TensorData;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use zerobubble::engine::reference;
-use zerobubble::engine::wgpu::{Context, Element, Operand, View, compute, kernel_of};
+use zerobubble::engine::wgpu::testing::compute;
+use zerobubble::engine::wgpu::{Context, Element, Operand, View, kernel_of};
 use zerobubble::graph::{Convolution, DType, Graph, Pool, Shape, Windowed};
 
 use super::harness::{

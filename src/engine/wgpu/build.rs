@@ -7,9 +7,9 @@ use wgpu::{Buffer, BufferBinding, BufferUsages};
 
 use super::context::Context;
 use super::layout::{ArenaId, Bound, KEY_BYTES, Layout, Place, Range, SMALL, TIMESTAMPS};
-use super::measure::Tiles;
 use super::shader::{rounds, shader};
 use super::staging::Ring;
+use super::tile_timing::TileSelector;
 use super::update::Updates;
 use super::{Dispatch, SegmentState, Turns, WgpuEngine};
 use crate::engine::burn::constants;
@@ -59,7 +59,7 @@ pub(super) fn build(
     let buffers = Buffers::new(&mut context, &layout).map_err(|error| error.in_stage(first))?;
     let up = Ring::up(&mut context, IN_FLIGHT, layout.staging)?;
     let down = Ring::down(&mut context, IN_FLIGHT, layout.staging)?;
-    let mut tiles = Tiles::new(&context);
+    let mut tiles = TileSelector::new(&context);
     let mut segments = Vec::new();
     for segment in 0..layout.segments.len() {
         let dispatches = dispatches(&mut context, &mut tiles, &layout, &buffers, segment)?;
@@ -152,7 +152,7 @@ impl Buffers {
 /// What the stages of a segment do in every turn.
 fn dispatches(
     context: &mut Context,
-    tiles: &mut Tiles,
+    tiles: &mut TileSelector,
     layout: &Layout,
     buffers: &Buffers,
     segment: usize,
@@ -175,7 +175,7 @@ fn dispatches(
 
 fn dispatch(
     context: &mut Context,
-    tiles: &mut Tiles,
+    tiles: &mut TileSelector,
     buffers: &Buffers,
     bound: &Bound,
     segment: usize,

@@ -324,11 +324,3 @@ fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
     let added = (0..all.len()).filter(|&at| !first(at)).map(|at| all[at]).collect();
     Gradients { added, foreign, shared }
 }
-
-/// The place of a kernel's write.
-fn sum_of(target: Target, block: &BlockKernels) -> Result<NodeId, Accumulator> {
-    match target {
-        Target::Value(node) => Ok(node),
-        Target::Sum(position) => Err(block.accumulators[position]),
-    }
-}

@@ -15,12 +15,14 @@ mod element;
 mod kernel;
 mod layout;
 mod lower;
-mod measure;
 mod pack;
 mod play;
 mod shader;
 mod staging;
-mod tune;
+#[doc(hidden)]
+pub mod testing;
+mod tile_cache;
+mod tile_timing;
 mod update;
 mod view;
 
@@ -34,9 +36,9 @@ pub use element::{Element, Elements};
 pub use kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 pub use layout::{Layout, Limits, lay_out};
 pub use lower::{BlockKernels, kernel_of, lower};
-pub use measure::{compute, product_seconds};
 pub use shader::Shader;
 pub use shader::matmul::{Abilities, Tile, tiles};
+pub use tile_timing::product_seconds;
 
 use self::build::Buffers;
 use self::layout::{Script, Segment};

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{
-    Bound, KEY_BYTES, Place, Script, Segment, Sink, Source, Target, Transfer, sum_of, turns,
-};
+use super::{Bound, KEY_BYTES, Place, Script, Segment, Sink, Source, Target, Transfer, turns};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -397,9 +395,12 @@ impl<'a> Values<'a> {
             places.push(place);
         }
         for write in &kernel.writes {
-            places.push(match sum_of(write.target, &self.lowered[&block]) {
-                Ok(node) => self.places[&self.computed(node, event)],
-                Err(sum) => Place::Arena(arenas.sums[&sum]),
+            places.push(match write.target {
+                Target::Value(node) => self.places[&self.computed(node, event)],
+                Target::Sum(position) => {
+                    let sum = self.lowered[&block].accumulators[position];
+                    Place::Arena(arenas.sums[&sum])
+                }
             });
         }
         let key = kernel.uses_key().then(|| self.places[&Value::Key]);

@@ -1,5 +1,5 @@
-//! Which tile a product uses: what was measured here before, or a measurement, or what is likely
-//! best. Tiles never change a bit of the result, so neither does anything here.
+//! The tiles that were measured to be best for products on an adapter, kept in a file for later
+//! runs. Tiles never change a bit of the result, so neither does anything here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use super::shader::matmul::{Abilities, Tile, matmul, tiles};
 
 /// What a measurement holds for: another driver may prefer another tile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Adapter {
+pub struct AdapterKey {
     /// The adapter's name.
     pub name: String,
     /// The driver's name.
@@ -25,10 +25,10 @@ pub struct Adapter {
     pub version: String,
 }
 
-/// The tiles that were measured to be best on an adapter, kept in a file.
+/// The best tile of every product that was measured on an adapter.
 #[derive(Debug)]
-pub struct Cache {
-    adapter: Adapter,
+pub struct TileCache {
+    adapter: AdapterKey,
     /// Absent where there is no place for a file.
     file: Option<PathBuf>,
     tiles: BTreeMap<String, Tile>,
@@ -37,11 +37,11 @@ pub struct Cache {
 /// What is in the file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    adapter: Adapter,
+    adapter: AdapterKey,
     tiles: BTreeMap<String, Tile>,
 }
 
-impl Adapter {
+impl AdapterKey {
     /// The adapter, for this version of the crate.
     pub fn new(name: &str, driver: &str, driver_info: &str) -> Self {
         let [name, driver, driver_info] = [name, driver, driver_info].map(String::from);
@@ -54,10 +54,10 @@ impl Adapter {
     }
 }
 
-impl Cache {
+impl TileCache {
     /// What is remembered in the directory, if any; a file that is torn, or of another adapter,
     /// driver or version, counts as none.
-    pub fn read(directory: Option<&Path>, adapter: Adapter) -> Self {
+    pub fn read(directory: Option<&Path>, adapter: AdapterKey) -> Self {
         let file = directory.map(|directory| directory.join(adapter.file_name()));
         let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
         let stored = text.and_then(|text| serde_json::from_slice::<Stored>(&text).ok());
@@ -179,8 +179,8 @@ mod tests {
         }
     }
 
-    fn adapter(driver_info: &str) -> Adapter {
-        Adapter::new("llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe", driver_info)
+    fn adapter(driver_info: &str) -> AdapterKey {
+        AdapterKey::new("llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe", driver_info)
     }
 
     /// A directory of this process and test, removed at the end.
@@ -188,7 +188,7 @@ mod tests {
 
     impl Scratch {
         fn new(test: &str) -> Self {
-            let name = format!("zerobubble-tune-{test}-{}", std::process::id());
+            let name = format!("zerobubble-tiles-{test}-{}", std::process::id());
             Self(std::env::temp_dir().join(name))
         }
     }
@@ -212,19 +212,19 @@ mod tests {
     fn a_measurement_is_remembered_for_its_adapter_and_version() {
         let scratch = Scratch::new("remembered");
         let kernel = product(128, 128, 96);
-        let mut cache = Cache::read(Some(&scratch.0), adapter("22"));
+        let mut cache = TileCache::read(Some(&scratch.0), adapter("22"));
         let tile = cache.measured(&kernel, &CPU, by_label).expect("it works");
         assert_eq!(cache.measured(&kernel, &CPU, forbidden), Ok(tile));
         cache.write();
-        let again = Cache::read(Some(&scratch.0), adapter("22"));
+        let again = TileCache::read(Some(&scratch.0), adapter("22"));
         assert_eq!(again.tile(&kernel, &CPU), Some(tile));
         assert_eq!(again.tile(&product(128, 128, 97), &CPU), None);
         assert_eq!(again.tile(&kernel, &GPU), None, "not a tile of that adapter");
-        let newer = Cache::read(Some(&scratch.0), adapter("23"));
+        let newer = TileCache::read(Some(&scratch.0), adapter("23"));
         assert_eq!(newer.tile(&kernel, &CPU), None);
         let mut other = adapter("22");
         other.version = "0.0.0".into();
-        assert_eq!(Cache::read(Some(&scratch.0), other).tile(&kernel, &CPU), None);
+        assert_eq!(TileCache::read(Some(&scratch.0), other).tile(&kernel, &CPU), None);
         let left = std::fs::read_dir(&scratch.0).expect("it is there").count();
         assert_eq!(left, 1, "nothing but the file");
     }
@@ -233,14 +233,14 @@ mod tests {
     fn a_torn_file_counts_as_none_and_is_replaced() {
         let scratch = Scratch::new("torn");
         let kernel = product(64, 32, 64);
-        let mut cache = Cache::read(Some(&scratch.0), adapter("22"));
+        let mut cache = TileCache::read(Some(&scratch.0), adapter("22"));
         cache.measured(&kernel, &CPU, by_label).expect("it works");
         cache.write();
         let file = scratch.0.join(adapter("22").file_name());
         let whole = std::fs::read(&file).expect("it is written");
         for end in [0, 1, whole.len() / 2, whole.len() - 1] {
             std::fs::write(&file, &whole[..end]).expect("it is writable");
-            let cache = Cache::read(Some(&scratch.0), adapter("22"));
+            let cache = TileCache::read(Some(&scratch.0), adapter("22"));
             assert_eq!(cache.tile(&kernel, &CPU), None);
         }
         cache.write();
@@ -252,7 +252,7 @@ mod tests {
         let scratch = Scratch::new("file");
         std::fs::write(&scratch.0, "a file, not a directory").expect("it is writable");
         for place in [None, Some(scratch.0.as_path())] {
-            let mut cache = Cache::read(place, adapter("22"));
+            let mut cache = TileCache::read(place, adapter("22"));
             let tile = cache.measured(&product(8, 8, 8), &CPU, by_label);
             assert!(tile.is_ok());
             cache.write();
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn shaders_that_fail_are_not_used() {
         let kernel = product(128, 128, 128);
-        let mut cache = Cache::read(None, adapter("22"));
+        let mut cache = TileCache::read(None, adapter("22"));
         assert!(cache.measured(&kernel, &CPU, forbidden).is_err());
         let last = *tiles(&kernel, &CPU).last().expect("there are some");
         let only = matmul(&kernel, &last).label;
