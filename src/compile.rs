@@ -9,7 +9,9 @@ mod table;
 
 use std::ops::Range;
 
-use crate::graph::{Indexing, Movement, NodeId, Op, ParameterId, Reduction, RowWise};
+use crate::graph::{
+    Indexing, InputId, Leaf, Movement, NodeId, Op, ParameterId, Reduction, RowWise,
+};
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
 use again::recomputed;
@@ -23,6 +25,8 @@ pub struct Program {
     pub folded: Vec<NodeId>,
     /// Constants that the stage's commands read; kept in memory throughout.
     pub constants: Vec<NodeId>,
+    /// Tensors of the batch that the stage's commands read; ascending.
+    pub inputs: Vec<InputId>,
     /// Parameters that the stage uses.
     pub parameters: Vec<ParameterId>,
     /// Sums of gradients over a step's microbatches.
@@ -136,6 +140,7 @@ fn assemble(
     let mut program = Program {
         folded: Vec::new(),
         constants: constants(split, &works, &contributions),
+        inputs: inputs(split, &works),
         parameters: parts.iter().flat_map(|block| block.parameters.iter().copied()).collect(),
         accumulators,
         activations_in: before.map_or(Vec::new(), |block| block.activations_out.clone()),
@@ -161,6 +166,21 @@ fn assemble(
     program.kept = liveness.kept(&program);
     program.bytes = liveness.bytes(&program);
     program
+}
+
+/// Tensors of the batch that the works read.
+fn inputs(split: &Split, works: &PerWork<Vec<NodeId>>) -> Vec<InputId> {
+    let graph = &split.joint.graph;
+    let operands = works.0.iter().flatten().flat_map(|&id| &graph[id].inputs);
+    let mut read: Vec<InputId> = operands
+        .filter_map(|&id| match graph[id].op {
+            Op::Leaf(Leaf::Input(input)) => Some(input),
+            _ => None,
+        })
+        .collect();
+    read.sort_unstable();
+    read.dedup();
+    read
 }
 
 /// Constants that the works read, or that are added to accumulators as they are.

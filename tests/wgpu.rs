@@ -192,7 +192,7 @@ fn a_device_without_halves_is_refused_by_name() {
     let refused = |builder: TrainerBuilder<_, _, _>, device| {
         let built = builder.activations(Precision::F16).build(&batch(0, ROWS));
         let Err(error) = built else { panic!("{device} is not refused") };
-        check(&error, ErrorKind::Config, &[device, "f16", "--activations f32"]);
+        check(&error, ErrorKind::Config, &[device, "f16", "`activations(f32)`"]);
     };
     for (devices, device) in [("cpux2", "cpu:0"), ("gpu:0,cpu", "cpu:0"), ("cpu,gpu:0", "cpu:0")] {
         refused(builder(&model).devices(devices).unwrap(), device);
@@ -212,7 +212,7 @@ fn an_activation_above_the_largest_half_is_an_error_that_names_the_option() {
     };
     assert!(step(Precision::F32).is_ok());
     let error = step(Precision::F16).unwrap_err();
-    check(&error, ErrorKind::NotFinite, &["step 1", "--activations f32"]);
+    check(&error, ErrorKind::NotFinite, &["step 1", "`activations(f32)`"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Elementwise, Graph, Leaf, Node, NodeId, Op, ParameterId};
+use crate::graph::{Elementwise, Graph, InputId, Leaf, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::DropoutKey;
 pub use device::BurnDevice;
@@ -188,12 +188,17 @@ impl BurnEngine {
         if in_place.is_some() { operand } else { copy(&operand, &self.pool) }
     }
 
-    /// Moves the inputs of a step or an evaluation to the device.
+    /// Moves those inputs of a step or an evaluation to the device that its stages read.
     fn take_inputs(&mut self, inputs: &StepInputs) {
         self.inputs.iter().flatten().for_each(|input| self.meter.take_back(input));
-        let on_device = |tensor: &DispatchTensor| move_to(tensor.clone(), &self.device);
-        self.inputs =
-            inputs.iter().map(|tensors| tensors.iter().map(on_device).collect()).collect();
+        let stages = &self.setup.stages;
+        let is_read = |input| stages.iter().any(|stage| stage.program.inputs.contains(&input));
+        let taken = |(input, tensor): (u32, &DispatchTensor)| match is_read(InputId(input)) {
+            true => move_to(tensor.clone(), &self.device),
+            false => tensor.clone(),
+        };
+        let of_microbatch = |tensors: &Vec<DispatchTensor>| (0..).zip(tensors).map(taken).collect();
+        self.inputs = inputs.iter().map(of_microbatch).collect();
         self.inputs.iter().flatten().for_each(|input| self.meter.lend(input));
     }
 

@@ -52,7 +52,7 @@ impl WgpuEngine {
         let mut up = None;
         if !uploads.is_empty() {
             let start = Instant::now();
-            up = Some(self.upload(action, &uploads, &arrived, segment, &mut encoder)?);
+            up = Some(self.upload(action, &uploads, arrived, segment, &mut encoder)?);
             transfers.push((start, Instant::now()));
         }
         if status {
@@ -124,20 +124,22 @@ impl WgpuEngine {
         &mut self,
         action: Action,
         uploads: &[Transfer<Source>],
-        arrived: &Parcel,
+        arrived: Parcel,
         segment: usize,
         encoder: &mut CommandEncoder,
     ) -> Result<EntryId> {
         let key = self.key(action);
         let inputs = self.inputs.get(action.microbatch.index());
+        let mut arrived: Vec<_> = arrived.into_iter().map(Some).collect();
+        let mut sent = |at: usize| arrived[at].take().expect("what arrives goes to one place");
         let data = uploads
             .iter()
             .map(|copy| match copy.what {
-                Source::Parcel(at, Element::F16) => Ok(halves(&arrived[at])),
-                Source::Parcel(at, _) => words(&arrived[at]),
+                Source::Parcel(at, Element::F16) => Ok(halves(sent(at))),
+                Source::Parcel(at, _) => words(sent(at)),
                 Source::Input(input) => {
                     let inputs = inputs.expect("a step has the inputs of all its microbatches");
-                    words(&inputs[input.0 as usize])
+                    words(inputs[input.0 as usize].clone())
                 }
                 Source::Key => Ok(key.to_vec()),
             })
@@ -263,7 +265,7 @@ impl WgpuEngine {
         let hint = match self.layout.precision {
             Precision::F32 => "a smaller learning rate, or inputs without NaN",
             Precision::F16 => {
-                "activations in f32 (--activations f32), since halves end at 65504; or a smaller \
+                "activations in f32, `activations(f32)`, since halves end at 65504; or a smaller \
                  learning rate"
             }
         };
@@ -272,7 +274,7 @@ impl WgpuEngine {
 
     /// Writes a tensor to its place, piece by piece through staging, and waits.
     pub(super) fn write(&mut self, range: Range, value: &DispatchTensor) -> Result<()> {
-        let data = words(value)?;
+        let data = words(value.clone())?;
         assert_eq!(data.len() as u64 * 4, range.bytes, "a tensor fills its place");
         for (at, piece) in data.chunks(self.layout.staging as usize / 4).enumerate() {
             let entry = self.up.take();
@@ -333,18 +335,20 @@ fn sent(words: Vec<u32>, shape: Vec<usize>, element: Element) -> (DispatchTensor
     (host_tensor(TensorData::new(floats, shape)), has_nan)
 }
 
-/// Elements as the device stores them, but for halves: 32 bits each, whatever they are.
-fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
+/// Elements as the device stores them, but for halves: 32 bits each, whatever they are. Floats of a
+/// tensor that nobody else holds are not copied.
+fn words(tensor: DispatchTensor) -> Result<Vec<u32>> {
     let dtype = tensor.dtype();
     if dtype.is_float() {
-        let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
-        return Ok(data.iter::<f32>().map(f32::to_bits).collect());
+        let data = Tensor::<1>::from_dispatch(tensor).into_data().convert::<f32>();
+        let floats = data.into_vec::<f32>().expect("it was converted to f32");
+        return Ok(bytemuck::cast_vec(floats));
     }
     if dtype.is_bool() {
-        let data = Tensor::<1, Bool>::from_dispatch(tensor.clone()).into_data();
+        let data = Tensor::<1, Bool>::from_dispatch(tensor).into_data();
         return Ok(data.iter::<bool>().map(u32::from).collect());
     }
-    let data = Tensor::<1, Int>::from_dispatch(tensor.clone()).into_data();
+    let data = Tensor::<1, Int>::from_dispatch(tensor).into_data();
     let narrow = |x: i64| {
         i32::try_from(x).map(|x| x as u32).map_err(|_| {
             Error::data(format!("the integer {x} does not fit into 32 bits"))
@@ -355,8 +359,8 @@ fn words(tensor: &DispatchTensor) -> Result<Vec<u32>> {
 }
 
 /// Floats as the device stores halves, two in a word.
-fn halves(tensor: &DispatchTensor) -> Vec<u32> {
-    let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
+fn halves(tensor: DispatchTensor) -> Vec<u32> {
+    let data = Tensor::<1>::from_dispatch(tensor).into_data();
     let half = |x: f32| u32::from(f16::from_f32(x).to_bits());
     let halves: Vec<u32> = data.iter::<f32>().map(half).collect();
     halves.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 16)).collect()
