@@ -260,17 +260,17 @@ impl<'a> Values<'a> {
     }
 
     /// Gives every value its place, and says what buffers the segment has for `open` microbatches,
-    /// of which `late` are between B and W. `working` are the homes of [`Values::working`], in
+    /// of which `backward` are between B and W. `working` are the homes of [`Values::working`], in
     /// order.
     ///
-    /// What B leaves is in late slots where they take fewer bytes than room in all slots.
+    /// What B leaves is in backward slots where they take fewer bytes than buffers in all slots.
     pub(super) fn place(
         &mut self,
         open: u32,
-        late: u32,
+        backward: u32,
         working: &mut impl Iterator<Item = usize>,
     ) -> Segment {
-        let (mut early, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut of_f, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (&value, touches) in &self.touched {
             if Self::only(touches).is_some() {
                 let home = working.next().expect("as many homes as working values");
@@ -281,23 +281,23 @@ impl<'a> Values<'a> {
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
             let lifetime = Lifetime { first, last, bytes: self.room(value) };
-            let is_late = first >= (self.stages.len() as u32, 0);
-            (if is_late { &mut of_b } else { &mut early }).push((value, lifetime));
+            let is_of_b = first >= (self.stages.len() as u32, 0);
+            (if is_of_b { &mut of_b } else { &mut of_f }).push((value, lifetime));
             all.push((value, lifetime));
         }
-        let (slots, late_slots) = (open as usize, late_slots(open, late));
-        let (all, early, of_b) = (Packed::new(all), Packed::new(early), Packed::new(of_b));
-        let apart = slots as u64 * early.bytes() + late_slots as u64 * of_b.bytes();
+        let (slots, backward_slots) = (open as usize, backward_slots(open, backward));
+        let (all, of_f, of_b) = (Packed::new(all), Packed::new(of_f), Packed::new(of_b));
+        let apart = slots as u64 * of_f.bytes() + backward_slots as u64 * of_b.bytes();
         let stages = self.stages.len();
         if slots as u64 * all.bytes() <= apart {
             self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
-            let (buffers, late_buffers) = (all.sizes, Vec::new());
-            return Segment { slots, buffers, late_slots: 1, late_buffers, stages };
+            let (buffers, backward_buffers) = (all.sizes, Vec::new());
+            return Segment { slots, buffers, backward_slots: 1, backward_buffers, stages };
         }
-        self.places.extend(early.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
-        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Late(at))));
-        let (buffers, late_buffers) = (early.sizes, of_b.sizes);
-        Segment { slots, buffers, late_slots, late_buffers, stages }
+        self.places.extend(of_f.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Backward(at))));
+        let (buffers, backward_buffers) = (of_f.sizes, of_b.sizes);
+        Segment { slots, buffers, backward_slots, backward_buffers, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -427,14 +427,15 @@ impl Packed {
 }
 
 /// Bindings are made for every pair of slots that a microbatch may have: beyond so many it is as
-/// well to have a few late slots more.
+/// well to have a few backward slots more.
 const MOST_TURNS: usize = 64;
 
-/// At least `late` late slots, but not so many kinds of turns that their bindings are a burden.
-fn late_slots(open: u32, late: u32) -> usize {
+/// At least so many backward slots, but not so many kinds of turns that their bindings are a
+/// burden.
+fn backward_slots(open: u32, least: u32) -> usize {
     let open = open as usize;
-    let few = |late: &usize| turns(open, *late) <= MOST_TURNS.max(open);
-    (late as usize..=open).find(few).unwrap_or(open)
+    let few = |slots: &usize| turns(open, *slots) <= MOST_TURNS.max(open);
+    (least as usize..=open).find(few).unwrap_or(open)
 }
 
 #[cfg(test)]
@@ -442,21 +443,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn late_slots_are_enough_and_their_turns_are_few() {
+    fn backward_slots_are_enough_and_their_turns_are_few() {
         for open in 1..100 {
-            for late in 1..=open {
-                let slots = late_slots(open, late);
-                assert!((late as usize..=open as usize).contains(&slots), "{late} of {open}");
+            for least in 1..=open {
+                let slots = backward_slots(open, least);
+                assert!((least as usize..=open as usize).contains(&slots), "{least} of {open}");
                 assert!(turns(open as usize, slots) <= MOST_TURNS.max(open as usize));
             }
         }
-        assert_eq!((late_slots(8, 1), late_slots(4, 3), late_slots(63, 62)), (1, 3, 63));
+        assert_eq!(
+            (backward_slots(8, 1), backward_slots(4, 3), backward_slots(63, 62)),
+            (1, 3, 63)
+        );
     }
 
     #[test]
     fn after_its_turns_a_microbatch_has_the_slots_of_the_first() {
-        for (slots, late_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
-            assert_eq!(turns(slots, late_slots), expected);
+        for (slots, backward_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
+            assert_eq!(turns(slots, backward_slots), expected);
         }
     }
 }
