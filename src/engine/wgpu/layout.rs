@@ -275,7 +275,7 @@ impl Layout {
                 }
                 ref op => format!("{op} of shape {}", node.shape),
             };
-            (stage, what, element.room(node.shape.elements()))
+            (stage, what, element.bytes_of(node.shape.elements()))
         };
         let mut all = Vec::new();
         for StageSetup { stage, program, .. } in stages {

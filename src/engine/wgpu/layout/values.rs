@@ -231,13 +231,13 @@ impl<'a> Values<'a> {
         match value {
             Value::Key => KEY_BYTES,
             Value::Node(id) | Value::Again(id) => {
-                self.elements.of(id).room(self.split.joint.graph[id].shape.elements())
+                self.elements.of(id).bytes_of(self.split.joint.graph[id].shape.elements())
             }
         }
     }
 
     /// Bytes of a buffer for a value: shaders may load 16 bytes at once.
-    fn room(&self, value: Value) -> u64 {
+    fn buffer_bytes(&self, value: Value) -> u64 {
         self.bytes(value).next_multiple_of(16)
     }
 
@@ -254,7 +254,7 @@ impl<'a> Values<'a> {
             let at = |position: u32| (self.segment, (stage, work), position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
-            Some(Lifetime { first: at(first), last: at(last), bytes: self.room(value) })
+            Some(Lifetime { first: at(first), last: at(last), bytes: self.buffer_bytes(value) })
         };
         self.touched.iter().filter_map(lifetime).collect()
     }
@@ -280,7 +280,7 @@ impl<'a> Values<'a> {
             let times = touches.iter().map(|&touch| self.time(touch));
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
-            let lifetime = Lifetime { first, last, bytes: self.room(value) };
+            let lifetime = Lifetime { first, last, bytes: self.buffer_bytes(value) };
             let is_of_b = first >= (self.stages.len() as u32, 0);
             (if is_of_b { &mut of_b } else { &mut of_f }).push((value, lifetime));
             all.push((value, lifetime));
