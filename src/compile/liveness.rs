@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::again::reads;
+use super::recompute::reads;
 use super::{Command, Program, Task};
 use crate::graph::{Binary, Elementwise, Graph, NodeId, Op, Storage, storages};
 use crate::plan::{PerWork, StageBytes, Work};
@@ -16,7 +16,7 @@ pub(super) struct Liveness<'a> {
     last_read: HashMap<NodeId, (Work, usize)>,
     /// The same of F alone.
     last_read_in_f: HashMap<NodeId, (Work, usize)>,
-    /// What F computes for itself, because B computes it again.
+    /// What F computes for itself, because B recomputes it.
     recomputed: HashSet<NodeId>,
     /// Storages that another device may still read.
     shared: Vec<NodeId>,
@@ -156,9 +156,9 @@ impl<'a> Liveness<'a> {
 
     /// Values that are handed over and read again in a later work.
     pub(super) fn kept(&self, program: &Program) -> Vec<NodeId> {
-        let again =
+        let kept =
             |work| told(program, work).into_iter().filter(move |&id| self.read_after(id, work));
-        again(Work::F).chain(again(Work::B)).collect()
+        kept(Work::F).chain(kept(Work::B)).collect()
     }
 
     fn read_after(&self, id: NodeId, work: Work) -> bool {

@@ -18,8 +18,8 @@ use crate::split::{BlockId, Role, Split};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Value {
     Node(NodeId),
-    /// What B computes again of F, for itself and for W.
-    Again(NodeId),
+    /// What B recomputes of F, for itself and for W.
+    Recomputed(NodeId),
     Key,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Values<'a> {
         let from_host = match value {
             Value::Key => true,
             Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Leaf(Leaf::Input(_))),
-            Value::Again(_) => false,
+            Value::Recomputed(_) => false,
         };
         let touches = self.touched.entry(value).or_default();
         if from_host && touches.is_empty() {
@@ -104,7 +104,7 @@ impl<'a> Values<'a> {
     fn kernels(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
         let mut kernels = Vec::new();
         if self.recomputes(event) {
-            kernels = self.again(event);
+            kernels = self.recomputed(event);
         }
         kernels.extend(self.own_kernels(event));
         kernels
@@ -128,7 +128,7 @@ impl<'a> Values<'a> {
 
     /// Kernels of F that `event`, a B, begins with: those of which it, W or a later one of them
     /// reads something.
-    fn again(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+    fn recomputed(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
         let (_, stage) = event;
         let sent = self.sent(event).into_iter().filter_map(|id| self.value(id, event));
         let mut needed: HashSet<Value> = sent.collect();
@@ -137,15 +137,15 @@ impl<'a> Values<'a> {
                 needed.extend(self.reads(kernel, event));
             }
         }
-        let mut again = Vec::new();
+        let mut recomputed = Vec::new();
         for (block, kernel) in self.own_kernels((Work::F, stage)).into_iter().rev() {
             if self.writes(kernel, event).iter().any(|value| needed.contains(value)) {
                 needed.extend(self.reads(kernel, event));
-                again.push((block, kernel));
+                recomputed.push((block, kernel));
             }
         }
-        again.reverse();
-        again
+        recomputed.reverse();
+        recomputed
     }
 
     fn reads(&mut self, kernel: &Kernel, event: Event) -> Vec<Value> {
@@ -177,16 +177,16 @@ impl<'a> Values<'a> {
         if owner == id { Some(self.computed(id, event)) } else { self.value(owner, event) }
     }
 
-    /// What a block computes under the name `id`: the backward work of a stage that computes F
-    /// again does not know what F computed.
+    /// What a block computes under the name `id`: the backward work of a stage that recomputes F
+    /// does not know what F computed.
     fn computed(&self, id: NodeId, (work, stage): Event) -> Value {
         let StageSetup { blocks, program, .. } = &self.stages[stage as usize];
         let of_f =
             |(block, work): (BlockId, Work)| work == Work::F && blocks.contains(&block.index());
-        let again = work != Work::F
+        let recomputed = work != Work::F
             && !program.recomputed.is_empty()
             && self.split.places[id.index()].is_some_and(of_f);
-        if again { Value::Again(id) } else { Value::Node(id) }
+        if recomputed { Value::Recomputed(id) } else { Value::Node(id) }
     }
 
     fn is_constant(&self, id: NodeId) -> bool {
@@ -230,7 +230,7 @@ impl<'a> Values<'a> {
     fn bytes(&self, value: Value) -> u64 {
         match value {
             Value::Key => KEY_BYTES,
-            Value::Node(id) | Value::Again(id) => {
+            Value::Node(id) | Value::Recomputed(id) => {
                 self.elements.of(id).bytes_of(self.split.joint.graph[id].shape.elements())
             }
         }
@@ -376,7 +376,7 @@ impl<'a> Values<'a> {
                     Op::Leaf(Leaf::Input(input)) => Some((Source::Input(input), value)),
                     _ => None,
                 },
-                Value::Again(_) => None,
+                Value::Recomputed(_) => None,
             }));
         }
         all
