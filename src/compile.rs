@@ -41,7 +41,7 @@ pub struct Program {
     pub recomputed: Vec<NodeId>,
     /// The loss, where the stage computes it in F.
     pub loss: Option<NodeId>,
-    /// Values that the stage hands over, or tells, and reads again later.
+    /// Outputs of the stage that it reads again later.
     pub kept: Vec<NodeId>,
     /// What the stage keeps in memory; parameters and optimizer state are not in `fixed` yet.
     pub bytes: StageBytes,
