@@ -3,8 +3,8 @@
 //!
 //! A program is plain data and knows no device; engines play it.
 
-mod again;
 mod liveness;
+mod recompute;
 mod table;
 
 use std::ops::Range;
@@ -14,8 +14,8 @@ use crate::graph::{
 };
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
-use again::recomputed;
 use liveness::Liveness;
+use recompute::recomputed;
 pub use table::BlockTable;
 
 /// What an engine does for one stage.
@@ -41,11 +41,11 @@ pub struct Program {
     pub gradients_out: Vec<NodeId>,
     /// Commands of F, of B and of W.
     pub commands: PerWork<Vec<Command>>,
-    /// What B computes again before anything else, as F did, because F did not keep it; ascending.
+    /// What B recomputes before anything else, as F did, because F did not keep it; ascending.
     pub recomputed: Vec<NodeId>,
     /// The loss, where the stage computes it in F.
     pub loss: Option<NodeId>,
-    /// Values that the stage hands over, or tells, and reads again later.
+    /// Outputs of the stage that it reads again later.
     pub kept: Vec<NodeId>,
     /// What the stage keeps in memory; parameters and optimizer state are not in `fixed` yet.
     pub bytes: StageBytes,
@@ -112,17 +112,17 @@ pub fn compile(split: &Split, blocks: Range<usize>) -> Program {
 }
 
 /// Compiles the stage that is made of `blocks`, whose F keeps only what the stage was sent, and
-/// whose B first computes again what it and W need of F (Chen et al. 2016, "Training Deep Nets with
+/// whose B first recomputes what it and W need of F (Chen et al. 2016, "Training Deep Nets with
 /// Sublinear Memory Cost").
 pub fn compile_recomputing(split: &Split, blocks: Range<usize>) -> Program {
     assemble(split, blocks, recomputed)
 }
 
-/// `again` says which nodes of F are computed in B too, given the tasks of F, B and W.
+/// `recomputed` says which nodes of F are computed in B too, given the tasks of F, B and W.
 fn assemble(
     split: &Split,
     blocks: Range<usize>,
-    again: fn(&Split, &PerWork<Vec<Task>>) -> Vec<NodeId>,
+    recomputed: fn(&Split, &PerWork<Vec<Task>>) -> Vec<NodeId>,
 ) -> Program {
     let parts = &split.blocks[blocks.clone()];
     assert!(!parts.is_empty(), "a stage has at least one block");
@@ -159,7 +159,7 @@ fn assemble(
     let compute = |&node: &NodeId| Task::Compute { node, in_place: None };
     let mut tasks = works.map(|nodes| nodes.iter().map(compute).collect::<Vec<_>>());
     add_accumulation(split, &contributions, &mut tasks[Work::W]);
-    program.recomputed = again(split, &tasks);
+    program.recomputed = recomputed(split, &tasks);
     tasks[Work::B].splice(..0, program.recomputed.iter().map(compute));
     let liveness = Liveness::new(split, &program, &tasks);
     program.commands = PerWork::from_fn(|work| liveness.commands(work, &tasks[work]));

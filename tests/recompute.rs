@@ -185,8 +185,11 @@ fn a_stash_is_what_crossed_into_the_stage() {
             memory.iter().map(|memory| memory.peak_stash_bytes as f64).collect::<Vec<_>>()
         };
         let pairs = stash(Recompute::Stage).into_iter().zip(stash(Recompute::None));
-        for (device, (again, kept)) in pairs.enumerate() {
-            assert!(again < most * kept, "{devices}, device {device}: {again} of {kept}");
+        for (device, (recomputing, kept)) in pairs.enumerate() {
+            assert!(
+                recomputing < most * kept,
+                "{devices}, device {device}: {recomputing} of {kept}"
+            );
         }
     }
 }
@@ -203,17 +206,20 @@ fn f_keeps_what_the_stage_was_sent_and_b_begins_with_what_it_needs_of_f() {
     let blocks = split.blocks.len();
     for (start, end) in [(0, 3), (3, 8), (8, blocks), (0, blocks)] {
         let plain = compile(&split, start..end);
-        let again = compile_recomputing(&split, start..end);
+        let recomputing = compile_recomputing(&split, start..end);
         let bytes = |ids: &[NodeId]| ids.iter().map(|&id| split.joint.graph[id].bytes()).sum();
-        let sent: u64 = bytes(&again.activations_in);
+        let sent: u64 = bytes(&recomputing.activations_in);
         let kept = |program: &Program| program.bytes.forward_for_b + program.bytes.forward_for_w;
-        assert!(kept(&again) <= sent, "{start}..{end}: {} of {sent}", kept(&again));
-        assert!(kept(&again) < kept(&plain), "{start}..{end}");
-        assert!(again.bytes.working[Work::F] <= plain.bytes.working[Work::F], "{start}..{end}");
+        assert!(kept(&recomputing) <= sent, "{start}..{end}: {} of {sent}", kept(&recomputing));
+        assert!(kept(&recomputing) < kept(&plain), "{start}..{end}");
+        assert!(
+            recomputing.bytes.working[Work::F] <= plain.bytes.working[Work::F],
+            "{start}..{end}"
+        );
         let commands = |program: &Program, work: Work| program.commands[work].len();
-        assert_eq!(commands(&again, Work::F), commands(&plain, Work::F));
-        let repeated = again.recomputed.len();
-        assert_eq!(commands(&again, Work::B), repeated + commands(&plain, Work::B));
+        assert_eq!(commands(&recomputing, Work::F), commands(&plain, Work::F));
+        let repeated = recomputing.recomputed.len();
+        assert_eq!(commands(&recomputing, Work::B), repeated + commands(&plain, Work::B));
         let all = commands(&plain, Work::F);
         assert!(0 < repeated && repeated < all, "the output is not needed");
         assert!(plain.recomputed.is_empty());
@@ -228,9 +234,13 @@ fn the_time_of_f_is_predicted_in_b() {
         let trainer = job.build(recompute, None).unwrap();
         trainer.prediction().bubble.makespan
     };
-    let (plain, again) = (makespan(Recompute::None), makespan(Recompute::Stage));
+    let (plain, recomputing) = (makespan(Recompute::None), makespan(Recompute::Stage));
     // F is a third of all work.
-    assert!((1.2..1.4).contains(&(again / plain)), "{again} is {} of {plain}", again / plain);
+    assert!(
+        (1.2..1.4).contains(&(recomputing / plain)),
+        "{recomputing} is {} of {plain}",
+        recomputing / plain
+    );
 }
 
 #[test]
@@ -268,8 +278,11 @@ fn auto_does_not_compute_again_what_b_follows_at_once() {
     let model = gpt(0.1, false);
     let job = Job::new(&model, "cpux2", &ONE_F_ONE_B, 4);
     let needed = peaks(&job.build(Recompute::None, None).unwrap());
-    let again = peaks(&job.build(Recompute::Stage, None).unwrap());
-    assert!(again[0] < needed[0] && again[1] >= needed[1], "{again:?}, {needed:?}");
+    let recomputing = peaks(&job.build(Recompute::Stage, None).unwrap());
+    assert!(
+        recomputing[0] < needed[0] && recomputing[1] >= needed[1],
+        "{recomputing:?}, {needed:?}"
+    );
     let limit = needed[1] - 1;
     let error = job.build(Recompute::Auto, limit).expect_err("the last stage needs more");
     assert!(error.to_string().contains(&format!("device 1 needs {} bytes", needed[1])), "{error}");

@@ -11,9 +11,8 @@ const LEAST_WIDTH: usize = 24;
 /// Characters of a line beside its time, where device numbers have one digit.
 const BESIDE: usize = "device 0 || 100.0% busy".len();
 
-/// The characters of time that a line has room for: those of the terminal that stdout is, if it is
-/// one.
-pub fn room(timeline: &Timeline) -> usize {
+/// The characters of time that fit in a line: those of the terminal that stdout is, if it is one.
+pub fn line_width(timeline: &Timeline) -> usize {
     let digits = timeline.lanes.len().saturating_sub(1).to_string().len();
     match Term::stdout().size_checked() {
         Some((_, columns)) => {
@@ -23,13 +22,13 @@ pub fn room(timeline: &Timeline) -> usize {
     }
 }
 
-/// The characters of time for `timeline`: a whole number for its shortest action, if there is room
-/// for that, so that actions of one length are drawn alike.
+/// The characters of time for `timeline`: a whole number for its shortest action, if it fits in the
+/// line, so that actions of one length are drawn alike.
 pub fn width(timeline: &Timeline) -> usize {
-    width_within(timeline, room(timeline))
+    width_within(timeline, line_width(timeline))
 }
 
-fn width_within(timeline: &Timeline, room: usize) -> usize {
+fn width_within(timeline: &Timeline, most: usize) -> usize {
     let spans = || timeline.lanes.iter().flatten();
     let end = spans().map(|span| span.end).fold(0.0, f64::max);
     let actions = || {
@@ -42,8 +41,8 @@ fn width_within(timeline: &Timeline, room: usize) -> usize {
     let shortest = times.fold(f64::INFINITY, f64::min);
     let widths =
         (1..=characters(timeline)).rev().map(|columns| (end / shortest * columns as f64).round());
-    let fits = |width: &usize| (1..=room).contains(width);
-    widths.map(|width| width as usize).find(fits).unwrap_or(room)
+    let fits = |width: &usize| (1..=most).contains(width);
+    widths.map(|width| width as usize).find(fits).unwrap_or(most)
 }
 
 /// The most characters that an action can use: its name, and one between it and the next.
@@ -130,7 +129,7 @@ mod tests {
     fn a_wide_terminal_shows_long_names() {
         let mut timeline = timeline("10F10", &[1.0; 20]);
         timeline.lanes[0][0].label = Label::Action("0F10".parse().unwrap());
-        let widths = [59, 60, 119, 120, 500].map(|room| width_within(&timeline, room));
+        let widths = [59, 60, 119, 120, 500].map(|most| width_within(&timeline, most));
         assert_eq!(widths, [40, 60, 100, 120, 120]);
     }
 

@@ -198,7 +198,7 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
     };
     let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
     let limit = args.memory_limit.map(|limit| (limit * one) as u64);
-    // Activations take no room there: the limit is one of the stash.
+    // Activations take no memory there: the limit is one of the stash.
     let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
     let input = SearchInput {
         blocks: times.iter().map(row).collect(),

@@ -8,7 +8,7 @@ use zerobubble::plan::{DeviceId, Simulation};
 use zerobubble::trace::{RecordedStep, bubble, draw};
 use zerobubble::train::StepReport;
 
-use super::drawing::{bytes, percent, room};
+use super::drawing::{bytes, line_width, percent};
 use super::plan::Moves;
 
 /// The median of this many steps, the last ones, stands for all of them.
@@ -255,8 +255,8 @@ pub fn transfers(step: &StepReport) -> Vec<Transfers> {
 /// The planned and the measured step, drawn equally wide.
 pub fn timetables(prediction: &Simulation, step: &StepReport) -> Timetables {
     Timetables {
-        planned: draw(&prediction.timeline, room(&step.timeline)),
-        measured: draw(&step.timeline, room(&step.timeline)),
+        planned: draw(&prediction.timeline, line_width(&step.timeline)),
+        measured: draw(&step.timeline, line_width(&step.timeline)),
     }
 }
 

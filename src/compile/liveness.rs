@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::again::reads;
+use super::recompute::reads;
 use super::{Command, Program, Task};
 use crate::graph::{Binary, Elementwise, Graph, NodeId, Op, Storage, storages};
 use crate::plan::{PerWork, StageBytes, Work};
@@ -16,7 +16,7 @@ pub(super) struct Liveness<'a> {
     last_read: HashMap<NodeId, (Work, usize)>,
     /// The same of F alone.
     last_read_in_f: HashMap<NodeId, (Work, usize)>,
-    /// What F computes for itself, because B computes it again.
+    /// What F computes for itself, because B recomputes it.
     recomputed: HashSet<NodeId>,
     /// Storages that another device may still read.
     shared: Vec<NodeId>,
@@ -44,8 +44,8 @@ impl<'a> Liveness<'a> {
                     liveness.last_read.insert(id, (work, at));
                 }
             }
-            // What is handed over, or told, is read after the last command of its work.
-            for id in told(program, work) {
+            // What the stage puts out is read after the last command of its work.
+            for id in outputs(program, work) {
                 let read = liveness.last_read.entry(id).or_insert((work, 0));
                 *read = (*read).max((work, tasks.len()));
             }
@@ -156,9 +156,9 @@ impl<'a> Liveness<'a> {
 
     /// Values that are handed over and read again in a later work.
     pub(super) fn kept(&self, program: &Program) -> Vec<NodeId> {
-        let again =
-            |work| told(program, work).into_iter().filter(move |&id| self.read_after(id, work));
-        again(Work::F).chain(again(Work::B)).collect()
+        let kept =
+            |work| outputs(program, work).into_iter().filter(move |&id| self.read_after(id, work));
+        kept(Work::F).chain(kept(Work::B)).collect()
     }
 
     fn read_after(&self, id: NodeId, work: Work) -> bool {
@@ -167,7 +167,7 @@ impl<'a> Liveness<'a> {
 }
 
 /// Values that leave the stage at the end of a work.
-fn told(program: &Program, work: Work) -> Vec<NodeId> {
+fn outputs(program: &Program, work: Work) -> Vec<NodeId> {
     match work {
         Work::F => program.activations_out.iter().copied().chain(program.loss).collect(),
         Work::B => program.gradients_out.clone(),
@@ -239,7 +239,7 @@ impl Held<'_> {
             }
             command.free.iter().for_each(|&id| self.remove(id));
         }
-        for id in told(program, work).into_iter().filter(|&id| !of.read_after(id, work)) {
+        for id in outputs(program, work).into_iter().filter(|&id| !of.read_after(id, work)) {
             self.remove(id);
         }
         self.peak

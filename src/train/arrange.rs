@@ -84,7 +84,7 @@ pub(super) fn arrange(request: &Request, devices: &Devices) -> Result<Arranged> 
     Ok(arranged)
 }
 
-/// Which of so many stages compute F again.
+/// Which of so many stages recompute F.
 type Recomputed = fn(usize) -> Vec<StageId>;
 
 fn nowhere(_: usize) -> Vec<StageId> {
@@ -130,7 +130,7 @@ fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -
     fitting(request, &arranged).map(|()| arranged)
 }
 
-/// The stages of every device that have something to compute again.
+/// The stages of every device that have something to recompute.
 fn candidates(
     request: &Request,
     placement: &Placement,
@@ -143,7 +143,7 @@ fn candidates(
     for setup in setups.iter().filter(|setup| !setup.program.recomputed.is_empty()) {
         let device = placement.device(setup.stage).index();
         let blocks = &times.devices[device][setup.blocks.clone()];
-        let time = stages::again(split, setup, blocks);
+        let time = stages::recompute_time(split, setup, blocks);
         candidates[device].push(RecomputeCandidate { stage: setup.stage, time });
     }
     candidates
@@ -180,13 +180,13 @@ fn partition(request: &Request, placement: &Placement) -> Result<Vec<Range<usize
     let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
-    // What of F is not computed again depends on where a stage ends, and is little.
-    let again = if request.recompute == Recompute::Stage { 1.0 } else { 0.0 };
+    // What of F is not recomputed depends on where a stage ends, and is little.
+    let share = if request.recompute == Recompute::Stage { 1.0 } else { 0.0 };
     let costs = reference.iter().zip(&least_bytes);
     let blocks: Vec<BlockCost> = costs
         .map(|(&time, &bytes)| {
             let mut time = time;
-            time[Work::B] += again * time[Work::F];
+            time[Work::B] += share * time[Work::F];
             BlockCost { time, bytes }
         })
         .collect();

@@ -198,7 +198,7 @@ where
         self
     }
 
-    /// Where F is computed again before B instead of keeping what it computed.
+    /// Where F is recomputed before B instead of keeping what it computed.
     pub fn recompute(mut self, recompute: Recompute) -> Self {
         self.recompute = recompute;
         self

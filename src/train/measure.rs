@@ -68,7 +68,7 @@ pub(super) fn measure(
 }
 
 /// The times of all blocks on one device, which holds one of them at a time: so no device needs
-/// room for the whole model.
+/// memory for the whole model.
 fn blocks(
     studied: &Studied,
     device: &mut dyn EngineDevice,

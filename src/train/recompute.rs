@@ -1,4 +1,4 @@
-//! Which stages compute F again instead of keeping what it computed.
+//! Which stages recompute F instead of keeping what it computed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ pub enum Recompute {
     /// All that B and W read.
     #[default]
     None,
-    /// Only what the stage was sent: B first computes F again. This takes up to another F per
+    /// Only what the stage was sent: B first recomputes F. This takes up to another F per
     /// microbatch, and saves nothing where B comes right after F.
     Stage,
     /// As `None`, but as `Stage` on those stages without which a device would not keep to its
@@ -45,15 +45,15 @@ impl FromStr for Recompute {
     }
 }
 
-/// A stage that may compute F again, and the time that this takes per microbatch.
+/// A stage that may recompute F, and the time that this takes per microbatch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct RecomputeCandidate {
     pub stage: StageId,
     pub time: f64,
 }
 
-/// The stages that compute F again: for every device the candidates that take the least time and
-/// with which it keeps to its limit, none if it does without.
+/// The stages that recompute F: for every device the candidates that take the least time and with
+/// which it keeps to its limit, none if it does without.
 ///
 /// `candidates` and `limits` are those of every device. `peaks` says what every device holds, which
 /// depends on its own stages alone. A device that no set helps takes the one with which it holds
@@ -224,7 +224,7 @@ mod tests {
     fn devices_choose_by_themselves() {
         let all = candidates(&[3, 1, 2, 1]);
         let devices = vec![vec![all[0], all[2]], vec![all[1], all[3]], Vec::new()];
-        // Every stage that computes F again saves 5 of 20 bytes.
+        // Every stage that recomputes F saves 5 of 20 bytes.
         let peaks = |set: &[StageId]| {
             let saved = |own: [u32; 2]| {
                 5 * set.iter().filter(|stage| own.contains(&stage.0)).count() as u64

@@ -20,7 +20,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The stages whose B computes F again, ascending.
+    /// The stages whose B recomputes F, ascending.
     pub fn recomputed(&self) -> &[StageId] {
         &self.recomputed
     }
@@ -33,7 +33,7 @@ impl fmt::Display for Stages {
 }
 
 /// The stages made of `stage_blocks`, with every trained parameter owned by the first stage that
-/// has a gradient of it. Those that are `recomputed` compute F again before B.
+/// has a gradient of it. Those that are `recomputed` recompute F before B.
 pub(super) fn setups(
     split: &Split,
     stage_blocks: &[Range<usize>],
@@ -42,8 +42,8 @@ pub(super) fn setups(
     recomputed: &[StageId],
 ) -> Vec<StageSetup> {
     let program = |(stage, blocks): (u32, &Range<usize>)| {
-        let again = recomputed.contains(&StageId(stage));
-        let compile = if again { compile_recomputing } else { compile };
+        let recomputes = recomputed.contains(&StageId(stage));
+        let compile = if recomputes { compile_recomputing } else { compile };
         compile(split, blocks.clone())
     };
     let programs: Vec<Program> = (0..).zip(stage_blocks).map(program).collect();
@@ -169,7 +169,7 @@ pub(super) fn costs(
     let stage = |setup: &StageSetup| {
         let blocks = &times.devices[placement.device(setup.stage).index()][setup.blocks.clone()];
         let mut time = PerWork::from_fn(|work| blocks.iter().map(|block| block[work]).sum::<f64>());
-        time[Work::B] += again(split, setup, blocks);
+        time[Work::B] += recompute_time(split, setup, blocks);
         StageCost { time, bytes: setup.program.bytes }
     };
     let boundary = |pair: &[StageSetup]| {
@@ -186,16 +186,16 @@ pub(super) fn costs(
     }
 }
 
-/// What computing F again takes in B: of F of every block its share of the operations.
-pub(super) fn again(split: &Split, setup: &StageSetup, blocks: &[PerWork<f64>]) -> f64 {
+/// What recomputing F takes in B: of F of every block its share of the operations.
+pub(super) fn recompute_time(split: &Split, setup: &StageSetup, blocks: &[PerWork<f64>]) -> f64 {
     let mut flops = vec![0.0; blocks.len()];
     for &id in &setup.program.recomputed {
         let BlockId(block) = split.block(id).expect("it is computed");
         flops[block as usize - setup.blocks.start] += split.flops(id);
     }
-    let share = |(again, block): (f64, usize)| {
+    let share = |(flops, block): (f64, usize)| {
         let all = split.blocks[block].flops[Work::F];
-        if all > 0.0 { again / all } else { 0.0 }
+        if all > 0.0 { flops / all } else { 0.0 }
     };
     let shares = flops.into_iter().zip(setup.blocks.clone()).map(share);
     shares.zip(blocks).map(|(share, time)| share * time[Work::F]).sum()
@@ -213,9 +213,10 @@ pub(super) fn describe(
         let flops: f64 = split.blocks[blocks.clone()].iter().flat_map(|block| block.flops.0).sum();
         let sent: u64 =
             setup.program.activations_out.iter().map(|&id| split.joint.graph[id].bytes()).sum();
-        let again = if setup.program.recomputed.is_empty() { "" } else { ", F again before B" };
+        let recomputes =
+            if setup.program.recomputed.is_empty() { "" } else { ", F again before B" };
         format!(
-            "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out{again}",
+            "stage {} on {}: blocks {}..{} ({}; {}), {:.1} MFLOP, {} bytes out{recomputes}",
             setup.stage,
             devices[placement.device(setup.stage).index()],
             blocks.start,

@@ -110,7 +110,7 @@ pub fn view(shape: &[usize], lie: Lie) -> (View, usize) {
 pub fn operand(of: &Of, lie: Lie, seed: u64) -> (Vec<u32>, DispatchTensor, View) {
     let shape = of.shape().to_vec();
     let count: usize = shape.iter().product();
-    let (view, room) = view(&shape, lie);
+    let (view, elements) = view(&shape, lie);
     let (words, tensor): (Vec<u32>, DispatchTensor) = match of {
         Of::Floats(_, low, high) => {
             let values = numbers(seed, count, *low, *high);
@@ -132,7 +132,7 @@ pub fn operand(of: &Of, lie: Lie, seed: u64) -> (Vec<u32>, DispatchTensor, View)
             (words, host_bool(TensorData::new(values, shape)))
         }
     };
-    let mut buffer = vec![0x7fc0_0000; room];
+    let mut buffer = vec![0x7fc0_0000; elements];
     for (at, word) in words.into_iter().enumerate() {
         buffer[position(&view, at)] = word;
     }

@@ -93,7 +93,7 @@ struct Both {
 
 #[derive(Serialize)]
 struct MemoryData {
-    /// What is held throughout, and room for parcels.
+    /// What is held throughout, and what parcels take.
     standing: u64,
     parcels: u64,
     stash: u64,

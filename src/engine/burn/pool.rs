@@ -73,8 +73,8 @@ impl Pool {
 
 impl Regions {
     fn cut(&mut self, bytes: usize) -> Block {
-        let room = self.regions.last().map_or(0, |region| region.len() - self.used);
-        if bytes > room || self.regions.is_empty() {
+        let free = self.regions.last().map_or(0, |region| region.len() - self.used);
+        if bytes > free || self.regions.is_empty() {
             let region = MmapOptions::new().len(bytes.max(REGION_BYTES)).map_anon();
             let region = region.expect("the system gives the memory that the plan asks for");
             let region = MmapRaw::from(region);
@@ -116,8 +116,8 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: the block has room for that many floats, starts at a multiple of `ALIGN`, was
-        // zero when it was mapped, and is this buffer's alone.
+        // SAFETY: the block holds that many floats, starts at a multiple of `ALIGN`, was zero when
+        // it was mapped, and is this buffer's alone.
         unsafe { std::slice::from_raw_parts(self.block.0.as_ptr().cast(), self.elements) }
     }
 }

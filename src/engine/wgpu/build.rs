@@ -24,7 +24,7 @@ pub(super) struct Buffers {
     working: Vec<Buffer>,
     /// By segment, slot and buffer.
     slots: Vec<Vec<Vec<Buffer>>>,
-    late_slots: Vec<Vec<Vec<Buffer>>>,
+    backward_slots: Vec<Vec<Vec<Buffer>>>,
     /// A word that kernels set when an index is out of range.
     pub(super) status: Buffer,
     /// The optimizer's settings of a step.
@@ -107,10 +107,10 @@ impl Buffers {
             };
             (0..slots).map(|_| slot()).collect()
         };
-        let (mut slots, mut late_slots) = (Vec::new(), Vec::new());
+        let (mut slots, mut backward_slots) = (Vec::new(), Vec::new());
         for segment in &layout.segments {
             slots.push(some(segment.slots, &segment.buffers)?);
-            late_slots.push(some(segment.late_slots, &segment.late_buffers)?);
+            backward_slots.push(some(segment.backward_slots, &segment.backward_buffers)?);
         }
         let status = context.buffer("the status", SMALL, STORAGE)?;
         let settings = context.buffer("the optimizer's settings", SMALL, STORAGE)?;
@@ -121,7 +121,7 @@ impl Buffers {
             let buffer = context.buffer("timestamps", bytes, usage)?;
             timestamps = Some((context.queries(2 * IN_FLIGHT as u32), buffer));
         }
-        Ok(Self { arenas, working, slots, late_slots, status, settings, timestamps })
+        Ok(Self { arenas, working, slots, backward_slots, status, settings, timestamps })
     }
 
     pub(super) fn range(&self, range: Range) -> BufferBinding<'_> {
@@ -139,10 +139,12 @@ impl Buffers {
     /// Where a tensor of a microbatch is, which has the slots of its turn.
     pub(super) fn place(&self, place: Place, segment: usize, turn: usize) -> BufferBinding<'_> {
         let in_turn = |slots: &'_ [Vec<Buffer>]| turn % slots.len();
-        let (slots, late_slots) = (&self.slots[segment], &self.late_slots[segment]);
+        let (slots, backward_slots) = (&self.slots[segment], &self.backward_slots[segment]);
         match place {
             Place::Slot(at) => slots[in_turn(slots)][at].as_entire_buffer_binding(),
-            Place::Late(at) => late_slots[in_turn(late_slots)][at].as_entire_buffer_binding(),
+            Place::Backward(at) => {
+                backward_slots[in_turn(backward_slots)][at].as_entire_buffer_binding()
+            }
             Place::Working(at) => self.working[at].as_entire_buffer_binding(),
             Place::Arena(range) => self.range(range),
         }

@@ -32,7 +32,7 @@ impl Element {
     }
 
     /// Bytes of that many in a buffer or a copy, which take whole words.
-    pub fn room(self, count: usize) -> u64 {
+    pub fn bytes_of(self, count: usize) -> u64 {
         (count as u64 * self.bytes()).next_multiple_of(4)
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Adjacent stages of a device form a segment. A microbatch that is on its way through a segment
 //! holds one slot of it, from the first F to the last W: the buffers of everything that outlives an
-//! action. From the first B it also holds a late slot, if the segment has such: the buffers of what
-//! B leaves, of which there are fewer where W follows soon. What one action alone needs is in
+//! action. From the first B it also holds a backward slot, if the segment has such: the buffers of
+//! what B leaves, of which there are fewer where W follows soon. What one action alone needs is in
 //! working buffers that all actions of the device share. So a stage hands its output to the next
 //! one of its segment without a copy. Microbatches take the slots in turn, as they come and leave
 //! in ascending order under every schedule.
@@ -91,9 +91,9 @@ pub(super) struct Segment {
     /// Bytes of the buffers of one slot.
     pub(super) buffers: Vec<u64>,
     /// How many microbatches it can hold between the first B and the last W.
-    pub(super) late_slots: usize,
-    /// Bytes of the buffers of one late slot.
-    pub(super) late_buffers: Vec<u64>,
+    pub(super) backward_slots: usize,
+    /// Bytes of the buffers of one backward slot.
+    pub(super) backward_buffers: Vec<u64>,
     /// How many W end a microbatch: one per stage.
     pub(super) stages: usize,
 }
@@ -102,14 +102,14 @@ impl Segment {
     /// Which of the segment's dispatches are those of a microbatch: as many as there are pairs of
     /// slots that a microbatch may have, or for F as there are slots.
     pub(super) fn turns(&self, work: Work) -> usize {
-        if work == Work::F { self.slots } else { turns(self.slots, self.late_slots) }
+        if work == Work::F { self.slots } else { turns(self.slots, self.backward_slots) }
     }
 }
 
 /// After how many microbatches both kinds of slots begin anew: the least common multiple.
-fn turns(slots: usize, late_slots: usize) -> usize {
-    let multiples = (1..=late_slots).map(|times| times * slots);
-    multiples.into_iter().find(|turn| turn % late_slots == 0).expect("the last one is")
+fn turns(slots: usize, backward_slots: usize) -> usize {
+    let multiples = (1..=backward_slots).map(|times| times * slots);
+    multiples.into_iter().find(|turn| turn % backward_slots == 0).expect("the last one is")
 }
 
 /// What one kind of work of one stage does.
@@ -141,8 +141,8 @@ pub(super) struct Bound {
 pub(super) enum Place {
     /// A buffer of the microbatch's slot.
     Slot(usize),
-    /// A buffer of the microbatch's late slot.
-    Late(usize),
+    /// A buffer of the microbatch's backward slot.
+    Backward(usize),
     /// A working buffer.
     Working(usize),
     /// A part of an arena.
@@ -248,7 +248,8 @@ impl Layout {
         let fixed = self.arenas.bytes() + self.working.iter().sum::<u64>() + rings + timing;
         let of = |slots: usize, buffers: &[u64]| slots as u64 * buffers.iter().sum::<u64>();
         let slots = |segment: &Segment| {
-            of(segment.slots, &segment.buffers) + of(segment.late_slots, &segment.late_buffers)
+            of(segment.slots, &segment.buffers)
+                + of(segment.backward_slots, &segment.backward_buffers)
         };
         BufferBytes { fixed: fixed + 2 * SMALL, stash: self.segments.iter().map(slots).sum() }
     }
@@ -274,7 +275,7 @@ impl Layout {
                 }
                 ref op => format!("{op} of shape {}", node.shape),
             };
-            (stage, what, element.room(node.shape.elements()))
+            (stage, what, element.bytes_of(node.shape.elements()))
         };
         let mut all = Vec::new();
         for StageSetup { stage, program, .. } in stages {

@@ -78,8 +78,8 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
 /// Nodes of the block whose buffers are read outside of its kernels.
 fn leaving(split: &Split, views: &mut Views<'_>, program: &Program, block: BlockId) -> Vec<NodeId> {
     let sent = program.activations_out.iter().chain(&program.gradients_out);
-    let told = sent.chain(&program.loss).copied().filter(|&id| split.block(id) == Some(block));
-    told.map(|id| views.of(id).0).collect()
+    let outputs = sent.chain(&program.loss).copied().filter(|&id| split.block(id) == Some(block));
+    outputs.map(|id| views.of(id).0).collect()
 }
 
 /// Nodes of the block that some other block, other work or other kind of kernel reads.

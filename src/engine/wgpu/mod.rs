@@ -83,8 +83,8 @@ type Turns = Vec<Vec<Dispatch>>;
 struct Held {
     /// How many W are left; of F, without backward work.
     left: usize,
-    /// Whether it has a late slot.
-    late: bool,
+    /// Whether it has a backward slot.
+    backward: bool,
 }
 
 /// One kernel on its buffers.
@@ -110,16 +110,16 @@ impl WgpuEngine {
         action.works().iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
     }
 
-    /// The first action of a microbatch takes its slot, and the first B its late slot.
+    /// The first action of a microbatch takes its slot, and the first B its backward slot.
     fn take(&mut self, action: Action, segment: usize) {
-        let Segment { slots, late_slots, ref late_buffers, stages, .. } =
+        let Segment { slots, backward_slots, ref backward_buffers, stages, .. } =
             self.layout.segments[segment];
         let held = &mut self.segments[segment].held;
-        let of = held.entry(action.microbatch).or_insert(Held { left: stages, late: false });
-        of.late |= action.work != Work::F && !late_buffers.is_empty();
-        let late = held.values().filter(|of| of.late).count();
-        let room = held.len() <= slots && late <= late_slots;
-        assert!(room, "a slot for every microbatch that the plan holds");
+        let of = held.entry(action.microbatch).or_insert(Held { left: stages, backward: false });
+        of.backward |= action.work != Work::F && !backward_buffers.is_empty();
+        let backward = held.values().filter(|of| of.backward).count();
+        let fits = held.len() <= slots && backward <= backward_slots;
+        assert!(fits, "a slot for every microbatch that the plan holds");
     }
 
     /// The segment's last W gives the slot back; without backward work its last F does.

@@ -15,7 +15,7 @@ const ON_HOST: u8 = 1;
 const FAILED: u8 = 2;
 
 /// A map that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Staging buffers of one direction.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Ring {
             match self.entries[entry.0].state.load(Ordering::Acquire) {
                 ON_HOST => return Ok(()),
                 FAILED => return context.check().and(Err(context.error("a buffer is not mapped"))),
-                _ if start.elapsed() > PATIENCE => {
+                _ if start.elapsed() > TIMEOUT => {
                     return Err(context.error("the device does not answer"));
                 }
                 _ => {

@@ -28,7 +28,7 @@ pub fn compute(
     let ones = |write: &Write| {
         let sum = matches!(write.target, Target::Sum(_));
         let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
-        vec![word; write.element.room(write.shape.iter().product()) as usize / 4]
+        vec![word; write.element.bytes_of(write.shape.iter().product()) as usize / 4]
     };
     let mut contents: Vec<Vec<u32>> = operands.to_vec();
     contents.extend(kernel.writes.iter().map(ones));

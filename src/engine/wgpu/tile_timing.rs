@@ -67,7 +67,7 @@ impl TileSelector {
         }
         let measured =
             self.cache.measured(kernel, &self.abilities, |shader| seconds(context, kernel, shader));
-        // Without room or time for a measurement the model may still train.
+        // Without memory or time for a measurement the model may still train.
         let default = || default_tile(kernel, &self.abilities);
         context.check().map(|()| Some(measured.unwrap_or_else(|_| default())))
     }
@@ -120,9 +120,9 @@ fn seconds(context: &Context, kernel: &Kernel, shader: &Shader) -> Result<f64> {
         let last = view.shape.iter().zip(&view.strides).map(|(size, stride)| (size - 1) * stride);
         view.offset + last.sum::<usize>() + 1
     };
-    let reads = kernel.reads.iter().map(|read| read.element.room(elements(&read.view)));
+    let reads = kernel.reads.iter().map(|read| read.element.bytes_of(elements(&read.view)));
     let writes = kernel.writes.iter();
-    let writes = writes.map(|write| write.element.room(write.shape.iter().product()));
+    let writes = writes.map(|write| write.element.bytes_of(write.shape.iter().product()));
     let key = kernel.uses_key().then_some(KEY_BYTES);
     let buffers: Vec<Buffer> = reads
         .chain(writes)

@@ -81,7 +81,7 @@ impl Updates {
     }
 }
 
-/// Up to a whole vector: between tensors of an arena there is room, and it is zero.
+/// Up to a whole vector: between tensors of an arena there is padding, and it is zero.
 fn whole(buffers: &Buffers, range: Range) -> wgpu::BufferBinding<'_> {
     buffers.range(Range { bytes: range.bytes.next_multiple_of(16), ..range })
 }

@@ -52,8 +52,8 @@ impl<'a> Views<'a> {
     /// be had by strides.
     fn is_copied(&self, id: NodeId, view: &View) -> bool {
         let graph = &self.split.joint.graph;
-        let told = graph.loss == Some(id) && !view.is_dense();
-        told || self.split.copied[id.index()] || view.shape != graph[id].shape.0
+        let is_strided_loss = graph.loss == Some(id) && !view.is_dense();
+        is_strided_loss || self.split.copied[id.index()] || view.shape != graph[id].shape.0
     }
 }
 

@@ -126,7 +126,7 @@ fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> Se
         let blocks = setups.iter().zip(&on_first.stages).zip(times);
         let block = |((setup, cost), block): ((&StageSetup, &StageCost), &PerWork<f64>)| {
             let mut time = *block;
-            time[Work::B] += stages::again(split, setup, std::slice::from_ref(block));
+            time[Work::B] += stages::recompute_time(split, setup, std::slice::from_ref(block));
             StageCost { time, ..*cost }
         };
         blocks.map(block).collect()

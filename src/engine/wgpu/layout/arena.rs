@@ -171,13 +171,13 @@ impl Packer {
     fn arena(&mut self, arena: ArenaId, sizes: impl Iterator<Item = u64>) -> Vec<Range> {
         let mut chunks: Vec<u64> = Vec::new();
         let place = |bytes: u64| {
-            let room = bytes.next_multiple_of(self.limits.alignment);
+            let padded = bytes.next_multiple_of(self.limits.alignment);
             match chunks.last_mut() {
-                Some(last) if *last + room <= self.limits.buffer_bytes => *last += room,
-                _ => chunks.push(room),
+                Some(last) if *last + padded <= self.limits.buffer_bytes => *last += padded,
+                _ => chunks.push(padded),
             }
             let chunk = chunks.len() - 1;
-            Range { arena, chunk, offset: chunks[chunk] - room, bytes }
+            Range { arena, chunk, offset: chunks[chunk] - padded, bytes }
         };
         let ranges = sizes.map(place).collect();
         self.chunks.push((arena, chunks));

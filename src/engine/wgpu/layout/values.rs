@@ -18,8 +18,8 @@ use crate::split::{BlockId, Role, Split};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Value {
     Node(NodeId),
-    /// What B computes again of F, for itself and for W.
-    Again(NodeId),
+    /// What B recomputes of F, for itself and for W.
+    Recomputed(NodeId),
     Key,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Values<'a> {
         let from_host = match value {
             Value::Key => true,
             Value::Node(id) => matches!(self.split.joint.graph[id].op, Op::Leaf(Leaf::Input(_))),
-            Value::Again(_) => false,
+            Value::Recomputed(_) => false,
         };
         let touches = self.touched.entry(value).or_default();
         if from_host && touches.is_empty() {
@@ -104,7 +104,7 @@ impl<'a> Values<'a> {
     fn kernels(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
         let mut kernels = Vec::new();
         if self.recomputes(event) {
-            kernels = self.again(event);
+            kernels = self.recomputed(event);
         }
         kernels.extend(self.own_kernels(event));
         kernels
@@ -128,7 +128,7 @@ impl<'a> Values<'a> {
 
     /// Kernels of F that `event`, a B, begins with: those of which it, W or a later one of them
     /// reads something.
-    fn again(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
+    fn recomputed(&mut self, event: Event) -> Vec<(BlockId, &'a Kernel)> {
         let (_, stage) = event;
         let sent = self.sent(event).into_iter().filter_map(|id| self.value(id, event));
         let mut needed: HashSet<Value> = sent.collect();
@@ -137,15 +137,15 @@ impl<'a> Values<'a> {
                 needed.extend(self.reads(kernel, event));
             }
         }
-        let mut again = Vec::new();
+        let mut recomputed = Vec::new();
         for (block, kernel) in self.own_kernels((Work::F, stage)).into_iter().rev() {
             if self.writes(kernel, event).iter().any(|value| needed.contains(value)) {
                 needed.extend(self.reads(kernel, event));
-                again.push((block, kernel));
+                recomputed.push((block, kernel));
             }
         }
-        again.reverse();
-        again
+        recomputed.reverse();
+        recomputed
     }
 
     fn reads(&mut self, kernel: &Kernel, event: Event) -> Vec<Value> {
@@ -177,16 +177,16 @@ impl<'a> Values<'a> {
         if owner == id { Some(self.computed(id, event)) } else { self.value(owner, event) }
     }
 
-    /// What a block computes under the name `id`: the backward work of a stage that computes F
-    /// again does not know what F computed.
+    /// What a block computes under the name `id`: the backward work of a stage that recomputes F
+    /// does not know what F computed.
     fn computed(&self, id: NodeId, (work, stage): Event) -> Value {
         let StageSetup { blocks, program, .. } = &self.stages[stage as usize];
         let of_f =
             |(block, work): (BlockId, Work)| work == Work::F && blocks.contains(&block.index());
-        let again = work != Work::F
+        let recomputed = work != Work::F
             && !program.recomputed.is_empty()
             && self.split.places[id.index()].is_some_and(of_f);
-        if again { Value::Again(id) } else { Value::Node(id) }
+        if recomputed { Value::Recomputed(id) } else { Value::Node(id) }
     }
 
     fn is_constant(&self, id: NodeId) -> bool {
@@ -230,14 +230,14 @@ impl<'a> Values<'a> {
     fn bytes(&self, value: Value) -> u64 {
         match value {
             Value::Key => KEY_BYTES,
-            Value::Node(id) | Value::Again(id) => {
-                self.elements.of(id).room(self.split.joint.graph[id].shape.elements())
+            Value::Node(id) | Value::Recomputed(id) => {
+                self.elements.of(id).bytes_of(self.split.joint.graph[id].shape.elements())
             }
         }
     }
 
     /// Bytes of a buffer for a value: shaders may load 16 bytes at once.
-    fn room(&self, value: Value) -> u64 {
+    fn buffer_bytes(&self, value: Value) -> u64 {
         self.bytes(value).next_multiple_of(16)
     }
 
@@ -254,23 +254,23 @@ impl<'a> Values<'a> {
             let at = |position: u32| (self.segment, (stage, work), position);
             let positions = touches.iter().map(|touch| touch.1);
             let (first, last) = (positions.clone().min()?, positions.max()?);
-            Some(Lifetime { first: at(first), last: at(last), bytes: self.room(value) })
+            Some(Lifetime { first: at(first), last: at(last), bytes: self.buffer_bytes(value) })
         };
         self.touched.iter().filter_map(lifetime).collect()
     }
 
     /// Gives every value its place, and says what buffers the segment has for `open` microbatches,
-    /// of which `late` are between B and W. `working` are the homes of [`Values::working`], in
+    /// of which `backward` are between B and W. `working` are the homes of [`Values::working`], in
     /// order.
     ///
-    /// What B leaves is in late slots where they take fewer bytes than room in all slots.
+    /// What B leaves is in backward slots where they take fewer bytes than buffers in all slots.
     pub(super) fn place(
         &mut self,
         open: u32,
-        late: u32,
+        backward: u32,
         working: &mut impl Iterator<Item = usize>,
     ) -> Segment {
-        let (mut early, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut of_f, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for (&value, touches) in &self.touched {
             if Self::only(touches).is_some() {
                 let home = working.next().expect("as many homes as working values");
@@ -280,24 +280,24 @@ impl<'a> Values<'a> {
             let times = touches.iter().map(|&touch| self.time(touch));
             let first = times.clone().min().expect("a value is touched");
             let last = times.max().expect("a value is touched");
-            let lifetime = Lifetime { first, last, bytes: self.room(value) };
-            let is_late = first >= (self.stages.len() as u32, 0);
-            (if is_late { &mut of_b } else { &mut early }).push((value, lifetime));
+            let lifetime = Lifetime { first, last, bytes: self.buffer_bytes(value) };
+            let is_of_b = first >= (self.stages.len() as u32, 0);
+            (if is_of_b { &mut of_b } else { &mut of_f }).push((value, lifetime));
             all.push((value, lifetime));
         }
-        let (slots, late_slots) = (open as usize, late_slots(open, late));
-        let (all, early, of_b) = (Packed::new(all), Packed::new(early), Packed::new(of_b));
-        let apart = slots as u64 * early.bytes() + late_slots as u64 * of_b.bytes();
+        let (slots, backward_slots) = (open as usize, backward_slots(open, backward));
+        let (all, of_f, of_b) = (Packed::new(all), Packed::new(of_f), Packed::new(of_b));
+        let apart = slots as u64 * of_f.bytes() + backward_slots as u64 * of_b.bytes();
         let stages = self.stages.len();
         if slots as u64 * all.bytes() <= apart {
             self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
-            let (buffers, late_buffers) = (all.sizes, Vec::new());
-            return Segment { slots, buffers, late_slots: 1, late_buffers, stages };
+            let (buffers, backward_buffers) = (all.sizes, Vec::new());
+            return Segment { slots, buffers, backward_slots: 1, backward_buffers, stages };
         }
-        self.places.extend(early.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
-        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Late(at))));
-        let (buffers, late_buffers) = (early.sizes, of_b.sizes);
-        Segment { slots, buffers, late_slots, late_buffers, stages }
+        self.places.extend(of_f.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
+        self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Backward(at))));
+        let (buffers, backward_buffers) = (of_f.sizes, of_b.sizes);
+        Segment { slots, buffers, backward_slots, backward_buffers, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -376,7 +376,7 @@ impl<'a> Values<'a> {
                     Op::Leaf(Leaf::Input(input)) => Some((Source::Input(input), value)),
                     _ => None,
                 },
-                Value::Again(_) => None,
+                Value::Recomputed(_) => None,
             }));
         }
         all
@@ -427,14 +427,15 @@ impl Packed {
 }
 
 /// Bindings are made for every pair of slots that a microbatch may have: beyond so many it is as
-/// well to have a few late slots more.
+/// well to have a few backward slots more.
 const MOST_TURNS: usize = 64;
 
-/// At least `late` late slots, but not so many kinds of turns that their bindings are a burden.
-fn late_slots(open: u32, late: u32) -> usize {
+/// At least so many backward slots, but not so many kinds of turns that their bindings are a
+/// burden.
+fn backward_slots(open: u32, least: u32) -> usize {
     let open = open as usize;
-    let few = |late: &usize| turns(open, *late) <= MOST_TURNS.max(open);
-    (late as usize..=open).find(few).unwrap_or(open)
+    let few = |slots: &usize| turns(open, *slots) <= MOST_TURNS.max(open);
+    (least as usize..=open).find(few).unwrap_or(open)
 }
 
 #[cfg(test)]
@@ -442,21 +443,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn late_slots_are_enough_and_their_turns_are_few() {
+    fn backward_slots_are_enough_and_their_turns_are_few() {
         for open in 1..100 {
-            for late in 1..=open {
-                let slots = late_slots(open, late);
-                assert!((late as usize..=open as usize).contains(&slots), "{late} of {open}");
+            for least in 1..=open {
+                let slots = backward_slots(open, least);
+                assert!((least as usize..=open as usize).contains(&slots), "{least} of {open}");
                 assert!(turns(open as usize, slots) <= MOST_TURNS.max(open as usize));
             }
         }
-        assert_eq!((late_slots(8, 1), late_slots(4, 3), late_slots(63, 62)), (1, 3, 63));
+        assert_eq!(
+            (backward_slots(8, 1), backward_slots(4, 3), backward_slots(63, 62)),
+            (1, 3, 63)
+        );
     }
 
     #[test]
     fn after_its_turns_a_microbatch_has_the_slots_of_the_first() {
-        for (slots, late_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
-            assert_eq!(turns(slots, late_slots), expected);
+        for (slots, backward_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
+            assert_eq!(turns(slots, backward_slots), expected);
         }
     }
 }

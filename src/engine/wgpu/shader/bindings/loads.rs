@@ -110,8 +110,8 @@ fn accesses(kernel: &Kernel, abilities: &Abilities, neighbours: &[Neighbours]) -
     let mut uniforms = 0;
     let reads = kernel.reads.iter().zip(neighbours);
     let access = reads.map(|(read, &four)| {
-        let room = if uniforms < MOST_UNIFORMS { abilities.uniform_bytes } else { 0 };
-        let access = access(read, four, &Abilities { uniform_bytes: room, ..*abilities });
+        let uniform_bytes = if uniforms < MOST_UNIFORMS { abilities.uniform_bytes } else { 0 };
+        let access = access(read, four, &Abilities { uniform_bytes, ..*abilities });
         uniforms += usize::from(matches!(access, Access::Uniform(_)));
         access
     });

@@ -1,4 +1,4 @@
-//! What B computes again where F keeps only what the stage was sent.
+//! What B recomputes where F keeps only what the stage was sent.
 
 use super::Task;
 use crate::graph::{Graph, NodeId};
@@ -15,16 +15,16 @@ pub(super) fn recomputed(split: &Split, tasks: &PerWork<Vec<Task>>) -> Vec<NodeI
     for id in backward.flat_map(|task| reads(graph, task)) {
         needed[id.index()] = true;
     }
-    let mut again = Vec::new();
+    let mut recomputed = Vec::new();
     for task in tasks[Work::F].iter().rev() {
         let node = task.node();
         if needed[node.index()] {
             graph[node].inputs.iter().for_each(|id| needed[id.index()] = true);
-            again.push(node);
+            recomputed.push(node);
         }
     }
-    again.reverse();
-    again
+    recomputed.reverse();
+    recomputed
 }
 
 /// What a task reads.
