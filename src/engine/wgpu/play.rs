@@ -341,7 +341,7 @@ fn words(tensor: DispatchTensor) -> Result<Vec<u32>> {
     let dtype = tensor.dtype();
     if dtype.is_float() {
         let data = Tensor::<1>::from_dispatch(tensor).into_data().convert::<f32>();
-        let floats = data.into_vec::<f32>().expect("it was converted to f32");
+        let floats = data.try_into_vec::<f32>().expect("it was converted to f32");
         return Ok(bytemuck::cast_vec(floats));
     }
     if dtype.is_bool() {
