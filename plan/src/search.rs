@@ -86,8 +86,12 @@ pub type Price<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs>;
 /// the memory limits.
 ///
 /// It starts from the named families and is never worse than the best of them. `price` is asked for
-/// some hundred layouts. An error if there are fewer blocks than devices, if costs cannot be used,
-/// or if nothing fits in memory: then it names the device, its bytes, and what would fit.
+/// some hundred layouts.
+///
+/// # Errors
+///
+/// When there are fewer blocks than devices, costs cannot be used, `price` fails, or nothing fits
+/// in memory: then it names the device, its bytes, and what would fit.
 pub fn search(input: &SearchInput, price: Price) -> Result<Found> {
     check_input(input)?;
     let estimator = Estimator::new(input);
