@@ -1,17 +1,20 @@
 //! Promise: the first error ends a run, names its action, and stops every thread; parcels arrive
 //! in order whatever the devices' speeds.
 
+#[path = "common/families.rs"]
+mod families;
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
+use families::families;
 use proptest::prelude::*;
 use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, Limits,
-    MicrobatchId, ONE_F_ONE_B, Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic,
-    evaluation, generate,
+    Action, Channel, CheckedPlan, Costs, DeviceId, Family, Limits, MicrobatchId, ONE_F_ONE_B,
+    Placement, Plan, StageId, Work, ZB_H1, bounds, check, dynamic, evaluation, generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 
@@ -32,11 +35,6 @@ impl<F> OwnParameters for Scripted<F> {}
 
 fn plan(family: &Family, devices: u32, microbatches: u32) -> CheckedPlan {
     check(generate(family, devices, None, microbatches).unwrap()).unwrap()
-}
-
-/// Every family that trains.
-fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
 }
 
 fn start<F>(plan: &CheckedPlan, mut script: impl FnMut(usize) -> F) -> Runtime
