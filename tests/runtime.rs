@@ -91,6 +91,19 @@ fn a_worker_that_panics_is_an_error_that_names_the_action() {
     }
 }
 
+/// A request that met a scheduler on its way out stayed in the channel, and with it the sender of
+/// an answer that never came.
+#[test]
+fn a_request_right_after_an_error_is_answered() {
+    let plan = plan(&ONE_F_ONE_B, 1, 1);
+    for _ in 0..1000 {
+        let mut runtime = start(&plan, |_| |_: Action, _| Err(Error::run("broken")));
+        assert!(step(&mut runtime).is_err());
+        let later = runtime.parameters().unwrap_err();
+        assert!(later.to_string().contains("stopped"), "{later}");
+    }
+}
+
 #[test]
 fn the_first_error_wins() {
     // Every later device fails too, but only after the first has handed on its parcel.
