@@ -293,10 +293,11 @@ fn add_accumulation(split: &Split, contributions: &[(NodeId, usize)], tasks: &mu
 
 /// Ops whose kernels can add to their output instead of replacing it.
 fn writes_into_sum(op: &Op) -> bool {
-    match op {
-        Op::Matmul | Op::Reduction(Reduction::Sum(_)) => true,
-        Op::Indexing(Indexing::EmbeddingGradient { .. }) => true,
-        Op::RowWise(RowWise::LayerNormGradientGamma(_)) => true,
-        _ => false,
-    }
+    matches!(
+        op,
+        Op::Matmul
+            | Op::Reduction(Reduction::Sum(_))
+            | Op::Indexing(Indexing::EmbeddingGradient { .. })
+            | Op::RowWise(RowWise::LayerNormGradientGamma(_))
+    )
 }

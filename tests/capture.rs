@@ -4,6 +4,7 @@
 #[path = "capture/layers.rs"]
 mod layers;
 
+#[path = "common/gradients.rs"]
 mod common;
 
 use burn::module::{Module, Param};

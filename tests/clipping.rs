@@ -1,15 +1,22 @@
 //! Promise: gradients are clipped by their global norm, with the same bits on any placement,
 //! whether devices wait for the norm or update before they know it.
 
+#[path = "common/families.rs"]
+mod families;
 #[path = "clipping/order.rs"]
 mod order;
+#[path = "common/tokens.rs"]
+mod tokens;
+#[path = "common/values.rs"]
+mod values;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+use families::families;
+use tokens::{Tokens, tokens};
+use values::values;
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::plan::{
-    FAMILIES, FORWARD_ONLY, Family, GPIPE, Schedule, ZB_H1, ZB_V, check, generate, read, to_csv,
-};
+use zerobubble::plan::{Family, GPIPE, Schedule, ZB_H1, ZB_V, check, generate, read, to_csv};
 use zerobubble::train::{Momentum, Sgd, TrainerBuilder};
 use zerobubble::{Result, Trainer, gradients};
 
@@ -21,8 +28,6 @@ const STEPS: u64 = 4;
 const TIGHT: f64 = 0.05;
 const LOOSE: f64 = 1e3;
 
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
-
 /// Tied, so that a gradient travels before the norm is known.
 fn gpt() -> Gpt {
     let device = Device::flex();
@@ -32,15 +37,7 @@ fn gpt() -> Gpt {
 }
 
 fn batch(step: u64, rows: usize) -> Tokens {
-    let token = |row: usize, at: usize| {
-        ((step as usize * 31 + row * 17 + at * at * 5 + at) % VOCABULARY) as i64
-    };
-    let tensor = |ahead: usize| {
-        let values: Vec<i64> =
-            (0..rows).flat_map(|row| (0..CONTEXT).map(move |at| token(row, at + ahead))).collect();
-        Tensor::from_data(TensorData::new(values, [rows, CONTEXT]), &Device::flex())
-    };
-    (tensor(0), tensor(1))
+    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> Tensor<1>> {
@@ -87,9 +84,8 @@ fn from_csv(family: &Family, devices: u32, microbatches: u32) -> Schedule {
 
 /// Every way to a plan.
 fn schedules(devices: u32, microbatches: u32) -> Vec<Schedule> {
-    let trains = FAMILIES.iter().filter(|family| ***family != FORWARD_ONLY);
     let others = [Schedule::Auto, Schedule::Dynamic, from_csv(&ZB_V, devices, microbatches)];
-    trains.map(|family| Schedule::from(*family)).chain(others).collect()
+    families().map(Schedule::from).chain(others).collect()
 }
 
 #[test]
@@ -163,24 +159,8 @@ fn the_norm_is_that_of_all_gradients_and_a_step_follows_the_scaled_ones() {
 
 /// How far two models' weights are apart.
 fn moved(before: &Gpt, after: &Gpt) -> f64 {
-    use burn::module::Module;
-    #[derive(Default)]
-    struct Values(Vec<f64>, Vec<burn::module::ParamId>);
-    impl burn::module::ModuleVisitor for Values {
-        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-            // A tied parameter is met twice.
-            if !self.1.contains(&param.id) {
-                self.1.push(param.id);
-                self.0.extend(param.val().into_data().iter::<f64>());
-            }
-        }
-    }
-    let values = |model: &Gpt| {
-        let mut values = Values::default();
-        model.visit(&mut values);
-        values.0
-    };
-    let pairs = values(before).into_iter().zip(values(after));
+    let elements = |model| values(model).into_iter().flatten().map(f64::from);
+    let pairs = elements(before).zip(elements(after));
     pairs.map(|(before, after)| (before - after).powi(2)).sum::<f64>().sqrt()
 }
 

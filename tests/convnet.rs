@@ -1,6 +1,7 @@
 //! Promise: a ConvNet of Burn's layers trains as a GPT does: with Burn's gradients, split into B
 //! and W, and to the same bits on any number of devices of one kind.
 
+#[path = "common/gradients.rs"]
 mod common;
 
 use burn::module::Module;

@@ -4,6 +4,7 @@
 //! The loss of a row is `sum(op(x, y, z) * weights)` with parameters all four, so that the gradient
 //! of `weights` is what the op computes and the other gradients are the op's, not uniform ones.
 
+#[path = "common/gradients.rs"]
 mod common;
 #[path = "gradients/structural.rs"]
 mod structural;

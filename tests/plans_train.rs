@@ -1,11 +1,17 @@
 //! Promise: a plan that was searched for, one that is decided while a step runs, and one that was
 //! written to a file and read back train to the same bits as 1f1b on one device.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+#[path = "common/families.rs"]
+mod families;
+#[path = "common/tokens.rs"]
+mod tokens;
+
+use burn::tensor::Device;
+use families::families;
+use tokens::{Tokens, tokens};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::{
-    CheckedPlan, FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, Schedule, ZB_V, check,
-    generate, read, to_csv,
+    CheckedPlan, Family, GPIPE, ONE_F_ONE_B, Schedule, ZB_V, check, generate, read, to_csv,
 };
 use zerobubble::{Balance, Result, Trainer};
 
@@ -14,25 +20,14 @@ const CONTEXT: usize = 6;
 const ROWS: usize = 2;
 const STEPS: u64 = 3;
 
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
-
 /// A model with weights that are used twice and dropout.
 fn gpt(layers: usize) -> Gpt {
     let config = GptConfig::new(VOCABULARY, CONTEXT, layers, 12, 2);
     config.with_dropout(0.1).with_tied(true).init(&Device::flex())
 }
 
-/// Tokens that depend on the step and on their row in the whole batch.
 fn batch(step: u64, rows: usize) -> Tokens {
-    let token = |row: usize, at: usize| {
-        ((step as usize * 31 + row * 17 + at * at * 5 + at) % VOCABULARY) as i64
-    };
-    let tensor = |ahead: usize| {
-        let values: Vec<i64> =
-            (0..rows).flat_map(|row| (0..CONTEXT).map(move |at| token(row, at + ahead))).collect();
-        Tensor::from_data(TensorData::new(values, [rows, CONTEXT]), &Device::flex())
-    };
-    (tensor(0), tensor(1))
+    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 /// A trainer that makes `schedule` its plan. `microbatches` is `None` where the plan says it.
@@ -112,8 +107,7 @@ fn most_bytes(trainer: &Trainer<Gpt, Tokens>) -> u64 {
 
 #[test]
 fn plans_train_to_the_same_bits_on_cpu_devices() {
-    let families: Vec<&Family> =
-        FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY).collect();
+    let families: Vec<&Family> = families().collect();
     same_bits(gpt(4), "cpu", &[("cpux2", 2), ("cpux3", 3)], &families);
 }
 

@@ -1,15 +1,21 @@
 //! Promise: a stage that computes F again before B trains to the same bits in less memory, to the
 //! byte that was predicted, and `auto` has it do so only where the memory limit asks for it.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+#[path = "common/families.rs"]
+mod families;
+#[path = "common/tokens.rs"]
+mod tokens;
+
+use burn::tensor::{Device, Tensor};
+use families::families;
+use tokens::{Tokens, tokens};
 use zerobubble::capture::capture;
 use zerobubble::compile::{Program, compile, compile_recomputing};
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::graph::NodeId;
 use zerobubble::plan::{
-    FAMILIES, FORWARD_ONLY, Family, GPIPE, INTERLEAVED_1F1B, ONE_F_ONE_B, Schedule, StageId, Work,
-    ZB_H1, ZB_V,
+    GPIPE, INTERLEAVED_1F1B, ONE_F_ONE_B, Schedule, StageId, Work, ZB_H1, ZB_V,
 };
 use zerobubble::split::{Split, split};
 use zerobubble::train::TrainerBuilder;
@@ -20,30 +26,14 @@ const ROWS: usize = 2;
 const CONTEXT: usize = 7;
 const VOCABULARY: usize = 11;
 
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
-
 fn gpt(dropout: f64, tied: bool) -> Gpt {
     let device = Device::flex();
     let config = GptConfig::new(VOCABULARY, CONTEXT, 6, 12, 2);
     config.with_dropout(dropout).with_tied(tied).init(&device)
 }
 
-/// Tokens that depend on the step and on their row in the whole batch.
 fn batch(step: u64, rows: usize) -> Tokens {
-    let token = |row: usize, at: usize| {
-        ((step as usize * 31 + row * 17 + at * at * 5 + at) % VOCABULARY) as i64
-    };
-    let tensor = |ahead: usize| {
-        let values: Vec<i64> =
-            (0..rows).flat_map(|row| (0..CONTEXT).map(move |at| token(row, at + ahead))).collect();
-        Tensor::from_data(TensorData::new(values, [rows, CONTEXT]), &Device::flex())
-    };
-    (tensor(0), tensor(1))
-}
-
-/// Every family that trains.
-fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
+    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 /// What is trained, and in how many microbatches.

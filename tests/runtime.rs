@@ -1,17 +1,21 @@
 //! Promise: the first error ends a run, names its action, and stops every thread; parcels arrive
 //! in order whatever the devices' speeds.
 
+#[path = "common/families.rs"]
+mod families;
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
+use families::families;
 use proptest::prelude::*;
 use zerobubble::engine::{Compute, Engine, Outcome, OwnParameters, Parcel, StepInputs};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, Channel, CheckedPlan, Costs, DeviceId, FAMILIES, FORWARD_ONLY, Family, MicrobatchId,
-    ONE_F_ONE_B, Placement, Plan, StageId, StashLimits, Work, ZB_H1, channel_capacities, check,
-    dynamic, evaluation, generate,
+    Action, Channel, CheckedPlan, Costs, DeviceId, Family, MicrobatchId, ONE_F_ONE_B, Placement,
+    Plan, StageId, StashLimits, Work, ZB_H1, channel_capacities, check, dynamic, evaluation,
+    generate,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 
@@ -41,11 +45,6 @@ where
 
 fn plan(family: &Family, devices: u32, microbatches: u32) -> CheckedPlan {
     check(generate(family, devices, None, microbatches).unwrap()).unwrap()
-}
-
-/// Every family that trains.
-fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
 }
 
 fn start<F>(plan: &CheckedPlan, mut script: impl FnMut(usize) -> F) -> Runtime
@@ -105,6 +104,19 @@ fn a_worker_that_panics_is_an_error_that_names_the_action() {
             let later = step(&mut runtime).unwrap_err();
             assert!(later.to_string().contains("stopped"), "{later}");
         }
+    }
+}
+
+/// A request that met a scheduler on its way out stayed in the channel, and with it the sender of
+/// an answer that never came.
+#[test]
+fn a_request_right_after_an_error_is_answered() {
+    let plan = plan(&ONE_F_ONE_B, 1, 1);
+    for _ in 0..1000 {
+        let mut runtime = start(&plan, |_| |_: Action, _| Err(Error::run("broken")));
+        assert!(step(&mut runtime).is_err());
+        let later = runtime.parameters().unwrap_err();
+        assert!(later.to_string().contains("stopped"), "{later}");
     }
 }
 

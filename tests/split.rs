@@ -1,17 +1,23 @@
 //! Promise: every block is split into F, B and W, what crosses and what is kept is known in bytes,
 //! and values that skip blocks travel through them.
 
+#[path = "common/families.rs"]
+mod families;
+
+use std::collections::HashSet;
+
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use families::families;
 use zerobubble::capture::capture;
-use zerobubble::compile::{BlockTable, compile};
+use zerobubble::compile::{BlockTable, Program, Task, compile};
 use zerobubble::differentiate::differentiate;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::graph::{Activation, Op, Unary};
-use zerobubble::plan::{FAMILIES, FORWARD_ONLY, GPIPE, Work, generate};
-use zerobubble::split::{Split, split};
+use zerobubble::graph::{Activation, NodeId, Op, Unary};
+use zerobubble::plan::{GPIPE, Work, generate};
+use zerobubble::split::{Role, Split, split};
 use zerobubble::{AdamW, Trainer};
 
 fn split_gpt(tied: bool) -> Split {
@@ -56,37 +62,88 @@ fn w_computes_parameter_gradients_and_nothing_that_b_hands_on() {
 #[test]
 fn a_table_tells_every_blocks_bytes_and_work() {
     let split = split_gpt(false);
+    let graph = &split.joint.graph;
+    let crossing = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
     let table = BlockTable(&split).to_string();
     let rows: Vec<&str> = table.lines().skip(1).collect();
     assert_eq!(rows.len(), split.blocks.len());
-    for (index, row) in rows.iter().enumerate() {
-        let cells: Vec<&str> = row.split_whitespace().collect();
+    for (index, (row, block)) in rows.iter().zip(&split.blocks).enumerate() {
         let bytes = compile(&split, index..index + 1).bytes;
-        assert_eq!(cells[0], index.to_string());
-        assert_eq!(cells[3], bytes.forward_for_b.to_string());
-        assert_eq!(cells[4], bytes.forward_for_w.to_string());
-        assert_eq!(cells[5], bytes.backward_for_w.to_string());
+        let mut expected = vec![
+            index.to_string(),
+            crossing(&block.activations_out).to_string(),
+            crossing(&block.gradients_out).to_string(),
+            bytes.forward_for_b.to_string(),
+            bytes.forward_for_w.to_string(),
+            bytes.backward_for_w.to_string(),
+        ];
+        expected.extend(block.flops.0.map(|flops| format!("{:.1}", flops / 1e6)));
+        let cells: Vec<&str> = row.split_whitespace().take(expected.len()).collect();
+        assert_eq!(cells, expected);
     }
+}
+
+/// The values of the microbatch that one work of a stage reads.
+fn reads(split: &Split, program: &Program, work: Work) -> HashSet<NodeId> {
+    let graph = &split.joint.graph;
+    let of = |task: &Task| match task {
+        Task::Add { node, .. } => vec![*node],
+        task => graph[task.node()].inputs.clone(),
+    };
+    let read = program.commands[work].iter().flat_map(|command| of(&command.task));
+    let is_kept =
+        |id: &NodeId| split.roles[id.index()] != Role::Constant && !graph[*id].op.is_leaf();
+    read.filter(is_kept).collect()
 }
 
 #[test]
 fn what_b_alone_needs_is_not_kept_for_w() {
     let split = split_gpt(false);
-    let bytes: Vec<_> =
-        (0..split.blocks.len()).map(|block| compile(&split, block..block + 1).bytes).collect();
+    let graph = &split.joint.graph;
+    let mut both = 0;
+    for block in 0..split.blocks.len() {
+        let program = compile(&split, block..block + 1);
+        let made = program.commands[Work::F].iter().map(|command| command.task.node());
+        let from_f: HashSet<NodeId> = made.chain(program.activations_in.iter().copied()).collect();
+        let (for_b, for_w) = (reads(&split, &program, Work::B), reads(&split, &program, Work::W));
+        let freed = |work: Work| -> Vec<NodeId> {
+            program.commands[work].iter().flat_map(|command| command.free.clone()).collect()
+        };
+        for id in from_f.intersection(&for_b) {
+            let frees = [Work::B, Work::W].map(|work| freed(work).contains(id));
+            let expected = if for_w.contains(id) { [false, true] } else { [true, false] };
+            assert_eq!(frees, expected, "block {block}: {id} {}", graph[*id]);
+        }
+        // At most, because views share the memory of what they are views of.
+        let bytes = |ids: &mut dyn Iterator<Item = &NodeId>| -> u64 {
+            ids.map(|&id| graph[id].bytes()).sum()
+        };
+        let (in_b, in_w) = (&from_f & &for_b, &from_f & &for_w);
+        let found = program.bytes;
+        assert!(found.forward_for_b <= bytes(&mut in_b.difference(&in_w)), "block {block}");
+        assert!(found.forward_for_w <= bytes(&mut in_w.iter()), "block {block}");
+        both += usize::from(found.forward_for_b > 0 && found.forward_for_w > 0);
+    }
     // Attention keeps its softmax for B, and its inputs of products for W.
-    assert!(bytes.iter().any(|bytes| bytes.forward_for_b > 0 && bytes.forward_for_w > 0));
+    assert!(both > 0);
 }
 
 #[test]
 fn a_stage_computes_the_same_nodes_as_its_blocks() {
     let split = split_gpt(true);
-    let count = |program: &zerobubble::compile::Program| {
-        program.commands.0.iter().map(Vec::len).sum::<usize>()
+    let nodes = |program: &Program, work: Work| -> Vec<NodeId> {
+        program.commands[work].iter().map(|command| command.task.node()).collect()
     };
     let blocks = split.blocks.len();
-    let apart: usize = (0..blocks).map(|block| count(&compile(&split, block..block + 1))).sum();
-    assert_eq!(count(&compile(&split, 0..blocks)), apart);
+    let whole = compile(&split, 0..blocks);
+    for work in Work::ALL {
+        let mut apart: Vec<NodeId> =
+            (0..blocks).flat_map(|block| nodes(&compile(&split, block..block + 1), work)).collect();
+        let mut together = nodes(&whole, work);
+        apart.sort_unstable();
+        together.sort_unstable();
+        assert_eq!(together, apart, "{work:?}");
+    }
 }
 
 /// Layers in a row, the first of which is added again before the last.
@@ -141,9 +198,8 @@ fn a_value_that_skips_blocks_crosses_every_boundary_in_between() {
     let loss = |model: &Skip, (x, y)| model.loss(x, y);
     let graph = capture(&model, &loss, &points(3, 6)).unwrap();
     let split = split(differentiate(graph, 1.0).unwrap()).unwrap();
-    let relu = |id: &zerobubble::graph::NodeId| {
-        split.joint.graph[*id].op == Op::from(Unary::Activation(Activation::Relu))
-    };
+    let relu =
+        |id: &NodeId| split.joint.graph[*id].op == Op::from(Unary::Activation(Activation::Relu));
     let skipping = split.blocks[0].activations_out.iter().find(|id| relu(id)).unwrap();
     let last = split.blocks.len() - 1;
     assert!(last >= 3, "{}", BlockTable(&split));
@@ -177,7 +233,7 @@ fn a_value_that_skips_stages_is_trained_the_same_on_any_devices() {
     };
     let expected = hash("cpu", &GPIPE);
     // The model has four blocks: two chunks per device on two devices.
-    for family in FAMILIES.iter().copied().filter(|family| *family != &FORWARD_ONLY) {
+    for family in families() {
         for devices in 2..=4 {
             let stages = generate(family, devices, None, 4).unwrap().placement.stage_count();
             if stages <= 4 {

@@ -1,15 +1,20 @@
 //! Promise: GPUs train as CPU devices do, with the same bits on any number of queues; memory is
 //! what was predicted; what fails says so at once.
 
+#[path = "common/families.rs"]
+mod families;
+#[path = "common/tokens.rs"]
+mod tokens;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData, s};
+use burn::tensor::{Device, Tensor, TensorData, s};
+use families::families;
+use tokens::{Tokens, tokens};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
-use zerobubble::plan::{
-    FAMILIES, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, Schedule, StageId, ZB_H1, ZB_H2, ZB_V,
-};
+use zerobubble::plan::{Family, GPIPE, ONE_F_ONE_B, Schedule, StageId, ZB_H1, ZB_H2, ZB_V};
 use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
 use zerobubble::{Error, Result, Trainer};
 
@@ -17,8 +22,6 @@ const VOCABULARY: usize = 23;
 const CONTEXT: usize = 8;
 const ROWS: usize = 2;
 const STEPS: u64 = 3;
-
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
 
 /// The random numbers of Flex are one stream of the process, which all tests draw from.
 static DRAWING: Mutex<()> = Mutex::new(());
@@ -31,22 +34,8 @@ fn gpt(dropout: f64, tied: bool) -> Gpt {
     config.with_dropout(dropout).with_tied(tied).init(&device)
 }
 
-/// Tokens that depend on the step and on their row in the whole batch.
 fn batch(step: u64, rows: usize) -> Tokens {
-    let token = |row: usize, at: usize| {
-        ((step as usize * 31 + row * 17 + at * at * 5 + at) % VOCABULARY) as i64
-    };
-    let tensor = |ahead: usize| {
-        let values: Vec<i64> =
-            (0..rows).flat_map(|row| (0..CONTEXT).map(move |at| token(row, at + ahead))).collect();
-        Tensor::from_data(TensorData::new(values, [rows, CONTEXT]), &Device::flex())
-    };
-    (tensor(0), tensor(1))
-}
-
-/// Every family that trains.
-fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
+    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> Tensor<1>> {

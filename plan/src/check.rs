@@ -15,6 +15,11 @@ use crate::error::{Error, Result};
 ///
 /// A plan without any backward work is complete when every F is there; it only evaluates. Any
 /// other needs F, B and W, or F and BW, of every stage for every microbatch.
+///
+/// # Errors
+///
+/// The first fault: sizes that contradict each other, an action that is missing, there twice, on
+/// the wrong device or out of order, or the action that a device waits for in vain.
 pub fn check(plan: Plan) -> Result<CheckedPlan> {
     check_sizes(&plan)?;
     let fused = check_lanes(&plan)?;

@@ -96,6 +96,10 @@ pub fn from_csv(text: &str) -> Result<Plan> {
 /// Reads a plan in whichever form it is: as CSV, or as the text that it prints as.
 ///
 /// A line of the text starts with a word or `#`, a row of the CSV never does.
+///
+/// # Errors
+///
+/// At the first line or cell that cannot be read. Whether the plan can run is not asked here.
 pub fn read(text: &str) -> Result<Plan> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_word = |c: char| c.is_alphabetic() || c == '#';

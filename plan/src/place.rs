@@ -43,6 +43,11 @@ pub struct Partition {
 ///
 /// `crossing_bytes[k]` is what crosses between block k and block k + 1. A speed of 2 halves the
 /// time of a stage. Every stage gets a block.
+///
+/// # Errors
+///
+/// When a time or a speed cannot be used, lengths differ, there are fewer blocks or marks than the
+/// stages need, or no cut is within the memory limits; then it names the stage and its bytes.
 pub fn place(
     blocks: &[BlockCost],
     crossing_bytes: &[u64],

@@ -14,6 +14,11 @@ use crate::error::{Error, Result};
 ///
 /// Capacity 0 is a rendezvous: the sender waits until the receiver takes the parcel. A link that
 /// is not listed is unbounded.
+///
+/// # Errors
+///
+/// When the plan would deadlock, with the action that a device waits in and what it waits for, or
+/// when `channels` name a link that no two devices have.
 pub fn progress(plan: &CheckedPlan, channels: &[Channel]) -> Result<()> {
     run(plan.plan(), channels).map(|_| ())
 }

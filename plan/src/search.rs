@@ -86,9 +86,12 @@ pub type CostModel<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs
 /// the memory limits.
 ///
 /// It starts from the named families and is never worse than the best of them. `cost_model` is
-/// asked for some hundred assignments. An error if there are fewer blocks than devices, if costs
-/// cannot be used, or if nothing fits in memory: then it names the device, its bytes, and what
-/// would fit.
+/// asked for some hundred assignments.
+///
+/// # Errors
+///
+/// When there are fewer blocks than devices, costs cannot be used, `cost_model` fails, or nothing
+/// fits in memory: then it names the device, its bytes, and what would fit.
 pub fn search(input: &SearchInput, cost_model: CostModel) -> Result<SearchOutput> {
     check_input(input)?;
     let estimator = Estimator::new(input);

@@ -56,7 +56,7 @@ fn long_sums_of_a_weights_gradient_are_complete() {
         Convolution { stride: [1, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 1 };
     let op = Windowed::Conv2dWeightGradient { convolution, kernel: [1, 1] };
     for shape in [[1, 1, 250, 250], [10_900, 1, 1, 1]] {
-        check(op.clone(), &[floats(&shape), floats(&shape)], Within(1e-4), 1);
+        check(op, &[floats(&shape), floats(&shape)], Within(1e-4), 1);
     }
 }
 

@@ -3,9 +3,10 @@
 use burn::tensor::{Device, Tensor};
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::Gpt;
-use zerobubble::plan::{FAMILIES, FORWARD_ONLY, Family, Plan, Schedule, ZB_H1};
+use zerobubble::plan::{Plan, Schedule, ZB_H1};
 use zerobubble::train::{Precision, Recompute, Trainer};
 
+use super::families::families;
 use super::{ROWS, Tokens, batch, builder, gpt, steps};
 
 /// More microbatches than a step has, and no multiple of them.
@@ -18,11 +19,6 @@ fn eager(model: &Gpt) -> f64 {
 
 fn trainer(model: &Gpt, devices: &str, schedule: impl Into<Schedule>) -> Trainer<Gpt, Tokens> {
     builder(model, devices).schedule(schedule).build(&batch(0, 0..ROWS)).unwrap()
-}
-
-/// Every family that trains.
-fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().copied().filter(|family| **family != FORWARD_ONLY)
 }
 
 /// Stages of one device that are neighbours, and others that are not.

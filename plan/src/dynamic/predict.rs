@@ -16,6 +16,10 @@ use crate::trace::{Label, Span, Timeline};
 
 /// The plan that dynamic amounts to when every action takes what `costs` say and nothing is late:
 /// its order, within the limits and on the placement of `base`.
+///
+/// # Errors
+///
+/// When `costs` are not of as many stages as `base`, or a time in them cannot be used.
 pub fn dynamic(base: &CheckedPlan, costs: &Costs) -> Result<CheckedPlan> {
     let plan = base.plan();
     costs.check(plan.placement.stage_count())?;
@@ -36,6 +40,10 @@ pub fn dynamic(base: &CheckedPlan, costs: &Costs) -> Result<CheckedPlan> {
 /// Times and bubble are those of `plan`. Channels are large enough, and peak bytes an upper bound,
 /// for every order within `limits`. A device that makes its buffers beforehand must have made them
 /// for the limits of its segments.
+///
+/// # Errors
+///
+/// When `costs` are not of as many stages as `plan`, or a time in them cannot be used.
 pub fn simulate_dynamic(
     plan: &CheckedPlan,
     limits: &StashLimits,

@@ -84,6 +84,11 @@ const MOST_ACTIONS: u64 = 1 << 28;
 ///
 /// `chunks` is how many stages each device holds. `None` is the family's own number: 1 in a line,
 /// 2 in a V, and in a loop, where the caller may choose, 2 for training and 1 for evaluation.
+///
+/// # Errors
+///
+/// When a number is 0, the family cannot have so many chunks, or the plan would have too many
+/// actions.
 pub fn generate(
     family: &Family,
     devices: u32,

@@ -10,6 +10,10 @@ use crate::work::PerWork;
 
 /// Stages take the time and the stash of their blocks together, and the working memory of the block
 /// that needs the most.
+///
+/// # Errors
+///
+/// None. The `Result` makes it a [`Price`](super::Price).
 pub fn sum_of_blocks(
     input: &SearchInput,
     placement: &Placement,

@@ -40,6 +40,11 @@ impl DeviceMemory {
 }
 
 /// Whether every device holds its peak within its limit, in bytes; the index is the device.
+///
+/// # Errors
+///
+/// The first device that needs more than its limit, with the action of its peak, or a number of
+/// limits that is not that of the devices.
 pub fn fit(memory: &[DeviceMemory], limits: &[u64]) -> Result<()> {
     if memory.len() != limits.len() {
         return Err(Error::config(format!(

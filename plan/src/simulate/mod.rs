@@ -32,6 +32,10 @@ pub struct Simulation {
 /// Runs `plan` on paper: every action starts as soon as its device is free and its parcel is there.
 ///
 /// A transfer takes its time after the action that sends it, but no time of either device.
+///
+/// # Errors
+///
+/// When `costs` are not of as many stages as `plan`, or a time in them cannot be used.
 pub fn simulate(plan: &CheckedPlan, costs: &Costs) -> Result<Simulation> {
     simulate_on(plan, costs, channel_capacities(plan))
 }

@@ -240,7 +240,7 @@ impl Lowering<'_> {
         let mut inside = self.graph.push_constant(Constant { shape, values });
         for (axis, (before, after)) in margins.enumerate() {
             let pad = Join::Pad { axis, before, after };
-            x = self.push(pad.clone(), &[x])?;
+            x = self.push(pad, &[x])?;
             inside = self.push(pad, &[inside])?;
         }
         Ok((x, inside))

@@ -72,7 +72,7 @@ pub(super) fn overwrite(
         },
         Elementwise::Dropout { layer, probability } => {
             let mut mask = pool.take(elements.len());
-            dropout_mask(DropoutKey { layer: layer, ..key }, probability as f32, &mut mask);
+            dropout_mask(DropoutKey { layer, ..key }, probability as f32, &mut mask);
             let mask = View::contiguous(&mask, &node.shape.0);
             kernels::binary_assign(kernels::Binary::Mul, elements, mask);
         }

@@ -192,11 +192,16 @@ fn dtype(kernel: &Kernel, chain: &Chain, argument: Argument) -> DType {
 /// Whether a step calls a function of `shaders/math.wgsl`.
 fn needs_math(chain: &Chain) -> bool {
     let calls = |op: &Elementwise| match op {
-        Elementwise::Unary(unary) => match unary {
-            Unary::Exp | Unary::Log | Unary::Sign | Unary::Sin | Unary::Cos | Unary::Erf => true,
-            Unary::Activation(_) => true,
-            _ => false,
-        },
+        Elementwise::Unary(unary) => matches!(
+            unary,
+            Unary::Exp
+                | Unary::Log
+                | Unary::Sign
+                | Unary::Sin
+                | Unary::Cos
+                | Unary::Erf
+                | Unary::Activation(_)
+        ),
         Elementwise::Scalar(Scalar::Power, _)
         | Elementwise::ActivationGradient(Activation::Gelu) => true,
         Elementwise::Cast(DType::Int) | Elementwise::Dropout { .. } => true,

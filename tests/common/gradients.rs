@@ -2,6 +2,8 @@
 
 #[path = "numbers.rs"]
 mod drawn;
+#[path = "values.rs"]
+mod held;
 
 use std::collections::HashMap;
 
@@ -12,6 +14,7 @@ use zerobubble::nn::with_dropout_key;
 use zerobubble::{Sgd, Trainer};
 
 pub use drawn::numbers;
+use held::values;
 
 /// Largest accepted difference of an element, relative to 1 or to the largest element of its
 /// tensor if that is larger.
@@ -71,21 +74,6 @@ where
         }
     }
     Ok(())
-}
-
-/// The parameters' elements in the module's order, each parameter once.
-fn values<M: Module>(model: &M) -> Vec<Vec<f32>> {
-    struct Values(Vec<(ParamId, Vec<f32>)>);
-    impl ModuleVisitor for Values {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.0.iter().all(|(id, _)| *id != param.id) {
-                self.0.push((param.id, param.val().into_data().iter::<f32>().collect()));
-            }
-        }
-    }
-    let mut values = Values(Vec::new());
-    model.visit(&mut values);
-    values.0.into_iter().map(|(_, values)| values).collect()
 }
 
 /// Whether every element of `ours` is within [`TOLERANCE`] of Burn's.
