@@ -13,6 +13,7 @@ use zerobubble::engine::{
 use zerobubble::plan::Action;
 use zerobubble::{Balance, Result, Trainer};
 
+/// A CPU device that takes three times as long.
 #[derive(Debug)]
 pub struct SlowDevice(pub BurnDevice);
 
@@ -26,6 +27,7 @@ impl EngineDevice for SlowDevice {
     }
 }
 
+/// The engine of a [`SlowDevice`].
 pub struct SlowEngine(Box<dyn Engine>);
 
 impl Compute for SlowEngine {
