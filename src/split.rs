@@ -9,7 +9,7 @@ mod blocks;
 
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};
-use crate::graph::{Elementwise, Graph, Leaf, NodeId, Op, ParameterId, Windowed, storages};
+use crate::graph::{Elementwise, Facts, Graph, Leaf, NodeId, Op, ParameterId, Windowed, verify};
 use crate::plan::{PerWork, Work};
 
 /// Position of a block in the model.
@@ -39,6 +39,8 @@ pub enum Role {
 pub struct Split {
     /// The graph that was split.
     pub joint: Joint,
+    /// What the proof of its graph found out.
+    pub facts: Facts,
     /// What every node depends on.
     pub roles: Vec<Role>,
     /// Block and work of every node that some block computes; none for leaves, constants, and
@@ -72,11 +74,12 @@ pub struct Block {
 ///
 /// # Errors
 ///
-/// When the user's marks leave a block without work.
+/// When the graph is not well-formed, or the user's marks leave a block without work.
 pub fn split(joint: Joint) -> Result<Split> {
     let graph = &joint.graph;
+    let facts = verify(graph)?;
     let roles = roles(&joint);
-    let (ends, marks) = blocks::ends(&joint, &roles)?;
+    let (ends, marks) = blocks::ends(&joint, &facts, &roles)?;
     let works = works(&joint, &roles);
     let homes = homes(&joint, &roles, &ends);
     let home = |id: NodeId| homes[joint.owner(id).index()];
@@ -97,7 +100,7 @@ pub fn split(joint: Joint) -> Result<Split> {
         block.flops[work] += cost(graph, id);
     }
     blocks.iter_mut().for_each(|block| block.parameters.sort_unstable());
-    let mut split = Split { roles, places, copied: Vec::new(), blocks, marks, joint };
+    let mut split = Split { facts, roles, places, copied: Vec::new(), blocks, marks, joint };
     split.fill_crossings();
     Ok(split)
 }
@@ -152,7 +155,6 @@ impl Split {
                 }
             }
         }
-        let dense: Vec<bool> = storages(graph, |_| false).iter().map(|at| at.dense).collect();
         self.copied = vec![false; graph.nodes.len()];
         for id in graph.ids() {
             let (Some(BlockId(home)), Some((low, high))) = (self.block(id), reach[id.index()])
@@ -175,7 +177,7 @@ impl Split {
                     self.blocks[block as usize].activations_out.push(id);
                 }
             }
-            self.copied[id.index()] = !dense[id.index()];
+            self.copied[id.index()] = !self.facts.storage(id, &|_| false).dense;
         }
     }
 }

@@ -5,7 +5,7 @@
 mod own_engine;
 
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, s};
 use own_engine::SlowDevice;
 use zerobubble::engine::{BurnDevice, EngineDevice, devices};
 use zerobubble::plan::FAMILIES;
@@ -15,6 +15,7 @@ fn cpu(name: &str) -> BurnDevice {
     BurnDevice::new(name.to_owned(), Device::flex())
 }
 
+#[expect(clippy::ptr_arg, reason = "the module is a vector")]
 fn loss(layers: &Vec<Linear>, x: Tensor<2>) -> Tensor<1> {
     layers.iter().fold(x, |x, layer| layer.forward(x).tanh()).square().mean()
 }
@@ -25,7 +26,7 @@ fn a_foreign_engine_trains_to_the_same_bits_on_every_schedule() {
     device.seed(3);
     let model: Vec<Linear> = (0..8).map(|_| LinearConfig::new(6, 6).init(&device)).collect();
     let batch = Tensor::<2>::random([8 * 3, 6], Distribution::Uniform(-1.0, 1.0), &device);
-    let example = batch.clone().slice([0..3]);
+    let example = batch.clone().slice(s![0..3, ..]);
     let trained = |devices: Vec<Box<dyn EngineDevice>>, schedule: &str| {
         let mut trainer = Trainer::of(model.clone(), loss)
             .custom_devices(devices)

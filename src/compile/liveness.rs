@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use super::recompute::reads;
 use super::{Command, Program, Task};
-use crate::graph::{Binary, Elementwise, Graph, NodeId, Op, Storage, storages};
+use crate::graph::{Binary, Elementwise, Graph, NodeId, Op, Storage};
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{Role, Split};
 
 /// Uses of every value of a stage, over F, B and W of one microbatch.
 pub(super) struct Liveness<'a> {
     split: &'a Split,
-    storages: Vec<Storage>,
+    /// What arrives from the neighbours, in memory of its own.
+    received: HashSet<NodeId>,
     /// Work and position of the last command that reads a value.
     last_read: HashMap<NodeId, (Work, usize)>,
     /// The same of F alone.
@@ -24,20 +25,17 @@ pub(super) struct Liveness<'a> {
 
 impl<'a> Liveness<'a> {
     pub(super) fn new(split: &'a Split, program: &Program, tasks: &PerWork<Vec<Task>>) -> Self {
-        let graph = &split.joint.graph;
-        let received: Vec<NodeId> =
-            program.activations_in.iter().chain(&program.gradients_in).copied().collect();
-        let storages = storages(graph, |id| split.copied[id.index()] || received.contains(&id));
-        let sent = program.activations_out.iter().chain(&program.gradients_out);
-        let shared = received.iter().chain(sent).map(|id| storages[id.index()].owner).collect();
+        let received = program.activations_in.iter().chain(&program.gradients_in);
         let mut liveness = Self {
             split,
-            storages,
+            received: received.clone().copied().collect(),
             last_read: HashMap::new(),
             last_read_in_f: HashMap::new(),
             recomputed: program.recomputed.iter().copied().collect(),
-            shared,
+            shared: Vec::new(),
         };
+        let sent = program.activations_out.iter().chain(&program.gradients_out);
+        liveness.shared = received.chain(sent).map(|&id| liveness.owner(id)).collect();
         for (work, tasks) in tasks.iter() {
             for (at, task) in tasks.iter().enumerate() {
                 for id in liveness.reads(task) {
@@ -77,8 +75,13 @@ impl<'a> Liveness<'a> {
         &self.split.joint.graph
     }
 
+    fn storage(&self, id: NodeId) -> Storage {
+        let copied = |id: NodeId| self.split.copied[id.index()] || self.received.contains(&id);
+        self.split.facts.storage(id, &copied)
+    }
+
     fn owner(&self, id: NodeId) -> NodeId {
-        self.storages[id.index()].owner
+        self.storage(id).owner
     }
 
     /// The tasks of one work with last uses and in-place writes.
@@ -119,7 +122,7 @@ impl<'a> Liveness<'a> {
         let candidates = in_place_operands(&graph[node].op);
         candidates.iter().copied().find(|&position| {
             let operand = graph[node].inputs[position];
-            let Storage { owner, dense } = self.storages[operand.index()];
+            let Storage { owner, dense } = self.storage(operand);
             let of_owner = graph[node].inputs.iter().filter(|&&input| self.owner(input) == owner);
             // No other operand, nor the same once more, is in the memory that is overwritten.
             of_owner.count() == 1

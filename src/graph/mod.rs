@@ -8,12 +8,12 @@
 //! Architecture invariant: nothing here knows Burn, a device or a clock.
 
 mod display;
-mod layout;
+mod facts;
 mod op;
 mod verify;
 mod window;
 
-pub use layout::{Storage, storages};
+pub use facts::{Facts, Storage};
 pub use op::{
     Activation, Binary, Comparison, Elementwise, Indexing, Join, Leaf, Logical, Movement, Op,
     Reduction, RowWise, Scalar, Unary, Windowed,

@@ -1,16 +1,16 @@
 //! Proof that a graph is well-formed: SSA, well-typed, complete.
 
-use super::{DType, Graph, Leaf, Op};
+use super::{DType, Facts, Graph, Leaf, Op};
 use crate::error::{Error, Result};
 
 /// Checks what [`Graph::push`] guarantees, on a graph from anywhere: operands come before their
 /// uses, every shape and type follows from its op's rule, leaves and tables name each other, and
-/// the loss is one float.
+/// the loss is one float. Gives what later passes need to know of it.
 ///
 /// # Errors
 ///
 /// Names the first node that breaks a rule.
-pub fn verify(graph: &Graph) -> Result<()> {
+pub fn verify(graph: &Graph) -> Result<Facts> {
     for id in graph.ids() {
         let node = &graph[id];
         let at = |error: Error| error.in_op(format!("{id} {}", node.op));
@@ -39,7 +39,7 @@ pub fn verify(graph: &Graph) -> Result<()> {
     }
     match graph.loss {
         Some(loss) if graph[loss].dtype == DType::F32 && graph[loss].shape.elements() == 1 => {
-            Ok(())
+            Ok(Facts::of(graph))
         }
         Some(loss) => Err(Error::model(format!("the loss is {}", graph[loss]))
             .hint("return one float: the mean over the microbatch")),

@@ -3,7 +3,7 @@
 use super::{Role, no_work};
 use crate::differentiate::Joint;
 use crate::error::Result;
-use crate::graph::{Indexing, NodeId, Op, storages};
+use crate::graph::{Facts, Indexing, NodeId, Op};
 
 /// Last forward node of every block but the last, and the boundaries among them that the user
 /// marked (none when the model has no marks).
@@ -12,7 +12,11 @@ use crate::graph::{Indexing, NodeId, Op, storages};
 /// cross than between the products before and after: in a transformer that is after every
 /// residual addition, in a chain of layers after every layer. Convolutions and embeddings are
 /// products too.
-pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<usize>)> {
+pub(super) fn ends(
+    joint: &Joint,
+    facts: &Facts,
+    roles: &[Role],
+) -> Result<(Vec<NodeId>, Vec<usize>)> {
     let graph = &joint.graph;
     if !graph.boundaries.is_empty() {
         let mut ends = graph.boundaries.clone();
@@ -31,7 +35,7 @@ pub(super) fn ends(joint: &Joint, roles: &[Role]) -> Result<(Vec<NodeId>, Vec<us
         let marks = (1..=ends.len()).collect();
         return Ok((ends, marks));
     }
-    let crossings = crossings(joint, roles);
+    let crossings = crossings(joint, facts, roles);
     let products: Vec<usize> = (0..joint.forward)
         .filter(|&at| is_product(&graph.nodes[at].op))
         .filter(|&at| roles[at] == Role::Activation)
@@ -67,14 +71,13 @@ fn is_product(op: &Op) -> bool {
 }
 
 /// How many values, and how many bytes, cross after every forward node.
-fn crossings(joint: &Joint, roles: &[Role]) -> Vec<(usize, u64)> {
+fn crossings(joint: &Joint, facts: &Facts, roles: &[Role]) -> Vec<(usize, u64)> {
     let graph = &joint.graph;
-    let storages = storages(graph, |_| false);
     // Last user of every storage, by its owner; views of one storage cross together.
     let mut last_use = vec![None; joint.forward];
     for id in (0..joint.forward as u32).map(NodeId) {
         for &input in &graph[id].inputs {
-            let owner = storages[input.index()].owner;
+            let owner = facts.storage(input, &|_| false).owner;
             if roles[owner.index()] == Role::Activation && !graph[owner].op.is_leaf() {
                 last_use[owner.index()] = Some(id.index());
             }

@@ -231,7 +231,7 @@ fn evaluate_in_place(
     None
 }
 
-/// A view where the elements are dense, else a copy: what `graph::storages` counts on.
+/// A view where the elements are dense, else a copy: what `Facts::storage` counts on.
 fn reshape(node: &Node, x: &FlexTensor, pool: &Pool) -> Option<DispatchTensor> {
     let whole = x.bytes().len() == node.shape.elements() * x.dtype().size();
     if whole && x.is_contiguous() {
