@@ -10,7 +10,7 @@ use burn_dispatch::DispatchTensor;
 pub use searched::Searched;
 
 use self::searched::searched;
-use super::measure::BlockTimes;
+use super::profile::BlockTimes;
 use super::recompute::{Recompute, RecomputeCandidate, least};
 use super::stages;
 use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule};

@@ -10,11 +10,11 @@ use burn::tensor::{Device, Tensor};
 use super::arrange::{Arranged, Request, arrange};
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
-use super::measure::{self, Balance};
-use super::prepare::{Studied, study};
+use super::profile::{self, Balance};
 use super::recompute::Recompute;
 use super::stages;
 use super::trainer::Trainer;
+use super::verified_model::{VerifiedModel, verified_model};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
 use crate::engine::wgpu::{Gpu, WgpuDevice};
@@ -211,7 +211,7 @@ where
     ///
     /// Whatever keeps the model from being trained like this, before the first step.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
-        catch_unwind(AssertUnwindSafe(|| self.prepare(example))).unwrap_or_else(|panic| {
+        catch_unwind(AssertUnwindSafe(|| self.try_build(example))).unwrap_or_else(|panic| {
             let message = panic_message(&*panic);
             Err(Error::model(format!("it could not be prepared: {message}"))
                 .hint("report this model: a model is refused with a reason, not with a panic"))
@@ -255,7 +255,7 @@ where
         }
     }
 
-    fn prepare(self, example: &B) -> Result<Trainer<M, B>> {
+    fn try_build(self, example: &B) -> Result<Trainer<M, B>> {
         self.learning_rate.check(&self.model)?;
         let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
@@ -268,16 +268,16 @@ where
             return Err(Error::data(format!("tensor {empty} of the example has no elements"))
                 .hint("an example of one microbatch's shapes"));
         }
-        let mut studied = study(&self.model, &self.loss, example, microbatches, self.seed)?;
+        let mut model = verified_model(&self.model, &self.loss, example, microbatches, self.seed)?;
         let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
         let times = match balance {
-            Balance::Flops => measure::flops(&studied.split, devices.len()),
+            Balance::Flops => profile::flops(&model.split, devices.len()),
             Balance::Measured => {
-                measure::measure(&mut studied, &mut devices, self.activations, self.seed)?
+                profile::profile(&mut model, &mut devices, self.activations, self.seed)?
             }
         };
-        let Studied { split, values, .. } = studied;
+        let VerifiedModel { split, values, .. } = model;
 
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
         let request = Request {

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
-use super::prepare::{Studied, study};
+use super::verified_model::{VerifiedModel, verified_model};
 use crate::batch::Batch;
 use crate::error::Result;
 
@@ -27,7 +27,7 @@ where
     B: Batch,
     L: Fn(&M, B) -> Tensor<1>,
 {
-    let Studied { split, rehearsal, .. } = study(model, loss, batch, 1, 0)?;
+    let VerifiedModel { split, runner, .. } = verified_model(model, loss, batch, 1, 0)?;
     let graph = &split.joint.graph;
     let mut gradients: Vec<(String, TensorData)> = graph
         .parameters
@@ -38,7 +38,7 @@ where
             (parameter.path.clone(), TensorData::new(zeros, shape))
         })
         .collect();
-    for (parameter, gradient) in rehearsal.gradients() {
+    for (parameter, gradient) in runner.gradients() {
         gradients[parameter.index()].1 = Tensor::<1>::from_dispatch(gradient).into_data();
     }
     Ok(gradients)

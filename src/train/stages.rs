@@ -8,7 +8,7 @@ use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
 use crate::plan::{BoundaryCost, Costs, DeviceId, PerWork, Placement, StageCost, StageId, Work};
 use crate::split::{Block, BlockId, Split};
-use crate::train::measure::BlockTimes;
+use crate::train::profile::BlockTimes;
 
 /// How a model was cut. Prints one line per stage.
 #[derive(Debug, Clone)]

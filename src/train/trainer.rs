@@ -13,7 +13,7 @@ use super::arrange::Searched;
 use super::builder::TrainerBuilder;
 use super::inputs;
 use super::learning_rate::LearningRates;
-use super::measure::Balance;
+use super::profile::Balance;
 use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;

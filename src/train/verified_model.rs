@@ -25,24 +25,24 @@ use crate::split::{Split, split};
 use crate::train::{Optimizer, Sgd};
 
 /// A model that was captured and split, and does what the module does.
-pub(super) struct Studied {
+pub(super) struct VerifiedModel {
     pub split: Arc<Split>,
     /// Initial values of all parameters, by [`ParameterId`].
     pub values: Arc<Vec<DispatchTensor>>,
     /// One microbatch, the example.
     pub inputs: StepInputs,
-    pub rehearsal: Rehearsal,
+    pub runner: BlockRunner,
 }
 
 /// Captures `model` on `example`, splits it for steps of `microbatches`, and compares the loss and
 /// the gradients of its blocks with the module's own.
-pub(super) fn study<M, B, L>(
+pub(super) fn verified_model<M, B, L>(
     model: &M,
     loss: &L,
     example: &B,
     microbatches: u32,
     seed: u64,
-) -> Result<Studied>
+) -> Result<VerifiedModel>
 where
     M: Module,
     B: Batch,
@@ -54,9 +54,9 @@ where
     let split = Arc::new(split(differentiate(graph, scale)?)?);
     let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
     let eager = eager_loss(model, loss, example, seed)?;
-    let mut rehearsal = Rehearsal::new(&split, &values, &inputs, seed)?;
-    rehearsal.verify(&split, scale, &eager)?;
-    Ok(Studied { split, values, inputs, rehearsal })
+    let mut runner = BlockRunner::new(&split, &values, &inputs, seed)?;
+    runner.verify(&split, scale, &eager)?;
+    Ok(VerifiedModel { split, values, inputs, runner })
 }
 
 /// Every block as a stage of its own, all on one device.
@@ -101,12 +101,12 @@ pub(super) struct Arrived {
 }
 
 /// One device that holds every block as a stage of its own.
-pub(super) struct Rehearsal {
+pub(super) struct BlockRunner {
     engine: BurnEngine,
     blocks: usize,
 }
 
-impl Rehearsal {
+impl BlockRunner {
     fn new(
         split: &Arc<Split>,
         values: &Arc<Vec<DispatchTensor>>,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::prepare::{Arrived, Studied, setup, single_blocks};
+use super::verified_model::{Arrived, VerifiedModel, setup, single_blocks};
 use crate::compile::Program;
 use crate::engine::{Engine, EngineDevice, EngineSetup, Outcome, Parcel, Precision};
 use crate::error::{Error, Result, panic_message};
@@ -45,13 +45,13 @@ pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
 
 /// Times every block on every device, in seconds. Devices of the same hardware, such as the
 /// queues of one adapter, are measured once.
-pub(super) fn measure(
-    studied: &mut Studied,
+pub(super) fn profile(
+    model: &mut VerifiedModel,
     devices: &mut [Box<dyn EngineDevice>],
     activations: Precision,
     seed: u64,
 ) -> Result<BlockTimes> {
-    let arrivals = studied.rehearsal.arrivals()?;
+    let arrivals = model.runner.arrivals()?;
     let mut transfers = Transfers::default();
     let mut known: HashMap<String, Vec<PerWork<f64>>> = HashMap::new();
     let mut times = Vec::with_capacity(devices.len());
@@ -59,7 +59,7 @@ pub(super) fn measure(
         let hardware = device.hardware();
         if !known.contains_key(&hardware) {
             let blocks =
-                blocks(studied, &mut **device, activations, seed, &arrivals, &mut transfers)?;
+                blocks(model, &mut **device, activations, seed, &arrivals, &mut transfers)?;
             known.insert(hardware.clone(), blocks);
         }
         times.push(known[&hardware].clone());
@@ -70,7 +70,7 @@ pub(super) fn measure(
 /// The times of all blocks on one device, which holds one of them at a time: so no device needs
 /// memory for the whole model.
 fn blocks(
-    studied: &Studied,
+    model: &VerifiedModel,
     device: &mut dyn EngineDevice,
     activations: Precision,
     seed: u64,
@@ -78,18 +78,17 @@ fn blocks(
     transfers: &mut Transfers,
 ) -> Result<Vec<PerWork<f64>>> {
     let mut times = Vec::with_capacity(arrivals.len());
-    for (block, (arrived, stage)) in arrivals.iter().zip(single_blocks(&studied.split)).enumerate()
-    {
+    for (block, (arrived, stage)) in arrivals.iter().zip(single_blocks(&model.split)).enumerate() {
         let program = stage.program.clone();
-        let setup = setup(&studied.split, &studied.values, vec![stage], seed);
+        let setup = setup(&model.split, &model.values, vec![stage], seed);
         let mut engine = device.engine(EngineSetup { activations, ..setup })?;
-        engine.begin_step(0, &studied.inputs)?;
+        engine.begin_step(0, &model.inputs)?;
         times.push(best(|work| {
             let start = Instant::now();
             let outcome = timed(&mut *engine, block, work, arrived)?;
             engine.sync()?;
             let wall = start.elapsed().as_secs_f64();
-            transfers.add(&studied.split, &program, work, &outcome);
+            transfers.add(&model.split, &program, work, &outcome);
             Ok(outcome.seconds.unwrap_or(wall))
         })?);
     }
