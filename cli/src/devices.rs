@@ -1,10 +1,10 @@
 //! `zerobubble devices`: what can be trained on.
 
 use std::fmt;
-use std::fs;
 use std::thread;
 
 use serde::Serialize;
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 use zerobubble::engine::wgpu::{GpuInfo, gpus};
 use zerobubble::error::{Error, Result};
 
@@ -94,21 +94,16 @@ impl fmt::Display for Devices {
 
 /// The processor's name, where the system tells, or else its architecture.
 pub fn processor() -> String {
-    let named = system_value("/proc/cpuinfo", "model name");
-    named.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
+    let mut system = System::new();
+    system.refresh_cpu_list(CpuRefreshKind::nothing());
+    let mut names = system.cpus().iter().map(|cpu| cpu.brand().trim());
+    let named = names.find(|name| !name.is_empty());
+    named.map_or_else(|| format!("{} processor", std::env::consts::ARCH), str::to_owned)
 }
 
 /// The machine's memory in bytes, where the system tells.
 pub fn memory() -> Option<u64> {
-    let total = system_value("/proc/meminfo", "MemTotal")?;
-    let kibibytes: u64 = total.strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
-}
-
-/// The first value of `key` in a file of `key: value` lines.
-fn system_value(file: &str, key: &str) -> Option<String> {
-    let text = fs::read_to_string(file).ok()?;
-    let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    let mut values = pairs.filter(|(found, _)| found.trim() == key).map(|(_, value)| value.trim());
-    values.next().filter(|value| !value.is_empty()).map(str::to_owned)
+    let mut system = System::new();
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    Some(system.total_memory()).filter(|&total| total > 0)
 }

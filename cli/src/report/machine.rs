@@ -3,6 +3,8 @@
 use std::fs;
 use std::thread;
 
+use sysinfo::System;
+
 use crate::devices::{gpu_lines, memory, processor};
 use crate::drawing::{bytes, counted};
 
@@ -33,11 +35,11 @@ fn adapters(devices: &[String]) -> Vec<(String, String)> {
 }
 
 fn system() -> String {
-    let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
+    // What a distribution calls itself is more than its name and version.
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let named = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    match named {
-        Some(name) => format!("{} on {architecture}", name.trim_matches('"')),
-        None => format!("{os} on {architecture}"),
-    }
+    let named = named.map(|name| name.trim_matches('"').to_owned());
+    let name = named.or_else(System::long_os_version);
+    let name = name.unwrap_or_else(|| std::env::consts::OS.to_owned());
+    format!("{name} on {}", std::env::consts::ARCH)
 }
