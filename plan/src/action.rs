@@ -1,10 +1,8 @@
 //! The words a plan is written in: typed ids, and `2F0` for "stage 2, forward, microbatch 0".
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::work::Work;
-use crate::error::{Error, Result};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -111,25 +109,5 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}{}{}", self.stage, self.letters(), self.microbatch))
-    }
-}
-
-impl FromStr for Action {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bad = || {
-            Error::plan(format!("'{text}' is not an action"))
-                .hint("stage, work, microbatch, as in 2F0, 2B0, 2W0 or 2BW0")
-        };
-        let letters = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let (stage, rest) = text.split_at(letters);
-        let digits = rest.find(|c: char| c.is_ascii_digit()).ok_or_else(bad)?;
-        let (letters, microbatch) = rest.split_at(digits);
-        let number = |digits: &str| digits.parse::<u32>().map_err(|_| bad());
-        let (stage, microbatch) = (StageId(number(stage)?), MicrobatchId(number(microbatch)?));
-        let works = Work::ALL.map(|work| Self::new(stage, work, microbatch));
-        let mut all = works.into_iter().chain([Self::fused(stage, microbatch)]);
-        all.find(|action| action.letters() == letters).ok_or_else(bad)
     }
 }

@@ -7,7 +7,7 @@
 use super::Plan;
 use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::placement::Link;
-use super::progress::{self, LanePosition};
+use super::token_run::{self, LanePosition};
 use super::work::{PerWork, Work};
 use crate::error::{Error, Result};
 
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 pub fn check(plan: Plan) -> Result<CheckedPlan> {
     check_sizes(&plan)?;
     let fused = check_lanes(&plan)?;
-    let order = progress::run(&plan, &[])?;
+    let order = token_run::run(&plan, &[])?;
     assert_eq!(order.len(), plan.lanes.iter().map(Vec::len).sum::<usize>());
     Ok(CheckedPlan { plan, fused, order })
 }

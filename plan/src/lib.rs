@@ -48,6 +48,7 @@ mod schedule;
 mod search;
 mod simulate;
 mod text;
+mod token_run;
 pub mod trace;
 mod work;
 

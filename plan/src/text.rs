@@ -14,8 +14,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::action::{Action, DeviceId};
-use super::{Placement, Plan};
+use super::action::{Action, DeviceId, MicrobatchId, StageId};
+use super::{Placement, Plan, Work};
 use crate::error::{Error, Result};
 
 impl fmt::Display for Plan {
@@ -102,6 +102,26 @@ fn lane(device: u32, number: usize, line: &str) -> Result<Vec<Action>> {
 /// The head of a line is its cell 0, what follows is counted from 1.
 fn bad(line: usize, cell: usize, reason: &str) -> Error {
     Error::plan(format!("line {line}, cell {cell}: {reason}"))
+}
+
+impl FromStr for Action {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::plan(format!("'{text}' is not an action"))
+                .hint("stage, work, microbatch, as in 2F0, 2B0, 2W0 or 2BW0")
+        };
+        let letters = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let (stage, rest) = text.split_at(letters);
+        let digits = rest.find(|c: char| c.is_ascii_digit()).ok_or_else(bad)?;
+        let (letters, microbatch) = rest.split_at(digits);
+        let number = |digits: &str| digits.parse::<u32>().map_err(|_| bad());
+        let (stage, microbatch) = (StageId(number(stage)?), MicrobatchId(number(microbatch)?));
+        let works = Work::ALL.map(|work| Self::new(stage, work, microbatch));
+        let mut all = works.into_iter().chain([Self::fused(stage, microbatch)]);
+        all.find(|action| action.letters() == letters).ok_or_else(bad)
+    }
 }
 
 #[cfg(test)]

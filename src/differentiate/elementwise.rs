@@ -1,7 +1,6 @@
 //! Gradient rules of elementwise ops. `x`, `y` are operands, `o` the output, `g` its gradient.
 
-use super::rules::{Gradients, again, one};
-use super::{Builder, Result};
+use super::{Builder, Gradients, Result, one, second_derivative};
 use crate::graph::{Binary, Comparison, Elementwise, NodeId, Scalar, Unary};
 
 pub(super) fn gradients(
@@ -18,7 +17,7 @@ pub(super) fn gradients(
         Elementwise::Where => select(b, o, g, wanted),
         Elementwise::Fill(_) => fill(b, o, g),
         Elementwise::Dropout { .. } => one(b.push(op, &[g])),
-        Elementwise::ActivationGradient(_) => Err(again(b, o)),
+        Elementwise::ActivationGradient(_) => Err(second_derivative(b, o)),
         Elementwise::Cast(_) | Elementwise::CompareScalar(..) | Elementwise::Not => Ok(vec![None]),
         Elementwise::Compare(_) | Elementwise::Logical(_) => Ok(vec![None, None]),
     }

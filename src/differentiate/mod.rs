@@ -180,3 +180,18 @@ impl Builder {
         self.push(Reduction::Sum(axes), &[gradient])
     }
 }
+
+/// For every operand its gradient; those that are not wanted, or that have none, may be missing.
+type Gradients = Result<Vec<Option<NodeId>>>;
+
+/// The only operand's gradient.
+fn one(gradient: Result<NodeId>) -> Gradients {
+    gradient.map(|gradient| vec![Some(gradient)])
+}
+
+/// Why the gradient of a gradient is not there.
+fn second_derivative(b: &Builder, id: NodeId) -> Error {
+    Error::model("a gradient is not differentiated again")
+        .in_op(format!("{id} {}", b.graph[id].op))
+        .hint("train on a loss that takes no gradients itself")
+}

@@ -1,11 +1,7 @@
 //! The table of gradient rules: for every op, what its operands' gradients are.
 
-use super::{Builder, elementwise, structural, window};
-use crate::error::{Error, Result};
+use super::{Builder, Gradients, elementwise, one, structural, window};
 use crate::graph::{NodeId, Op};
-
-/// For every operand its gradient; those that are not wanted, or that have none, may be missing.
-pub(super) type Gradients = Result<Vec<Option<NodeId>>>;
 
 /// Gradients of the operands of `id`, given `g`, the gradient of its output. Only those that are
 /// `wanted` need to be there.
@@ -21,16 +17,4 @@ pub(super) fn gradients(b: &mut Builder, id: NodeId, g: NodeId, wanted: &[bool])
         Op::RowWise(op) => structural::row_wise(b, *op, id, g, wanted),
         Op::Windowed(op) => window::gradients(b, *op, id, g, wanted),
     }
-}
-
-/// The only operand's gradient.
-pub(super) fn one(gradient: Result<NodeId>) -> Gradients {
-    gradient.map(|gradient| vec![Some(gradient)])
-}
-
-/// The gradient of a gradient.
-pub(super) fn again(b: &Builder, id: NodeId) -> Error {
-    Error::model("a gradient is not differentiated again")
-        .in_op(format!("{id} {}", b.graph[id].op))
-        .hint("train on a loss that takes no gradients itself")
 }

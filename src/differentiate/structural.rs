@@ -1,7 +1,6 @@
 //! Gradient rules of products, moves and normalisation.
 
-use super::rules::{Gradients, again, one};
-use super::{Builder, Result};
+use super::{Builder, Gradients, Result, one, second_derivative};
 use crate::graph::{Indexing, Join, Movement, NodeId, Op, Reduction, RowWise, Shape};
 
 /// `X Y` has gradients `G Y^T` and `X^T G`, summed over repeated batch dimensions.
@@ -89,7 +88,7 @@ pub(super) fn indexing(b: &mut Builder, op: Indexing, o: NodeId, g: NodeId) -> G
             let rows = b.shape(x).0[0];
             Ok(vec![Some(b.push(Indexing::EmbeddingGradient { rows }, &[y, g])?), None])
         }
-        Indexing::EmbeddingGradient { .. } => Err(again(b, o)),
+        Indexing::EmbeddingGradient { .. } => Err(second_derivative(b, o)),
     }
 }
 
@@ -105,8 +104,10 @@ pub(super) fn row_wise(
         RowWise::Softmax => one(b.push(RowWise::SoftmaxGradient, &[o, g])),
         RowWise::LogSoftmax => one(b.push(RowWise::LogSoftmaxGradient, &[o, g])),
         RowWise::LayerNorm(epsilon) => layer_norm(b, epsilon, o, g, wanted),
-        RowWise::SoftmaxGradient | RowWise::LogSoftmaxGradient => Err(again(b, o)),
-        RowWise::LayerNormGradient(_) | RowWise::LayerNormGradientGamma(_) => Err(again(b, o)),
+        RowWise::SoftmaxGradient | RowWise::LogSoftmaxGradient => Err(second_derivative(b, o)),
+        RowWise::LayerNormGradient(_) | RowWise::LayerNormGradientGamma(_) => {
+            Err(second_derivative(b, o))
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Gradient rules of convolutions and pools.
 
-use super::Builder;
-use super::rules::{Gradients, again, one};
+use super::{Builder, Gradients, one, second_derivative};
 use crate::graph::{Convolution, NodeId, Windowed};
 
 pub(super) fn gradients(
@@ -23,8 +22,10 @@ pub(super) fn gradients(
             let size = last_two(b, x);
             one(b.push(Windowed::AvgPool2dGradient { pool, count_padding, size }, &[g]))
         }
-        Windowed::Conv2dWeightGradient { .. } => Err(again(b, o)),
-        Windowed::MaxPool2dGradient(_) | Windowed::AvgPool2dGradient { .. } => Err(again(b, o)),
+        Windowed::Conv2dWeightGradient { .. } => Err(second_derivative(b, o)),
+        Windowed::MaxPool2dGradient(_) | Windowed::AvgPool2dGradient { .. } => {
+            Err(second_derivative(b, o))
+        }
     }
 }
 

@@ -52,13 +52,26 @@ pub struct TrainerBuilder<M, B, L> {
     batch: PhantomData<fn(B)>,
 }
 
+impl<M: Module, B: Batch> Trainer<M, B> {
+    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch.
+    ///
+    /// Without further settings it trains with AdamW and zb-h1 on `auto` devices, on 8
+    /// microbatches a step.
+    pub fn of<L>(model: M, loss: L) -> TrainerBuilder<M, B, L>
+    where
+        L: Fn(&M, B) -> Tensor<1>,
+    {
+        TrainerBuilder::new(model, loss)
+    }
+}
+
 impl<M, B, L> TrainerBuilder<M, B, L>
 where
     M: Module,
     B: Batch,
     L: Fn(&M, B) -> Tensor<1>,
 {
-    pub(super) fn new(model: M, loss: L) -> Self {
+    fn new(model: M, loss: L) -> Self {
         Self {
             model,
             loss,

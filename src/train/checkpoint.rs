@@ -16,6 +16,7 @@ mod disk;
 mod draft;
 mod folder;
 mod manifest;
+mod names;
 mod resume;
 mod tensors;
 

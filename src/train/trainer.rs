@@ -10,7 +10,6 @@ use burn_dispatch::DispatchTensor;
 
 use super::Optimizer;
 use super::arrange::Searched;
-use super::builder::TrainerBuilder;
 use super::inputs;
 use super::learning_rate::LearningRates;
 use super::profile::Balance;
@@ -47,17 +46,6 @@ pub struct Trainer<M, B> {
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
-    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch.
-    ///
-    /// Without further settings it trains with AdamW and zb-h1 on `auto` devices, on 8
-    /// microbatches a step.
-    pub fn of<L>(model: M, loss: L) -> TrainerBuilder<M, B, L>
-    where
-        L: Fn(&M, B) -> Tensor<1>,
-    {
-        TrainerBuilder::new(model, loss)
-    }
-
     /// Trains on one batch: as many microbatches like the example as were asked for.
     ///
     /// # Errors

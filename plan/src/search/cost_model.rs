@@ -13,7 +13,7 @@ use crate::work::PerWork;
 ///
 /// # Errors
 ///
-/// None. The `Result` makes it a [`Price`](super::Price).
+/// None. The `Result` makes it a [`CostModel`](super::CostModel).
 pub fn sum_of_blocks(
     input: &SearchInput,
     placement: &Placement,

@@ -8,6 +8,7 @@
 //! Everything is made before the first step; an action only records its dispatches.
 
 mod adapters;
+mod buffers;
 mod build;
 mod context;
 mod device;
@@ -40,7 +41,7 @@ pub use shader::Shader;
 pub use shader::matmul::{Abilities, Tile, tiles};
 pub use tile_timing::product_seconds;
 
-use self::build::Buffers;
+use self::buffers::Buffers;
 use self::layout::{Script, Segment};
 use self::play::UnderWay;
 use self::staging::Ring;

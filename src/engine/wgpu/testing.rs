@@ -2,7 +2,7 @@
 
 use wgpu::{Buffer, BufferUsages};
 
-use super::build::STORAGE;
+use super::buffers::STORAGE;
 use super::context::Context;
 use super::kernel::{Kernel, Target, Write};
 use super::play::check_status;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{Buffer, DeviceType};
 
-use super::build::STORAGE;
+use super::buffers::STORAGE;
 use super::context::Context;
 use super::element::Element;
 use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write};

@@ -4,7 +4,7 @@ use burn::tensor::TensorData;
 use burn_dispatch::DispatchTensor;
 use wgpu::ComputePassDescriptor;
 
-use super::build::Buffers;
+use super::buffers::Buffers;
 use super::context::Context;
 use super::layout::{ArenaId, Gradients, Layout, Range};
 use super::shader::matmul::Abilities;

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::error::{Error, ErrorKind};
+
 /// Writes a new file, and waits until the disk has it.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
@@ -28,4 +30,11 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         done => done,
     }
+}
+
+/// Why there is no such file, as an error that names it.
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot be written: {error}"))
+        .in_file(path)
+        .hint("a folder that can be written to, on a disk with room")
 }

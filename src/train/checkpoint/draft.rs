@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checksums::Checksums;
-use super::folder::{finished, partial, replaced};
+use super::disk::unwritable;
+use super::names::{finished, partial, replaced};
 use super::{CHECKSUMS, disk};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// A folder with files, not yet under its name. It goes when it is dropped unfinished.
 #[derive(Debug)]
@@ -66,10 +67,4 @@ impl Drop for Draft<'_> {
             let _ = fs::remove_dir_all(self.folder.join(partial(self.step)));
         }
     }
-}
-
-pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot be written: {error}"))
-        .in_file(path)
-        .hint("a folder that can be written to, on a disk with room")
 }

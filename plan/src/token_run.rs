@@ -1,0 +1,127 @@
+//! An untimed run of a plan, by tokens, over channels of given capacities: it ends or it deadlocks.
+//!
+//! A lane takes its parcel at the start of an action and sends at the end; a send blocks while the
+//! channel is full. Each lane is deterministic and each channel has one sender and one receiver,
+//! so whether all lanes end depends on no timing (Kahn 1974): one run proves it for all.
+
+use super::Plan;
+use super::action::{Action, DeviceId};
+use super::channels::Channel;
+use crate::error::{Error, Result};
+
+/// An action by its place in the lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LanePosition {
+    pub device: DeviceId,
+    pub position: usize,
+}
+
+/// Runs a plan whose lanes are in order; returns the actions in one order they can run in.
+pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<LanePosition>> {
+    let links = 2 * plan.placement.stage_count();
+    let mut network = Network {
+        plan,
+        lanes: vec![LaneCursor::default(); plan.lanes.len()],
+        queues: vec![Queue { sent: 0, taken: 0, capacity: u32::MAX }; links],
+        order: Vec::with_capacity(plan.lanes.iter().map(Vec::len).sum()),
+    };
+    for channel in channels {
+        if !plan.placement.links().any(|link| link == channel.link) {
+            return Err(Error::plan(format!("no two devices are joined by link {}", channel.link))
+                .hint("links are between neighbouring stages on different devices"));
+        }
+        network.queues[channel.link.index()].capacity = channel.capacity;
+    }
+    let mut awake: Vec<DeviceId> = (0..plan.lanes.len() as u32).rev().map(DeviceId).collect();
+    while let Some(device) = awake.pop() {
+        advance(&mut network, device, &mut awake);
+    }
+    let stuck: Vec<String> = (0..plan.lanes.len() as u32)
+        .filter_map(|device| waits(&network, DeviceId(device)))
+        .collect();
+    if stuck.is_empty() {
+        return Ok(network.order);
+    }
+    Err(Error::plan(format!("deadlock: {}", stuck.join(", ")))
+        .hint("move one of these actions later in its lane"))
+}
+
+struct Network<'a> {
+    plan: &'a Plan,
+    lanes: Vec<LaneCursor>,
+    /// Indexed by [`Link::index`].
+    queues: Vec<Queue>,
+    order: Vec<LanePosition>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct LaneCursor {
+    position: usize,
+    /// The action has run; what remains is to hand its parcel on.
+    sending: bool,
+}
+
+/// A blocked sender's parcel counts as sent: the receiver may take it from the sender's hand.
+#[derive(Clone, Copy)]
+struct Queue {
+    sent: u32,
+    taken: u32,
+    capacity: u32,
+}
+
+impl Queue {
+    fn overfull(self) -> bool {
+        self.sent - self.taken > self.capacity
+    }
+}
+
+/// Runs one lane until it is blocked or done; wakes the lanes it may have unblocked.
+fn advance(network: &mut Network, device: DeviceId, awake: &mut Vec<DeviceId>) {
+    let placement = &network.plan.placement;
+    let lane = &mut network.lanes[device.index()];
+    while let Some(&action) = network.plan.lanes[device.index()].get(lane.position) {
+        let outbound = placement.outbound(action);
+        if !lane.sending {
+            if let Some(link) = placement.inbound(action) {
+                let queue = &mut network.queues[link.index()];
+                if queue.sent == queue.taken {
+                    return;
+                }
+                queue.taken += 1;
+                awake.push(placement.device(link.from));
+            }
+            network.order.push(LanePosition { device, position: lane.position });
+            if let Some(link) = outbound {
+                network.queues[link.index()].sent += 1;
+                awake.push(placement.device(link.to));
+            }
+        }
+        lane.sending = outbound.is_some_and(|link| network.queues[link.index()].overfull());
+        if lane.sending {
+            return;
+        }
+        lane.position += 1;
+    }
+}
+
+/// What the lane waits for, if it has not come to its end.
+fn waits(network: &Network, device: DeviceId) -> Option<String> {
+    let lane = network.lanes[device.index()];
+    let action = *network.plan.lanes[device.index()].get(lane.position)?;
+    if lane.sending {
+        let link = network.plan.placement.outbound(action).expect("only a sender blocks on a send");
+        let capacity = network.queues[link.index()].capacity;
+        return Some(format!(
+            "device {device} waits after {action} for room on link {link} of capacity {capacity}"
+        ));
+    }
+    let link = network.plan.placement.inbound(action).expect("only a receiver waits for a parcel");
+    let sends = |sender: &&Action| {
+        sender.microbatch == action.microbatch
+            && network.plan.placement.outbound(**sender) == Some(link)
+    };
+    let sender =
+        network.plan.lanes[network.plan.placement.device(link.from).index()].iter().find(sends);
+    let sender = sender.expect("every action that is waited for is in its lane");
+    Some(format!("device {device} waits at {action} for {sender}"))
+}
