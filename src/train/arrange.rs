@@ -24,7 +24,7 @@ use crate::runtime::Dispatch;
 use crate::split::Split;
 
 /// What is to be arranged.
-pub(super) struct Request<'a> {
+pub(super) struct ArrangeRequest<'a> {
     pub split: &'a Arc<Split>,
     pub times: &'a BlockTimes,
     pub schedule: &'a Schedule,
@@ -65,7 +65,7 @@ pub(super) struct Arranged {
 }
 
 /// Finds the plan for `devices` and proves that it ends and fits.
-pub(super) fn arrange(request: &Request, devices: &Devices) -> Result<Arranged> {
+pub(super) fn arrange(request: &ArrangeRequest, devices: &Devices) -> Result<Arranged> {
     let recomputed = if request.recompute == Recompute::Stage { everywhere } else { nowhere };
     let first = planned(request, devices, recomputed);
     let fits = first.as_ref().map_err(Error::clone).and_then(|of| fitting(request, of));
@@ -95,7 +95,11 @@ fn everywhere(stages: usize) -> Vec<StageId> {
     (0..stages as u32).map(StageId).collect()
 }
 
-fn planned(request: &Request, devices: &Devices, recomputed: Recomputed) -> Result<Arranged> {
+fn planned(
+    request: &ArrangeRequest,
+    devices: &Devices,
+    recomputed: Recomputed,
+) -> Result<Arranged> {
     if *request.schedule == Schedule::Auto {
         return searched(request, devices, recomputed);
     }
@@ -105,12 +109,16 @@ fn planned(request: &Request, devices: &Devices, recomputed: Recomputed) -> Resu
     lay_out(request, check(plan)?, stage_blocks, devices, &recomputed)
 }
 
-fn fitting(request: &Request, arranged: &Arranged) -> Result<()> {
+fn fitting(request: &ArrangeRequest, arranged: &Arranged) -> Result<()> {
     Ok(fit(&arranged.prediction.memory, request.limits)?)
 }
 
 /// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
-fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -> Result<Arranged> {
+fn where_needed(
+    request: &ArrangeRequest,
+    devices: &Devices,
+    plain: Result<Arranged>,
+) -> Result<Arranged> {
     // A search also finds plans that fit with recomputation only.
     let is_searched = *request.schedule == Schedule::Auto;
     let found = if is_searched { planned(request, devices, everywhere) } else { plain }?;
@@ -132,11 +140,11 @@ fn where_needed(request: &Request, devices: &Devices, plain: Result<Arranged>) -
 
 /// The stages of every device that have something to recompute.
 fn candidates(
-    request: &Request,
+    request: &ArrangeRequest,
     placement: &Placement,
     stage_blocks: &[Range<usize>],
 ) -> Vec<Vec<RecomputeCandidate>> {
-    let Request { split, times, rule, .. } = *request;
+    let ArrangeRequest { split, times, rule, .. } = *request;
     let setups =
         stages::setups(split, stage_blocks, placement, rule, &everywhere(stage_blocks.len()));
     let mut candidates = vec![Vec::new(); placement.device_count()];
@@ -150,7 +158,7 @@ fn candidates(
 }
 
 /// What the schedule's name stands for.
-fn proposal(request: &Request, devices: u32) -> Result<Plan> {
+fn proposal(request: &ArrangeRequest, devices: u32) -> Result<Plan> {
     let plan = match request.schedule {
         Schedule::Family(family) => {
             generate(family, devices, request.chunks, request.microbatches)?
@@ -176,7 +184,7 @@ fn proposal(request: &Request, devices: u32) -> Result<Plan> {
 }
 
 /// Blocks of every stage: the partition whose slowest stage is fastest.
-fn partition(request: &Request, placement: &Placement) -> Result<Vec<Range<usize>>> {
+fn partition(request: &ArrangeRequest, placement: &Placement) -> Result<Vec<Range<usize>>> {
     let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
@@ -218,13 +226,13 @@ fn partition(request: &Request, placement: &Placement) -> Result<Vec<Range<usize
 
 /// Compiles the stages and plays the plan on paper.
 fn lay_out(
-    request: &Request,
+    request: &ArrangeRequest,
     plan: CheckedPlan,
     stage_blocks: Vec<Range<usize>>,
     devices: &Devices,
     recomputed: &[StageId],
 ) -> Result<Arranged> {
-    let Request { split, times, rule, .. } = *request;
+    let ArrangeRequest { split, times, rule, .. } = *request;
     let setups = stages::setups(split, &stage_blocks, &plan.plan().placement, rule, recomputed);
     let (placement, mut stash) = (&plan.plan().placement, StashLimits::of(&plan));
     if *request.schedule == Schedule::Dynamic {
@@ -263,7 +271,7 @@ fn lay_out(
 
 /// What the engine of every device is made from, for as many microbatches at once as `limits` say.
 fn engines(
-    request: &Request,
+    request: &ArrangeRequest,
     setups: &[StageSetup],
     placement: &Placement,
     limits: &StashLimits,

@@ -7,7 +7,7 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::arrange::{Arranged, Request, arrange};
+use super::arrange::{ArrangeRequest, Arranged, arrange};
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
 use super::profile::{self, Balance};
@@ -293,7 +293,7 @@ where
         let VerifiedModel { split, values, .. } = model;
 
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
-        let request = Request {
+        let request = ArrangeRequest {
             split: &split,
             times: &times,
             schedule: &self.schedule,

@@ -12,8 +12,8 @@ use burn_dispatch::{BackendTensor, DispatchAutodiffContext, DispatchTensor, Disp
 use burn_flex::{FlexTensor, Layout};
 use burn_std::{Bytes, Shape as BurnShape};
 
-use super::pool::{Buffer, Pool};
-use crate::engine::kernels::{self, View, Write};
+use super::pool::{Buffer, BufferPool};
+use crate::engine::kernels::{self, StridedView, WriteMode};
 use crate::graph::{DType, Movement, Node, Op};
 use crate::random::DropoutKey;
 
@@ -25,7 +25,7 @@ pub(super) fn evaluate(
     operands: &mut [DispatchTensor],
     in_place: Option<usize>,
     key: DropoutKey,
-    pool: &Pool,
+    pool: &BufferPool,
 ) -> Option<DispatchTensor> {
     if node.dtype != DType::F32 || node.shape.rank() > kernels::MAX_DIMS {
         return None;
@@ -43,7 +43,7 @@ pub(super) fn evaluate(
         return None;
     }
     let mut output = pool.take(node.shape.elements());
-    ops::write(node, &operands, &mut output, Write::Set, key).then(|| tensor(node, output))
+    ops::write(node, &operands, &mut output, WriteMode::Set, key).then(|| tensor(node, output))
 }
 
 /// Adds what `node` computes to the elements of `sum`, if it is one of the ops here.
@@ -55,7 +55,7 @@ pub(super) fn accumulate(
 ) -> bool {
     let operands: Option<Vec<&FlexTensor>> = operands.iter().map(flex).collect();
     let (Some(operands), Some(sum)) = (operands, slice_mut(sum)) else { return false };
-    ops::write(node, &operands, sum, Write::Add, key)
+    ops::write(node, &operands, sum, WriteMode::Add, key)
 }
 
 /// Adds `value` to the elements of `sum`, if both are Flex tensors.
@@ -103,7 +103,7 @@ fn is_whole(tensor: &FlexTensor) -> bool {
 }
 
 /// A dense copy of a tensor, where it is one of Flex.
-pub(super) fn dense_copy(source: &DispatchTensor, pool: &Pool) -> Option<DispatchTensor> {
+pub(super) fn dense_copy(source: &DispatchTensor, pool: &BufferPool) -> Option<DispatchTensor> {
     let of = flex(source)?;
     let dims = dims(of);
     if of.dtype() != BurnDType::F32 || dims.len() > kernels::MAX_DIMS {
@@ -151,7 +151,7 @@ pub(super) fn placeholder() -> DispatchTensor {
 }
 
 /// Zeros in the shape of a float tensor, where it is one of Flex.
-pub(super) fn zeros_like(tensor: &DispatchTensor, pool: &Pool) -> Option<DispatchTensor> {
+pub(super) fn zeros_like(tensor: &DispatchTensor, pool: &BufferPool) -> Option<DispatchTensor> {
     let dims = dims(flex(tensor)?);
     Some(from_buffer(&dims, pool.zeros(dims.iter().product())))
 }
@@ -181,7 +181,7 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 }
 
 /// The elements of `tensor`, repeated to `shape`.
-fn view<'a>(tensor: &'a FlexTensor, shape: &[usize]) -> View<'a> {
+fn view<'a>(tensor: &'a FlexTensor, shape: &[usize]) -> StridedView<'a> {
     let from = tensor.layout().shape();
     let strides: Vec<usize> = tensor
         .layout()
@@ -194,7 +194,11 @@ fn view<'a>(tensor: &'a FlexTensor, shape: &[usize]) -> View<'a> {
             if from[axis] == size { stride } else { 0 }
         })
         .collect();
-    View::strided(&tensor.storage::<f32>()[tensor.layout().start_offset()..], shape, &strides)
+    StridedView::strided(
+        &tensor.storage::<f32>()[tensor.layout().start_offset()..],
+        shape,
+        &strides,
+    )
 }
 
 /// The elements in order, copied only where they are not.
@@ -215,7 +219,7 @@ fn evaluate_in_place(
     operands: &mut [DispatchTensor],
     position: usize,
     key: DropoutKey,
-    pool: &Pool,
+    pool: &BufferPool,
 ) -> Option<DispatchTensor> {
     let mut taken = operands[position].clone();
     // The clone must be the only handle for its memory to be written.
@@ -232,7 +236,7 @@ fn evaluate_in_place(
 }
 
 /// A view where the elements are dense, else a copy: what `Facts::storage` counts on.
-fn reshape(node: &Node, x: &FlexTensor, pool: &Pool) -> Option<DispatchTensor> {
+fn reshape(node: &Node, x: &FlexTensor, pool: &BufferPool) -> Option<DispatchTensor> {
     let whole = x.bytes().len() == node.shape.elements() * x.dtype().size();
     if whole && x.is_contiguous() {
         return Some(wrap(x.reshape(BurnShape::from(node.shape.0.clone()))));

@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use burn_dispatch::{DispatchDevice, DispatchTensor};
 use burn_flex::FlexDevice;
 
-use super::pool::Pool;
+use super::pool::BufferPool;
 use super::{copy, evaluate};
 use crate::compile::Program;
 use crate::graph::{Graph, Leaf, NodeId, Op};
 use crate::random::DropoutKey;
 
 /// Values of the constants that `program` reads, each dense.
-pub(super) fn fold(graph: &Graph, program: &Program, pool: &Pool) -> Vec<(NodeId, DispatchTensor)> {
+pub(super) fn fold(
+    graph: &Graph,
+    program: &Program,
+    pool: &BufferPool,
+) -> Vec<(NodeId, DispatchTensor)> {
     let device = DispatchDevice::Flex(FlexDevice);
     let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
     let mut values: HashMap<NodeId, DispatchTensor> = HashMap::new();

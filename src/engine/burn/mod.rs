@@ -28,7 +28,7 @@ pub use device::BurnDevice;
 use fold::fold;
 use memory::Meter;
 use optimizer::State;
-use pool::Pool;
+use pool::BufferPool;
 
 /// Plays stages on one Burn device.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct BurnEngine {
     /// Whether it evaluates, and does not train.
     evaluates: bool,
     meter: Meter,
-    pool: Pool,
+    pool: BufferPool,
 }
 
 /// What a stage holds between actions, by microbatch.
@@ -68,7 +68,7 @@ impl BurnEngine {
             step: 0,
             evaluates: false,
             meter: Meter::default(),
-            pool: Pool::default(),
+            pool: BufferPool::default(),
             device,
             setup,
         };
@@ -349,19 +349,19 @@ pub fn reference(node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {
 
 /// Values of the constants that `program` reads, on the host.
 pub(super) fn constants(graph: &Graph, program: &Program) -> Vec<(NodeId, DispatchTensor)> {
-    fold(graph, program, &Pool::default())
+    fold(graph, program, &BufferPool::default())
 }
 
 /// A value that no later write reaches.
-fn copy(tensor: &DispatchTensor, pool: &Pool) -> DispatchTensor {
+fn copy(tensor: &DispatchTensor, pool: &BufferPool) -> DispatchTensor {
     flex::dense_copy(tensor, pool).unwrap_or_else(|| tensor.clone())
 }
 
-fn dense(value: DispatchTensor, pool: &Pool) -> DispatchTensor {
+fn dense(value: DispatchTensor, pool: &BufferPool) -> DispatchTensor {
     if flex::is_dense(&value) { value } else { copy(&value, pool) }
 }
 
-fn zeros_like(tensor: &DispatchTensor, pool: &Pool) -> DispatchTensor {
+fn zeros_like(tensor: &DispatchTensor, pool: &BufferPool) -> DispatchTensor {
     type D = Dispatch;
     flex::zeros_like(tensor, pool).unwrap_or_else(|| {
         let dtype = burn_backend::FloatDType::F32;
@@ -369,7 +369,7 @@ fn zeros_like(tensor: &DispatchTensor, pool: &Pool) -> DispatchTensor {
     })
 }
 
-fn clear(sum: &mut DispatchTensor, pool: &Pool) {
+fn clear(sum: &mut DispatchTensor, pool: &BufferPool) {
     match flex::slice_mut(sum) {
         Some(elements) => elements.fill(0.0),
         None => *sum = zeros_like(sum, pool),

@@ -4,7 +4,7 @@ use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Scalar, TensorMetadata};
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::pool::Pool;
+use super::pool::BufferPool;
 use super::{flex, zeros_like};
 use crate::engine::kernels::Step;
 use crate::engine::{AdamW, Optimizer, Sgd, Update, UpdateRule, kernels};
@@ -23,7 +23,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(rule: &UpdateRule, parameter: &DispatchTensor, pool: &Pool) -> Self {
+    pub(super) fn new(rule: &UpdateRule, parameter: &DispatchTensor, pool: &BufferPool) -> Self {
         let optimizer = rule.optimizer.of(parameter.shape().num_dims());
         let zeros = |count: u64| (0..count).map(|_| zeros_like(parameter, pool)).collect();
         let moments = optimizer.moments();

@@ -23,7 +23,7 @@ const ALIGN: usize = 64;
 
 /// Hands out buffers. Clones share their memory.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Regions>>);
+pub(super) struct BufferPool(Arc<Mutex<Regions>>);
 
 #[derive(Debug, Default)]
 struct Regions {
@@ -49,10 +49,10 @@ unsafe impl Sync for Block {}
 pub(super) struct Buffer {
     block: Block,
     elements: usize,
-    pool: Pool,
+    pool: BufferPool,
 }
 
-impl Pool {
+impl BufferPool {
     /// A buffer of `elements` floats of any value.
     pub(super) fn take(&self, elements: usize) -> Buffer {
         let bytes = (elements * size_of::<f32>()).next_multiple_of(ALIGN);
@@ -157,11 +157,11 @@ impl AllocationController for Buffer {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALIGN, Pool, REGION_BYTES};
+    use super::{ALIGN, BufferPool, REGION_BYTES};
 
     #[test]
     fn memory_comes_back_and_buffers_do_not_overlap() {
-        let pool = Pool::default();
+        let pool = BufferPool::default();
         let sizes = [0, 1, 15, 16, 17, 1000, REGION_BYTES / 4, REGION_BYTES / 2, 3];
         let mut buffers: Vec<_> = sizes.iter().map(|&size| pool.take(size)).collect();
         for (number, buffer) in buffers.iter_mut().enumerate() {
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_buffer_outlives_its_pool_and_crosses_threads() {
         let bytes = {
-            let pool = Pool::default();
+            let pool = BufferPool::default();
             let mut buffer = pool.take(4);
             buffer.copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
             buffer.into_bytes()

@@ -1,6 +1,6 @@
 //! Elementwise operations on two tensors, with broadcasting and in place.
 
-use super::layout::{View, Walk};
+use super::layout::{StridedView, Walk};
 use multiversion::multiversion;
 
 /// An operation on two elements.
@@ -34,7 +34,7 @@ macro_rules! for_each_binary {
 /// equal shapes, a row `[cols]`, a column `[rows, 1]`, a scalar. Other strides go element by
 /// element.
 #[multiversion(targets = "simd")]
-pub fn binary(op: Binary, dst: &mut [f32], a: View, b: View) {
+pub fn binary(op: Binary, dst: &mut [f32], a: StridedView, b: StridedView) {
     assert_eq!(dst.len(), a.len(), "output does not fit the shape");
     assert_eq!(a.shape(), b.shape(), "operands differ in shape");
     let walk = Walk::new(a.shape(), [a.strides(), b.strides()]);
@@ -48,7 +48,7 @@ pub fn binary(op: Binary, dst: &mut [f32], a: View, b: View) {
 
 /// `dst = op(dst, b)`, elementwise; `dst` is contiguous and `b` has its shape.
 #[multiversion(targets = "simd")]
-pub fn binary_assign(op: Binary, dst: &mut [f32], b: View) {
+pub fn binary_assign(op: Binary, dst: &mut [f32], b: StridedView) {
     assert_eq!(dst.len(), b.len(), "output does not fit the shape");
     let walk = Walk::new(b.shape(), [b.strides()]);
     macro_rules! map {
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn check(a: View, b: View) {
+    fn check(a: StridedView, b: StridedView) {
         let (xs, ys) = (elements(&a), elements(&b));
         for op in ALL {
             let want: Vec<f32> = xs.iter().zip(&ys).map(|(&x, &y)| scalar(op, x, y)).collect();
@@ -205,7 +205,7 @@ mod tests {
             let (from_a, from_b) = (unit(|axis| axis.1), unit(|axis| axis.2));
             let a = values(from_a.iter().product(), 1);
             let b = values(from_b.iter().product(), 2);
-            check(View::broadcast(&a, &from_a, &shape), View::broadcast(&b, &from_b, &shape));
+            check(StridedView::broadcast(&a, &from_a, &shape), StridedView::broadcast(&b, &from_b, &shape));
         }
 
         #[test]
@@ -227,14 +227,23 @@ mod tests {
     #[test]
     fn rows_columns_scalars_transposes_and_empty_shapes() {
         let (x, y) = (values(35, 1), values(35, 2));
-        let plain = View::contiguous(&x, &[5, 7]);
-        check(plain, View::contiguous(&y, &[5, 7]));
-        check(plain, View::broadcast(&y[..7], &[7], &[5, 7]));
-        check(plain, View::broadcast(&y[..5], &[5, 1], &[5, 7]));
-        check(plain, View::broadcast(&y[..1], &[], &[5, 7]));
-        check(plain, View::strided(&y, &[5, 7], &[1, 5]));
-        check(View::broadcast(&x[..5], &[5, 1], &[5, 7]), View::contiguous(&y, &[5, 7]));
-        check(View::contiguous(&[], &[0, 7]), View::broadcast(&y[..7], &[7], &[0, 7]));
-        check(View::contiguous(&[], &[5, 0]), View::broadcast(&y[..5], &[5, 1], &[5, 0]));
+        let plain = StridedView::contiguous(&x, &[5, 7]);
+        check(plain, StridedView::contiguous(&y, &[5, 7]));
+        check(plain, StridedView::broadcast(&y[..7], &[7], &[5, 7]));
+        check(plain, StridedView::broadcast(&y[..5], &[5, 1], &[5, 7]));
+        check(plain, StridedView::broadcast(&y[..1], &[], &[5, 7]));
+        check(plain, StridedView::strided(&y, &[5, 7], &[1, 5]));
+        check(
+            StridedView::broadcast(&x[..5], &[5, 1], &[5, 7]),
+            StridedView::contiguous(&y, &[5, 7]),
+        );
+        check(
+            StridedView::contiguous(&[], &[0, 7]),
+            StridedView::broadcast(&y[..7], &[7], &[0, 7]),
+        );
+        check(
+            StridedView::contiguous(&[], &[5, 0]),
+            StridedView::broadcast(&y[..5], &[5, 1], &[5, 0]),
+        );
     }
 }

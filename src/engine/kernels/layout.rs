@@ -1,19 +1,19 @@
 //! Strided read-only views of a slice: broadcasts, transposes and head splits without a copy.
 
-/// The most axes a [`View`] may have.
+/// The most axes a [`StridedView`] may have.
 pub const MAX_DIMS: usize = 6;
 
 /// A tensor of up to [`MAX_DIMS`] axes inside a slice: element `(i, j, ..)` lies at
 /// `i * strides[0] + j * strides[1] + ..`, and stride 0 repeats an element along its axis.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct StridedView<'a> {
     pub(super) data: &'a [f32],
     rank: usize,
     shape: [usize; MAX_DIMS],
     strides: [usize; MAX_DIMS],
 }
 
-impl<'a> View<'a> {
+impl<'a> StridedView<'a> {
     /// The whole of a row-major slice.
     pub fn contiguous(data: &'a [f32], shape: &[usize]) -> Self {
         Self::broadcast(data, shape, shape)
@@ -43,7 +43,7 @@ impl<'a> View<'a> {
         assert!(shape.len() <= MAX_DIMS, "more than {MAX_DIMS} axes: {shape:?}");
         assert_eq!(shape.len(), strides.len(), "one stride per axis");
         let mut view =
-            View { data, rank: shape.len(), shape: [1; MAX_DIMS], strides: [0; MAX_DIMS] };
+            StridedView { data, rank: shape.len(), shape: [1; MAX_DIMS], strides: [0; MAX_DIMS] };
         view.shape[..shape.len()].copy_from_slice(shape);
         view.strides[..shape.len()].copy_from_slice(strides);
         if view.len() > 0 {
@@ -157,7 +157,7 @@ impl<const N: usize> Walk<N> {
 
 /// The view's elements in row-major order, one index at a time.
 #[cfg(test)]
-pub(super) fn elements(view: &View) -> Vec<f32> {
+pub(super) fn elements(view: &StridedView) -> Vec<f32> {
     let element = |flat: usize| {
         let mut rest = flat;
         let mut offset = 0;
@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn broadcast_repeats_along_missing_and_unit_axes() {
         let data = [1.0, 2.0, 3.0];
-        let row = View::broadcast(&data, &[3], &[2, 3]);
+        let row = StridedView::broadcast(&data, &[3], &[2, 3]);
         assert_eq!(elements(&row), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
-        let column = View::broadcast(&data, &[3, 1], &[3, 2]);
+        let column = StridedView::broadcast(&data, &[3, 1], &[3, 2]);
         assert_eq!(elements(&column), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
     }
 
@@ -187,7 +187,7 @@ mod tests {
     fn walk_merges_axes_and_keeps_the_order() {
         let data: Vec<f32> = (0..24).map(|i| i as f32).collect();
         assert_eq!(Walk::new(&[2, 1, 3, 4], [&[12, 12, 4, 1]]).axis_from_last(0), (24, [1]));
-        let swapped = View::strided(&data, &[3, 2, 4], &[4, 12, 1]);
+        let swapped = StridedView::strided(&data, &[3, 2, 4], &[4, 12, 1]);
         let walk = Walk::new(swapped.shape(), [swapped.strides()]);
         assert_eq!(walk.axis_from_last(0), (4, [1]));
         let mut seen = Vec::new();
@@ -198,12 +198,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "leave the slice")]
     fn a_view_outside_the_slice_panics() {
-        View::strided(&[0.0; 5], &[2, 3], &[3, 1]);
+        StridedView::strided(&[0.0; 5], &[2, 3], &[3, 1]);
     }
 
     #[test]
     #[should_panic(expected = "cannot broadcast")]
     fn a_shape_that_does_not_broadcast_panics() {
-        View::broadcast(&[0.0; 2], &[2], &[2, 3]);
+        StridedView::broadcast(&[0.0; 2], &[2], &[2, 3]);
     }
 }

@@ -1,6 +1,6 @@
 //! Matrix products of strided views, single or batched, on the calling thread.
 
-use super::Write;
+use super::WriteMode;
 use gemm::Parallelism;
 
 /// A read-only matrix inside a slice: element `(i, j)` lies at `i * row_stride + j * col_stride`.
@@ -67,7 +67,7 @@ impl<'a> MatMut<'a> {
 }
 
 /// `dst = a b` or `dst += a b`, for `a [m, k]`, `b [k, n]`, `dst [m, n]`.
-pub fn matmul(dst: MatMut, a: MatRef, b: MatRef, write: Write) {
+pub fn matmul(dst: MatMut, a: MatRef, b: MatRef, write: WriteMode) {
     let (m, n, k) = (dst.rows, dst.cols, a.cols);
     assert!(a.rows == m && b.rows == k && b.cols == n, "{m}x{n} is not the shape of the product");
     let fits = extent(m, n, dst.row_stride, dst.col_stride) <= dst.data.len()
@@ -84,7 +84,7 @@ pub fn matmul(dst: MatMut, a: MatRef, b: MatRef, write: Write) {
             dst.data.as_mut_ptr(),
             dst.col_stride as isize,
             dst.row_stride as isize,
-            write == Write::Add,
+            write == WriteMode::Add,
             a.data.as_ptr(),
             a.col_stride as isize,
             a.row_stride as isize,
@@ -120,7 +120,7 @@ mod tests {
         m.data[i * m.row_stride + j * m.col_stride] as f64
     }
 
-    fn check([m, n, k]: [usize; 3], at_: bool, bt: bool, write: Write) {
+    fn check([m, n, k]: [usize; 3], at_: bool, bt: bool, write: WriteMode) {
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let mut dst = values(m * n, 3);
         let a = if at_ { MatRef::new(&a, k, m).t() } else { MatRef::new(&a, m, k) };
@@ -128,10 +128,10 @@ mod tests {
         let mut want = Vec::new();
         for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
             let sum: f64 = (0..k).map(|p| at(&a, i, p) * at(&b, p, j)).sum();
-            let old = if write == Write::Add { dst[i * n + j] } else { 0.0 };
+            let old = if write == WriteMode::Add { dst[i * n + j] } else { 0.0 };
             want.push(old as f64 + sum);
         }
-        if write == Write::Set {
+        if write == WriteMode::Set {
             dst.fill(f32::NAN);
         }
         matmul(MatMut::new(&mut dst, m, n), a, b, write);
@@ -144,7 +144,7 @@ mod tests {
         fn matches_the_definition(
             m in 1usize..40, n in 1usize..40, k in 0usize..70, at_: bool, bt: bool, add: bool,
         ) {
-            let write = if add { Write::Add } else { Write::Set };
+            let write = if add { WriteMode::Add } else { WriteMode::Set };
             check([m, n, k], at_, bt, write);
         }
     }
@@ -158,10 +158,10 @@ mod tests {
             MatMut::new(&mut plain, 2, 2),
             MatRef::new(&a, 2, 3),
             MatRef::new(&b, 3, 2),
-            Write::Set,
+            WriteMode::Set,
         );
         let wide = MatMut::strided(&mut dst, 2, 2, 6, 1);
-        matmul(wide, MatRef::new(&a, 2, 3), MatRef::new(&b, 3, 2), Write::Set);
+        matmul(wide, MatRef::new(&a, 2, 3), MatRef::new(&b, 3, 2), WriteMode::Set);
         assert_eq!([dst[0], dst[1], dst[6], dst[7]], plain);
         assert!(dst.iter().filter(|&&x| x == 9.0).count() == 8);
     }
@@ -171,7 +171,7 @@ mod tests {
     fn a_stride_that_overflows_panics() {
         let mut dst = [0.0; 4];
         let a = MatRef::strided(&[0.0; 4], 2, 2, usize::MAX, 1);
-        matmul(MatMut::new(&mut dst, 2, 2), a, MatRef::new(&[0.0; 4], 2, 2), Write::Set);
+        matmul(MatMut::new(&mut dst, 2, 2), a, MatRef::new(&[0.0; 4], 2, 2), WriteMode::Set);
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
             MatMut::new(&mut dst, 2, 2),
             MatRef::new(&[0.0; 5], 2, 3),
             MatRef::new(&[0.0; 6], 3, 2),
-            Write::Set,
+            WriteMode::Set,
         );
     }
 }

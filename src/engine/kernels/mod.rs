@@ -27,7 +27,7 @@ mod unary;
 
 pub use binary::{Binary, add_assign, binary, binary_assign, scale};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use layout::{MAX_DIMS, View};
+pub use layout::{MAX_DIMS, StridedView};
 pub use matmul::{MatMut, MatRef, matmul};
 pub use norm::{layer_norm, layer_norm_grad_gamma, layer_norm_grad_x};
 pub use optim::{AdamW, Momentum, Sgd, Step, adamw, sgd, sgd_momentum};
@@ -39,7 +39,7 @@ pub use unary::{Unary, UnaryGrad, unary, unary_assign, unary_grad};
 
 /// What a kernel does with the value already in its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
+pub enum WriteMode {
     /// Replaces it; the old value is never read.
     Set,
     /// Adds to it.

@@ -2,7 +2,7 @@
 //!
 //! The gradients recompute each row's mean and deviation from `x` rather than keep them.
 
-use super::Write;
+use super::WriteMode;
 use super::reduce::{sum_by, sum_by2};
 use multiversion::multiversion;
 
@@ -59,10 +59,10 @@ pub fn layer_norm_grad_x(dst: &mut [f32], x: &[f32], gamma: &[f32], gy: &[f32], 
 ///
 /// The gradient by `beta` is the column sum of `gy`: `sum_axis` with `outer = 1`.
 #[multiversion(targets = "simd")]
-pub fn layer_norm_grad_gamma(dst: &mut [f32], x: &[f32], gy: &[f32], eps: f32, write: Write) {
+pub fn layer_norm_grad_gamma(dst: &mut [f32], x: &[f32], gy: &[f32], eps: f32, write: WriteMode) {
     let n = dst.len();
     check(x.len(), &[gy], n);
-    if write == Write::Set {
+    if write == WriteMode::Set {
         dst.fill(0.0);
     }
     for (x, gy) in x.chunks(TILE * n).zip(gy.chunks(TILE * n)) {
@@ -144,7 +144,7 @@ mod tests {
             layer_norm(&mut y, &x, &gamma, Some(&beta), EPS);
             layer_norm(&mut plain, &x, &gamma, None, EPS);
             layer_norm_grad_x(&mut gx, &x, &gamma, &gy, EPS);
-            layer_norm_grad_gamma(&mut g_gamma, &x, &gy, EPS, Write::Set);
+            layer_norm_grad_gamma(&mut g_gamma, &x, &gy, EPS, WriteMode::Set);
             let mut want_gamma = vec![0.0; n];
             for r in 0..rows {
                 let at = r * n..(r + 1) * n;
@@ -165,7 +165,7 @@ mod tests {
                 }
             }
             assert_close(&g_gamma, &want_gamma, 1e-4);
-            layer_norm_grad_gamma(&mut g_gamma, &x, &gy, EPS, Write::Add);
+            layer_norm_grad_gamma(&mut g_gamma, &x, &gy, EPS, WriteMode::Add);
             assert_close(&g_gamma, &want_gamma.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 2e-4);
         }
     }

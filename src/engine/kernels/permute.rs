@@ -1,6 +1,6 @@
 //! Copies of strided views into contiguous slices: permutes, transposes, broadcasts.
 
-use super::layout::{View, Walk};
+use super::layout::{StridedView, Walk};
 use multiversion::multiversion;
 
 /// Rows and columns transposed at a time: a cache line each way.
@@ -11,7 +11,7 @@ const TILE: usize = 16;
 /// Whole runs move at once where the last axis is contiguous in `src`. Otherwise, if some other
 /// axis is, the two are transposed tile by tile; if none is, elements move one by one.
 #[multiversion(targets = "simd")]
-pub fn copy(dst: &mut [f32], src: View) {
+pub fn copy(dst: &mut [f32], src: StridedView) {
     assert_eq!(dst.len(), src.len(), "output does not fit the shape");
     if dst.is_empty() {
         return;
@@ -99,10 +99,10 @@ mod tests {
         #[test]
         fn permutes_match_indexing((shape, axes) in permuted()) {
             let data = values(shape.iter().product(), 1);
-            let strides = View::contiguous(&data, &shape).row_major();
+            let strides = StridedView::contiguous(&data, &shape).row_major();
             let shape: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
             let strides: Vec<usize> = axes.iter().map(|&axis| strides[axis]).collect();
-            let view = View::strided(&data, &shape, &strides);
+            let view = StridedView::strided(&data, &shape, &strides);
             let mut dst = vec![f32::NAN; data.len()];
             copy(&mut dst, view);
             assert_eq!(dst, elements(&view));
@@ -113,11 +113,11 @@ mod tests {
     fn broadcasts_gaps_and_large_transposes_match_indexing() {
         let data = values(80 * 70, 2);
         for view in [
-            View::broadcast(&data[..7], &[7, 1], &[3, 7, 5]),
-            View::strided(&data, &[5, 4], &[3, 20]),
-            View::strided(&data, &[70, 80], &[1, 70]),
-            View::strided(&data, &[33, 2, 35], &[1, 70, 140]),
-            View::strided(&data, &[0, 3], &[3, 1]),
+            StridedView::broadcast(&data[..7], &[7, 1], &[3, 7, 5]),
+            StridedView::strided(&data, &[5, 4], &[3, 20]),
+            StridedView::strided(&data, &[70, 80], &[1, 70]),
+            StridedView::strided(&data, &[33, 2, 35], &[1, 70, 140]),
+            StridedView::strided(&data, &[0, 3], &[3, 1]),
         ] {
             let mut dst = vec![f32::NAN; view.len()];
             copy(&mut dst, view);

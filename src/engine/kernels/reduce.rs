@@ -1,6 +1,6 @@
 //! Sums along an axis and maxima of a row, in a fixed order.
 
-use super::{Write, math};
+use super::{WriteMode, math};
 use multiversion::multiversion;
 
 /// Elements summed side by side: a multiple of every register width, so that all instruction sets
@@ -20,11 +20,11 @@ const TILE_ROWS: usize = 64;
 /// stays below about `n / 16` (`inner = 1`, at most 256) or 64 + `n / 64` roundings of the sum of
 /// absolute values.
 #[multiversion(targets = "simd")]
-pub fn sum_axis(dst: &mut [f32], x: &[f32], [outer, n, inner]: [usize; 3], write: Write) {
+pub fn sum_axis(dst: &mut [f32], x: &[f32], [outer, n, inner]: [usize; 3], write: WriteMode) {
     assert_eq!(dst.len(), outer * inner, "output does not fit the shape");
     assert_eq!(x.len(), outer * n * inner, "input does not fit the shape");
     if n * inner == 0 {
-        if write == Write::Set {
+        if write == WriteMode::Set {
             dst.fill(0.0);
         }
         return;
@@ -97,8 +97,8 @@ fn wide_sum_by2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy) -> f64
 
 /// Adds to or replaces one output element.
 #[inline(always)]
-fn store(dst: &mut f32, value: f32, write: Write) {
-    *dst = if write == Write::Add { *dst + value } else { value };
+fn store(dst: &mut f32, value: f32, write: WriteMode) {
+    *dst = if write == WriteMode::Add { *dst + value } else { value };
 }
 
 /// Halves the lanes until one is left.
@@ -116,7 +116,7 @@ fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32 + Copy) -> f32 {
 
 /// Column sums of `x [n, dst.len()]`.
 #[inline(always)]
-fn sum_columns(dst: &mut [f32], x: &[f32], write: Write) {
+fn sum_columns(dst: &mut [f32], x: &[f32], write: WriteMode) {
     let cols = dst.len();
     let (tiles, tail) = dst.as_chunks_mut::<TILE_COLS>();
     let whole = tiles.len() * TILE_COLS;
@@ -128,7 +128,7 @@ fn sum_columns(dst: &mut [f32], x: &[f32], write: Write) {
 
 /// Column sums of the `dst.len() <= TILE_COLS` columns from `start` on.
 #[inline(always)]
-fn sum_tile(dst: &mut [f32], x: &[f32], cols: usize, start: usize, write: Write) {
+fn sum_tile(dst: &mut [f32], x: &[f32], cols: usize, start: usize, write: WriteMode) {
     let width = dst.len();
     let mut total = [0.0; TILE_COLS];
     for block in x.chunks(TILE_ROWS * cols) {
@@ -168,9 +168,9 @@ mod tests {
             let x = values(shape.iter().product(), 1);
             let want = sums(&x, shape);
             let mut dst = vec![f32::NAN; want.len()];
-            sum_axis(&mut dst, &x, shape, Write::Set);
+            sum_axis(&mut dst, &x, shape, WriteMode::Set);
             assert_close(&dst, &want, 1e-4);
-            sum_axis(&mut dst, &x, shape, Write::Add);
+            sum_axis(&mut dst, &x, shape, WriteMode::Add);
             assert_close(&dst, &want.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 2e-4);
         }
     }
@@ -181,10 +181,10 @@ mod tests {
         let x: Vec<f32> = values(n, 1).iter().map(|x| x.abs()).collect();
         let want = x.iter().map(|&x| x as f64).sum::<f64>();
         let mut dst = [0.0];
-        sum_axis(&mut dst, &x, [1, n, 1], Write::Set);
+        sum_axis(&mut dst, &x, [1, n, 1], WriteMode::Set);
         assert!((dst[0] as f64 / want - 1.0).abs() < 2e-7);
         let mut dst = [0.0; 3];
-        sum_axis(&mut dst, &x[..999_999], [1, 333_333, 3], Write::Set);
+        sum_axis(&mut dst, &x[..999_999], [1, 333_333, 3], WriteMode::Set);
         let total = dst.iter().map(|&x| x as f64).sum::<f64>();
         let want = x[..999_999].iter().map(|&x| x as f64).sum::<f64>();
         assert!((total / want - 1.0).abs() < 2e-5);
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn the_sum_of_nothing_is_zero() {
         let mut dst = [5.0; 2];
-        sum_axis(&mut dst, &[], [2, 0, 1], Write::Add);
+        sum_axis(&mut dst, &[], [2, 0, 1], WriteMode::Add);
         assert_eq!(dst, [5.0; 2]);
-        sum_axis(&mut dst, &[], [2, 0, 1], Write::Set);
+        sum_axis(&mut dst, &[], [2, 0, 1], WriteMode::Set);
         assert_eq!(dst, [0.0; 2]);
     }
 

@@ -12,7 +12,7 @@ use super::shader::{rounds, shader};
 use super::staging::Ring;
 use super::tile_timing::TileSelector;
 use super::update::Updates;
-use super::{Dispatch, SegmentState, Turns, WgpuEngine};
+use super::{BoundPipeline, SegmentState, Turns, WgpuEngine};
 use crate::engine::burn::constants;
 use crate::engine::{EngineSetup, IN_FLIGHT};
 use crate::error::Result;
@@ -99,7 +99,7 @@ fn dispatch(
     bound: &Bound,
     segment: usize,
     turn: usize,
-) -> Result<Dispatch> {
+) -> Result<BoundPipeline> {
     let kernel = &bound.kernel;
     let rounds = rounds(kernel);
     if tiles.abilities().cpu && rounds > LLVMPIPE_ROUNDS {
@@ -122,7 +122,7 @@ fn dispatch(
     let pipeline = context.pipeline(&shader, &kernel.written())?;
     let group = context.bind(&pipeline, &bindings);
     context.check().map_err(|error| error.in_op(shader.label.clone()))?;
-    Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
+    Ok(BoundPipeline { pipeline, group, workgroups: shader.workgroups })
 }
 
 impl WgpuEngine {

@@ -77,7 +77,7 @@ struct SegmentState {
 }
 
 /// The dispatches of one work in every turn: see [`layout::Segment::turns`].
-type Turns = Vec<Vec<Dispatch>>;
+type Turns = Vec<Vec<BoundPipeline>>;
 
 /// A microbatch on its way through a segment.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ struct Held {
 
 /// One kernel on its buffers.
 #[derive(Debug)]
-struct Dispatch {
+struct BoundPipeline {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     workgroups: [u32; 3],

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::layout::{ArenaId, Gradients, Layout, Range};
 use super::shader::matmul::Abilities;
 use super::shader::{Shader, optimizer};
-use super::{Dispatch, WgpuEngine};
+use super::{BoundPipeline, WgpuEngine};
 use crate::compile::Accumulator;
 use crate::engine::{
     Engine, EngineSetup, OwnParameters, ParameterState, PartialSums, Update, host_tensor,
@@ -21,11 +21,11 @@ use crate::graph::ParameterId;
 #[derive(Debug)]
 pub(super) struct Updates {
     /// Adds sums of gradients to the first one of their parameter, in the order of the blocks.
-    additions: Vec<Dispatch>,
+    additions: Vec<BoundPipeline>,
     /// Squares of the norms of parts of gradients, with clipping.
-    norms: Vec<Dispatch>,
+    norms: Vec<BoundPipeline>,
     /// Updates whole buffers of parameters.
-    steps: Vec<Dispatch>,
+    steps: Vec<BoundPipeline>,
     /// Updates so far.
     count: usize,
 }
@@ -91,12 +91,12 @@ fn dispatch(
     shader: &Shader,
     written: &[bool],
     bindings: &[wgpu::BufferBinding<'_>],
-) -> Result<Dispatch> {
+) -> Result<BoundPipeline> {
     let pipeline = context.pipeline(shader, written)?;
     let bindings = bindings.iter().cloned().enumerate();
     let bindings: Vec<_> = bindings.map(|(at, binding)| shader.bound(at, binding)).collect();
     let group = context.bind(&pipeline, &bindings);
-    Ok(Dispatch { pipeline, group, workgroups: shader.workgroups })
+    Ok(BoundPipeline { pipeline, group, workgroups: shader.workgroups })
 }
 
 impl Engine for WgpuEngine {
@@ -280,7 +280,7 @@ impl WgpuEngine {
 }
 
 /// Records dispatches one after another.
-fn record(encoder: &mut wgpu::CommandEncoder, dispatches: &[Dispatch]) {
+fn record(encoder: &mut wgpu::CommandEncoder, dispatches: &[BoundPipeline]) {
     let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
     for dispatch in dispatches {
         pass.set_pipeline(&dispatch.pipeline);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Arranged, Devices, Recomputed, Request, fitting, lay_out, partition, stages};
+use super::{ArrangeRequest, Arranged, Devices, Recomputed, fitting, lay_out, partition, stages};
 use crate::engine::StageSetup;
 use crate::error::{Error, Result};
 use crate::plan::{
@@ -25,7 +25,7 @@ pub struct Searched {
 /// do not fit, it starts again with as many bytes less, and what it finds then has to be faster
 /// than every family that fits.
 pub(super) fn searched(
-    request: &Request,
+    request: &ArrangeRequest,
     devices: &Devices,
     recomputed: Recomputed,
 ) -> Result<Arranged> {
@@ -65,13 +65,13 @@ const MORE_SEARCHES: u32 = 5;
 
 /// What the search finds within limits of the stages' own bytes.
 fn found(
-    request: &Request,
+    request: &ArrangeRequest,
     devices: &Devices,
     recomputed: Recomputed,
     limits: &[u64],
 ) -> Result<Arranged> {
     let found = search(&search_input(request, limits, recomputed), &|placement, stage_blocks| {
-        let Request { split, rule, .. } = *request;
+        let ArrangeRequest { split, rule, .. } = *request;
         let setups =
             stages::setups(split, stage_blocks, placement, rule, &recomputed(stage_blocks.len()));
         Ok(stages::costs(split, &setups, placement, request.times))
@@ -90,7 +90,11 @@ fn reduce(limits: &mut [u64], memory: &[DeviceMemory], own: &[u64]) {
 }
 
 /// The fastest family that fits with all buffers.
-fn best_family(request: &Request, devices: &Devices, recomputed: Recomputed) -> Option<Arranged> {
+fn best_family(
+    request: &ArrangeRequest,
+    devices: &Devices,
+    recomputed: Recomputed,
+) -> Option<Arranged> {
     let arranged = |family: &&Family| {
         let plan = generate(family, devices.len() as u32, None, request.microbatches).ok()?;
         if plan.is_forward_only() {
@@ -109,8 +113,8 @@ fn best_family(request: &Request, devices: &Devices, recomputed: Recomputed) -> 
     all.min_by(|a, b| makespan(a).total_cmp(&makespan(b)))
 }
 
-fn search_input(request: &Request, limits: &[u64], recomputed: Recomputed) -> SearchInput {
-    let Request { split, times, .. } = *request;
+fn search_input(request: &ArrangeRequest, limits: &[u64], recomputed: Recomputed) -> SearchInput {
+    let ArrangeRequest { split, times, .. } = *request;
     let placement = Placement { stages: vec![DeviceId(0); split.blocks.len()] };
     let stage_blocks: Vec<Range<usize>> =
         (0..split.blocks.len()).map(|block| block..block + 1).collect();

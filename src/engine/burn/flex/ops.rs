@@ -4,8 +4,8 @@ use burn_dispatch::DispatchTensor;
 use burn_flex::FlexTensor;
 
 use super::{dense, dims, flex, view};
-use crate::engine::burn::pool::Pool;
-use crate::engine::kernels::{self, MatMut, MatRef, View, Write};
+use crate::engine::burn::pool::BufferPool;
+use crate::engine::kernels::{self, MatMut, MatRef, StridedView, WriteMode};
 use crate::graph::{
     Activation, Binary, Elementwise, Indexing, Node, Op, Reduction, RowWise, Scalar, Unary,
 };
@@ -34,7 +34,7 @@ pub(super) fn write(
     node: &Node,
     operands: &[&FlexTensor],
     output: &mut [f32],
-    write: Write,
+    write: WriteMode,
     key: DropoutKey,
 ) -> bool {
     match &node.op {
@@ -45,7 +45,9 @@ pub(super) fn write(
         Op::Reduction(Reduction::Sum(axes)) => sum(operands[0], axes, output, write),
         Op::Indexing(op) => indexing(*op, node, operands, output, write),
         Op::RowWise(op) => row_wise(*op, node, operands, output, write),
-        Op::Elementwise(op) if write == Write::Set => elementwise(*op, node, operands, output, key),
+        Op::Elementwise(op) if write == WriteMode::Set => {
+            elementwise(*op, node, operands, output, key)
+        }
         _ => false,
     }
 }
@@ -57,7 +59,7 @@ pub(super) fn overwrite(
     position: usize,
     elements: &mut [f32],
     key: DropoutKey,
-    pool: &Pool,
+    pool: &BufferPool,
 ) -> bool {
     let Op::Elementwise(op) = node.op else { return false };
     match op {
@@ -73,7 +75,7 @@ pub(super) fn overwrite(
         Elementwise::Dropout { layer, probability } => {
             let mut mask = pool.take(elements.len());
             dropout_mask(DropoutKey { layer, ..key }, probability as f32, &mut mask);
-            let mask = View::contiguous(&mask, &node.shape.0);
+            let mask = StridedView::contiguous(&mask, &node.shape.0);
             kernels::binary_assign(kernels::Binary::Mul, elements, mask);
         }
         Elementwise::Fill(value) => {
@@ -164,18 +166,18 @@ fn indexing(
     node: &Node,
     operands: &[&FlexTensor],
     output: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) -> bool {
     match op {
         Indexing::EmbeddingGradient { .. } => {
             let Some(index) = operands[0].as_slice::<i64>() else { return false };
-            if write == Write::Set {
+            if write == WriteMode::Set {
                 output.fill(0.0);
             }
             kernels::scatter_add_rows(output, &dense(operands[1]), index, node.shape.0[1]);
             true
         }
-        Indexing::Embedding if write == Write::Set => {
+        Indexing::Embedding if write == WriteMode::Set => {
             let Some(index) = operands[1].as_slice::<i64>() else { return false };
             let width = node.shape.0[node.shape.rank() - 1];
             kernels::gather_rows(output, &dense(operands[0]), index, width);
@@ -190,14 +192,14 @@ fn row_wise(
     node: &Node,
     operands: &[&FlexTensor],
     output: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) -> bool {
     let x = dense(operands[0]);
     if let RowWise::LayerNormGradientGamma(epsilon) = op {
         kernels::layer_norm_grad_gamma(output, &x, &dense(operands[1]), epsilon as f32, write);
         return true;
     }
-    if write == Write::Add {
+    if write == WriteMode::Add {
         return false;
     }
     let width = node.shape.0.last().copied().unwrap_or(1);
@@ -221,7 +223,7 @@ fn row_wise(
     true
 }
 
-fn matmul(a: &FlexTensor, b: &FlexTensor, output: &mut [f32], write: Write) {
+fn matmul(a: &FlexTensor, b: &FlexTensor, output: &mut [f32], write: WriteMode) {
     let (a_dims, b_dims) = (dims(a), dims(b));
     let rank = a_dims.len();
     let (rows, inner, columns) = (a_dims[rank - 2], a_dims[rank - 1], b_dims[rank - 1]);
@@ -248,7 +250,7 @@ fn matmul(a: &FlexTensor, b: &FlexTensor, output: &mut [f32], write: Write) {
 }
 
 /// Sums over neighbouring axes; false where the axes are not neighbours.
-fn sum(x: &FlexTensor, axes: &[usize], output: &mut [f32], write: Write) -> bool {
+fn sum(x: &FlexTensor, axes: &[usize], output: &mut [f32], write: WriteMode) -> bool {
     let dims = dims(x);
     let (Some(&first), Some(&last)) = (axes.iter().min(), axes.iter().max()) else { return false };
     // An axis of size 1 between them may be summed or not.
