@@ -1,5 +1,8 @@
 //! Promise: the code keeps its sizes and its layers, and what the documents quote is there.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +143,11 @@ fn every_part_names_only_what_it_may() {
         }
     }
     report(problems);
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    report(["src", "plan/src"].into_iter().flat_map(imports::cycles).collect());
 }
 
 #[test]
