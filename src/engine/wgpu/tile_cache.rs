@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
 
 use super::element::Element;
@@ -55,11 +58,11 @@ impl AdapterKey {
 }
 
 impl TileCache {
-    /// What is remembered in the directory, if any; a file that is torn, or of another adapter,
-    /// driver or version, counts as none.
-    pub fn read(directory: Option<&Path>, adapter: AdapterKey) -> Self {
-        let file = directory.map(|directory| directory.join(adapter.file_name()));
-        let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
+    /// What is remembered in the folder, if any; a file that is torn, or of another adapter, driver
+    /// or version, counts as none.
+    pub fn read(folder: Option<&Path>, adapter: AdapterKey) -> Self {
+        let file = folder.map(|folder| folder.join(adapter.file_name()));
+        let text = file.as_ref().and_then(|file| fs::read(file).ok());
         let stored = text.and_then(|text| serde_json::from_slice::<Stored>(&text).ok());
         let tiles = match stored {
             Some(stored) if stored.adapter == adapter => stored.tiles,
@@ -115,17 +118,20 @@ impl TileCache {
         let Some(file) = &self.file else { return };
         let stored = Stored { adapter: self.adapter.clone(), tiles: self.tiles.clone() };
         let Ok(text) = serde_json::to_vec_pretty(&stored) else { return };
-        // Beside the file, and of this process alone: a rename within a directory is atomic.
-        let beside = file.with_extension(format!("{}.tmp", std::process::id()));
-        let written = file
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&beside, text))
-            .and_then(|()| std::fs::rename(&beside, file));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&beside);
-        }
+        let _ = replace(file, &text);
     }
+}
+
+/// Writes a file in place of another or of none: whole or not at all.
+fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder)?;
+    // Beside the file: a rename within a folder is atomic. Temporary files are for their user alone
+    // where nothing else is said; this one may be read by whoever may read the folder.
+    let mut beside = tempfile::Builder::new().make_in(folder, |path| File::create_new(path))?;
+    beside.write_all(content)?;
+    beside.persist(file)?;
+    Ok(())
 }
 
 /// The tile to use without a measurement.
@@ -133,14 +139,18 @@ pub fn default_tile(kernel: &Kernel, abilities: &Abilities) -> Tile {
     tiles(kernel, abilities)[0]
 }
 
-/// Where files of measurements go, from the environment's variables: `ZEROBUBBLE_CACHE`, or
-/// `zerobubble` in `XDG_CACHE_HOME`, or in `.cache` of `HOME`; none where none is set.
-pub fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let beneath = |base: PathBuf| base.join("zerobubble");
-    set("ZEROBUBBLE_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").filter(|base| base.is_absolute()).map(beneath))
-        .or_else(|| set("HOME").map(|home| beneath(home.join(".cache"))))
+/// Where files of measurements go: the folder that `ZEROBUBBLE_CACHE` names, or else `zerobubble` in
+/// the user's folder for caches; none where there is neither.
+pub fn folder() -> Option<PathBuf> {
+    let caches = choose_base_strategy().ok().map(|user| user.cache_dir());
+    named_or_own(std::env::var_os("ZEROBUBBLE_CACHE"), caches)
+}
+
+fn named_or_own(named: Option<OsString>, caches: Option<PathBuf>) -> Option<PathBuf> {
+    let named = named.filter(|name| !name.is_empty()).map(PathBuf::from);
+    // A user whose home is not absolute has none.
+    let caches = caches.filter(|caches| caches.is_absolute());
+    named.or_else(|| caches.map(|caches| caches.join("zerobubble")))
 }
 
 /// What a tile is best for: sizes, places of the elements, and what becomes of the products.
@@ -157,6 +167,8 @@ fn problem(kernel: &Kernel) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
     use crate::engine::wgpu::kernel::{Argument, Body, Chain, Operand, Target, View, Write};
     use crate::graph::NodeId;
@@ -183,22 +195,6 @@ mod tests {
         AdapterKey::new("llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe", driver_info)
     }
 
-    /// A directory of this process and test, removed at the end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(test: &str) -> Self {
-            let name = format!("zerobubble-tiles-{test}-{}", std::process::id());
-            Self(std::env::temp_dir().join(name))
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     /// The longest label is the fastest.
     fn by_label(shader: &Shader) -> Result<f64, String> {
         Ok(1.0 / shader.label.len() as f64)
@@ -210,54 +206,57 @@ mod tests {
 
     #[test]
     fn a_measurement_is_remembered_for_its_adapter_and_version() {
-        let scratch = Scratch::new("remembered");
+        let scratch = tempdir().expect("there is room");
+        // It is made when the file is written.
+        let folder = scratch.path().join("tiles");
         let kernel = product(128, 128, 96);
-        let mut cache = TileCache::read(Some(&scratch.0), adapter("22"));
+        let mut cache = TileCache::read(Some(&folder), adapter("22"));
         let tile = cache.measured(&kernel, &CPU, by_label).expect("it works");
         assert_eq!(cache.measured(&kernel, &CPU, forbidden), Ok(tile));
         cache.write();
-        let again = TileCache::read(Some(&scratch.0), adapter("22"));
+        let again = TileCache::read(Some(&folder), adapter("22"));
         assert_eq!(again.tile(&kernel, &CPU), Some(tile));
         assert_eq!(again.tile(&product(128, 128, 97), &CPU), None);
         assert_eq!(again.tile(&kernel, &GPU), None, "not a tile of that adapter");
-        let newer = TileCache::read(Some(&scratch.0), adapter("23"));
+        let newer = TileCache::read(Some(&folder), adapter("23"));
         assert_eq!(newer.tile(&kernel, &CPU), None);
         let mut other = adapter("22");
         other.version = "0.0.0".into();
-        assert_eq!(TileCache::read(Some(&scratch.0), other).tile(&kernel, &CPU), None);
-        let left = std::fs::read_dir(&scratch.0).expect("it is there").count();
+        assert_eq!(TileCache::read(Some(&folder), other).tile(&kernel, &CPU), None);
+        let left = fs::read_dir(&folder).expect("it is there").count();
         assert_eq!(left, 1, "nothing but the file");
     }
 
     #[test]
     fn a_torn_file_counts_as_none_and_is_replaced() {
-        let scratch = Scratch::new("torn");
+        let folder = tempdir().expect("there is room");
         let kernel = product(64, 32, 64);
-        let mut cache = TileCache::read(Some(&scratch.0), adapter("22"));
+        let mut cache = TileCache::read(Some(folder.path()), adapter("22"));
         cache.measured(&kernel, &CPU, by_label).expect("it works");
         cache.write();
-        let file = scratch.0.join(adapter("22").file_name());
-        let whole = std::fs::read(&file).expect("it is written");
+        let file = folder.path().join(adapter("22").file_name());
+        let whole = fs::read(&file).expect("it is written");
         for end in [0, 1, whole.len() / 2, whole.len() - 1] {
-            std::fs::write(&file, &whole[..end]).expect("it is writable");
-            let cache = TileCache::read(Some(&scratch.0), adapter("22"));
+            fs::write(&file, &whole[..end]).expect("it is writable");
+            let cache = TileCache::read(Some(folder.path()), adapter("22"));
             assert_eq!(cache.tile(&kernel, &CPU), None);
         }
         cache.write();
-        assert_eq!(std::fs::read(&file).expect("it is written"), whole);
+        assert_eq!(fs::read(&file).expect("it is written"), whole);
     }
 
     #[test]
     fn nothing_is_remembered_where_nothing_can_be_written() {
-        let scratch = Scratch::new("file");
-        std::fs::write(&scratch.0, "a file, not a directory").expect("it is writable");
-        for place in [None, Some(scratch.0.as_path())] {
+        let folder = tempdir().expect("there is room");
+        let file = folder.path().join("file");
+        fs::write(&file, "a file, not a folder").expect("it is writable");
+        for place in [None, Some(file.as_path())] {
             let mut cache = TileCache::read(place, adapter("22"));
             let tile = cache.measured(&product(8, 8, 8), &CPU, by_label);
             assert!(tile.is_ok());
             cache.write();
         }
-        std::fs::remove_file(&scratch.0).expect("it was not replaced");
+        fs::remove_file(&file).expect("it was not replaced");
     }
 
     #[test]
@@ -273,19 +272,18 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_the_first_that_is_named() {
-        let of = |set: &[(&str, &str)]| {
-            let set: Vec<(String, OsString)> =
-                set.iter().map(|(name, value)| ((*name).into(), value.into())).collect();
-            directory(move |name| set.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()))
+    fn the_folder_is_the_one_that_is_named_or_in_the_users_caches() {
+        let of = |named: Option<&str>, caches: Option<&Path>| {
+            named_or_own(named.map(OsString::from), caches.map(PathBuf::from))
         };
-        let home = ("HOME", "/h");
-        let xdg = ("XDG_CACHE_HOME", "/x");
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&[home]), Some("/h/.cache/zerobubble".into()));
-        assert_eq!(of(&[home, xdg]), Some("/x/zerobubble".into()));
-        assert_eq!(of(&[home, ("XDG_CACHE_HOME", "")]), of(&[home]));
-        assert_eq!(of(&[home, ("XDG_CACHE_HOME", "x")]), of(&[home]));
-        assert_eq!(of(&[home, xdg, ("ZEROBUBBLE_CACHE", "c")]), Some("c".into()));
+        let caches = std::env::temp_dir();
+        let own = Some(caches.join("zerobubble"));
+        assert_eq!(of(None, None), None);
+        assert_eq!(of(None, Some(&caches)), own);
+        assert_eq!(of(Some(""), Some(&caches)), own);
+        assert_eq!(of(None, Some(Path::new(".cache"))), None);
+        assert_eq!(of(Some("c"), Some(&caches)), Some("c".into()));
+        assert_eq!(of(Some("c"), None), Some("c".into()));
+        assert!(folder().is_some(), "users have a folder for caches on every system");
     }
 }

@@ -12,7 +12,7 @@ use super::kernel::{Argument, Body, Chain, Kernel, Operand, Target, View, Write}
 use super::layout::KEY_BYTES;
 use super::shader::matmul::{Abilities, Tile};
 use super::shader::{Shader, shader};
-use super::tile_cache::{AdapterKey, TileCache, default_tile, directory};
+use super::tile_cache::{AdapterKey, TileCache, default_tile, folder};
 use crate::error::Result;
 use crate::graph::NodeId;
 
@@ -51,8 +51,7 @@ impl TileSelector {
             },
         };
         let adapter = AdapterKey::new(&info.name, &info.driver, &info.driver_info);
-        let directory = directory(|name| std::env::var_os(name));
-        Self { cache: TileCache::read(directory.as_deref(), adapter), abilities }
+        Self { cache: TileCache::read(folder().as_deref(), adapter), abilities }
     }
 
     /// The tile of a kernel, if it is a product.
