@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
 /// Folders of sources, from this package's own. A published package has only the last one.
 const FOLDERS: [&str; 3] = ["../src", "../plan/src", "src"];
 
@@ -25,16 +27,12 @@ fn main() -> io::Result<()> {
 
 /// Appends every Rust file below `folder`, in the order of the paths.
 fn append(folder: &Path, text: &mut String) -> io::Result<()> {
-    let mut paths = fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<io::Result<Vec<_>>>()?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            append(&path, text)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry = entry?;
+        let is_rust = entry.path().extension().is_some_and(|extension| extension == "rs");
+        if entry.file_type().is_file() && is_rust {
             // The same text on every system: git may check files out with other line ends.
-            *text += &fs::read_to_string(&path)?.replace("\r\n", "\n");
+            *text += &fs::read_to_string(entry.path())?.replace("\r\n", "\n");
         }
     }
     Ok(())

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 const COLUMNS: usize = 100;
@@ -211,19 +213,10 @@ fn read(path: &str) -> String {
 
 /// Path and text of every Rust or WGSL file in a folder, in order.
 fn sources(folder: &str) -> Vec<(String, String)> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    let mut open = vec![root().join(folder)];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).expect("the folder can be read") {
-            let path = entry.expect("the entry can be read").path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|of| of == "rs" || of == "wgsl") {
-                paths.push(path);
-            }
-        }
-    }
-    paths.sort();
+    let entries = WalkDir::new(root().join(folder)).sort_by_file_name().into_iter();
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("the folder can be read").into_path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|of| of == "rs" || of == "wgsl"));
     assert!(!paths.is_empty(), "{folder} has no sources");
     let name = |path: &PathBuf| {
         let path = path.strip_prefix(root()).expect("the path is in the repository");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
+use walkdir::{DirEntry, WalkDir};
 
 use zerobubble::error::{Error, ErrorKind, Result};
 
@@ -261,30 +262,28 @@ fn windows(part: &[u8], context: usize, starts: impl Iterator<Item = usize>) -> 
     windows
 }
 
-/// All text files below `folder`, sorted by path.
+/// All text files below `folder`, in the order of their paths.
 fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let failed = |error| unreadable(&folder, &error);
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let path = entry.path();
-            let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            // A link is neither: it might lead back up, and then the walk would not end.
-            let kind = entry.file_type().map_err(failed)?;
-            if kind.is_dir() && name != "target" {
-                folders.push(path);
-            } else if kind.is_file() && is_text(&path) {
-                files.push(path);
-            }
+    // Links below the folder are neither folders nor files.
+    let entries = WalkDir::new(folder).sort_by_file_name().into_iter();
+    for entry in entries.filter_entry(|entry| entry.depth() == 0 || !is_skipped(entry)) {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(folder).to_path_buf();
+            let error = error.into_io_error().expect("who follows no links finds no loop");
+            unreadable(&path, &error)
+        })?;
+        if entry.file_type().is_file() && is_text(entry.path()) {
+            files.push(entry.into_path());
         }
     }
-    files.sort();
     Ok(files)
+}
+
+fn is_skipped(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    is_hidden || (entry.file_type().is_dir() && name == "target")
 }
 
 fn is_text(path: &Path) -> bool {
@@ -309,28 +308,18 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
-    /// A fresh folder of one test, removed when the test is over.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(test: &str, files: &[(&str, &[u8])]) -> Self {
-            let name = format!("zerobubble-text-{test}-{}", std::process::id());
-            let folder = Self(std::env::temp_dir().join(name));
-            for (file, bytes) in files {
-                let path = folder.0.join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, bytes).unwrap();
-            }
-            folder
+    fn folder(files: &[(&str, &[u8])]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, bytes) in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
         }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
+        folder
     }
 
     fn alphabet(repeats: usize) -> Corpus {
@@ -339,29 +328,25 @@ mod tests {
 
     #[test]
     fn a_folder_is_its_text_files_in_the_order_of_their_paths() {
-        let folder = Folder::new(
-            "folder",
-            &[
-                ("b.rs", b"B"),
-                ("a/z.md", b"Z\n"),
-                ("a/image.png", &[0xff]),
-                (".git/c.txt", b"hidden"),
-                (".d.txt", b"hidden"),
-                ("target/e.rs", b"built"),
-            ],
-        );
-        let corpus = Corpus::read(&folder.0).unwrap();
+        let folder = folder(&[
+            ("b.rs", b"B"),
+            ("a.md", b"A"),
+            ("a/z.md", b"Z\n"),
+            ("a/image.png", &[0xff]),
+            (".git/c.txt", b"hidden"),
+            (".d.txt", b"hidden"),
+            ("target/e.rs", b"built"),
+        ]);
+        let corpus = Corpus::read(folder.path()).unwrap();
         let all: Vec<i64> =
             [&corpus.training[..], &corpus.held_out].concat().into_iter().map(i64::from).collect();
-        assert_eq!(corpus.vocabulary.decode(&all), "Z\nB\n");
+        assert_eq!(corpus.vocabulary.decode(&all), "Z\nA\nB\n");
     }
 
     #[test]
     fn unusable_texts_are_errors_that_name_the_file() {
-        let folder = Folder::new(
-            "unusable",
-            &[("empty.txt", b""), ("latin.txt", b"caf\xe9"), ("pictures/a.png", b"")],
-        );
+        let folder =
+            folder(&[("empty.txt", b""), ("latin.txt", b"caf\xe9"), ("pictures/a.png", b"")]);
         let rows = [
             ("empty.txt", ErrorKind::Data, "the text is empty"),
             ("latin.txt", ErrorKind::Data, "not UTF-8 text: byte 3 cannot be read"),
@@ -369,7 +354,7 @@ mod tests {
             ("absent.txt", ErrorKind::Io, "cannot be read: No such file"),
         ];
         for (file, kind, problem) in rows {
-            let path = folder.0.join(file);
+            let path = folder.path().join(file);
             let error = Corpus::read(&path).unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
             assert!(error.problem.starts_with(problem), "{error}");

@@ -2,10 +2,11 @@
 //! errors on stderr, exit code 0, 1 or 2.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// A run that ends in a moment: two steps of a tiny model.
 const TINY: [&str; 15] = [
@@ -67,9 +68,12 @@ fn check_failure(output: &Output, code: i32, expected: &str) {
     assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{expected}: {stderr}");
 }
 
-/// A file of this test, in the folder that cargo keeps for such files.
-fn file(name: &str, content: &[u8]) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn file(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
     fs::write(&path, content).unwrap();
     path
 }
@@ -129,11 +133,15 @@ fn an_unknown_device_is_named() {
 
 #[test]
 fn an_unusable_text_is_named() {
+    let folder = folder();
     let rows: [(PathBuf, &str); 4] = [
-        (file("empty.txt", b""), "the text is empty"),
-        (file("latin1.txt", b"caf\xe9"), "not UTF-8 text: byte 3"),
-        (file("short.txt", &[b'a'; 80]), "a context of 8 is too long for the held-out part of 8"),
-        (Path::new(env!("CARGO_TARGET_TMPDIR")).join("absent.txt"), "cannot be read"),
+        (file(&folder, "empty.txt", b""), "the text is empty"),
+        (file(&folder, "latin1.txt", b"caf\xe9"), "not UTF-8 text: byte 3"),
+        (
+            file(&folder, "short.txt", &[b'a'; 80]),
+            "a context of 8 is too long for the held-out part of 8",
+        ),
+        (folder.path().join("absent.txt"), "cannot be read"),
     ];
     for (path, expected) in rows {
         let path = path.to_str().unwrap();
@@ -213,7 +221,8 @@ fn a_file_of_options_is_as_the_options_themselves() {
         ("warmup", "1"),
     ];
     let lines = options.map(|(name, value)| format!("{name} = {value}\n")).concat();
-    let file = file("options.toml", lines.as_bytes());
+    let folder = folder();
+    let file = file(&folder, "options.toml", lines.as_bytes());
     let file = ["--config", file.to_str().unwrap()];
     let flags = options.map(|(name, value)| format!("--{name}={}", value.trim_matches('"')));
     let flags = flags.each_ref().map(String::as_str);
@@ -226,7 +235,8 @@ fn a_file_of_options_is_as_the_options_themselves() {
 
 #[test]
 fn an_unknown_option_in_a_file_is_wrong_usage_on_its_line() {
-    let file = file("unknown.toml", b"# a run\nsteps = 2\nwidht = 16\n");
+    let folder = folder();
+    let file = file(&folder, "unknown.toml", b"# a run\nsteps = 2\nwidht = 16\n");
     let output = run(&["train", "--config", file.to_str().unwrap()]);
     check_failure(&output, 2, "unknown.toml:3: unexpected argument '--widht'");
     check_failure(&output, 2, "'--width'");

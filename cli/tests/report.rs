@@ -3,10 +3,11 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Twelve microbatches on two devices.
 const RUN: &str = "train --devices cpux2 --steps 5 --layers 4 --width 16 --heads 2 --context 8 \
@@ -39,16 +40,14 @@ fn browser() -> PathBuf {
     )
 }
 
-/// A folder of this test.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report").join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// The report of a run with these options besides.
-fn report(name: &str, options: &[&str]) -> String {
-    let path = folder(name).join("report.html");
+fn report(options: &[&str]) -> String {
+    let folder = folder();
+    let path = folder.path().join("report.html");
     let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));
     command
         .args(RUN.split_whitespace())
@@ -63,8 +62,8 @@ fn report(name: &str, options: &[&str]) -> String {
 
 /// What a browser finds in `page` where there is room for `width` pixels. A window cannot be as
 /// narrow as a phone, but a frame can.
-fn opened(name: &str, page: &str, width: u32) -> Value {
-    let folder = folder(name);
+fn opened(page: &str, width: u32) -> Value {
+    let folder = folder();
     let script = |text: &str| format!("<script>{text}</script>");
     let page = page.replacen("<head>", &format!("<head>{}", script(BEFORE)), 1).replacen(
         "</body>",
@@ -76,12 +75,12 @@ fn opened(name: &str, page: &str, width: u32) -> Value {
     let frame = format!(
         "<!doctype html><iframe width={width} height=844 onload=\"{take}\" srcdoc=\"{page}\">"
     );
-    let file = folder.join("framed.html");
+    let file = folder.path().join("framed.html");
     fs::write(&file, frame).unwrap();
     let output = Command::new(browser())
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"])
         .arg("--window-size=1600,1000")
-        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
         .arg(&file)
         .output()
         .unwrap();
@@ -96,8 +95,8 @@ fn opened(name: &str, page: &str, width: u32) -> Value {
 
 #[test]
 fn a_browser_shows_all_of_it() {
-    let page = report("wide", &TWO_CHUNKS);
-    let found = opened("wide", &page, 1280);
+    let page = report(&TWO_CHUNKS);
+    let found = opened(&page, 1280);
     assert_eq!(found["problems"], Value::Array(Vec::new()));
     let bars = |which: &str, kind: &str| found["bars"][which][kind].as_u64().unwrap_or(0) as usize;
     for which in ["planned", "measured"] {
@@ -119,8 +118,8 @@ fn a_browser_shows_all_of_it() {
 
 #[test]
 fn a_phone_shows_all_of_it_without_scrolling_sideways() {
-    let page = report("narrow", &["--balance", "measured", "--schedule", "1f1b"]);
-    let found = opened("narrow", &page, 390);
+    let page = report(&["--balance", "measured", "--schedule", "1f1b"]);
+    let found = opened(&page, 390);
     assert_eq!(found["problems"], Value::Array(Vec::new()));
     assert_eq!(found["width"]["window"], 390);
     let [page, room] = ["page", "room"].map(|key| found["width"][key].as_u64().unwrap());
@@ -129,18 +128,20 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
 
 #[test]
 fn nothing_in_a_run_is_read_as_html() {
-    let text = folder("named").join("<b>&amp;.txt");
+    let folder = folder();
+    let text = folder.path().join("<b>&amp;.txt");
     let hostile = "</script><script>broken(</script><!--<script>&quot;</pre>\n".repeat(60);
     fs::write(&text, hostile).unwrap();
-    let page = report("hostile", &["--text", text.to_str().unwrap()]);
-    let found = opened("hostile", &page, 1280);
+    let page = report(&["--text", text.to_str().unwrap()]);
+    let found = opened(&page, 1280);
     assert_eq!(found["problems"], Value::Array(Vec::new()));
     assert!(found["settings"].as_str().unwrap().contains("<b>&amp;.txt"), "{found}");
 }
 
 #[test]
 fn a_file_that_cannot_be_written_is_said_before_training() {
-    let missing = folder("none").join("missing").join("report.html");
+    let folder = folder();
+    let missing = folder.path().join("missing").join("report.html");
     for option in ["--report", "--trace"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));
         command.args(RUN.split_whitespace()).arg(option).arg(&missing);

@@ -5,7 +5,6 @@ mod reader;
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -14,7 +13,8 @@ use reader::{id, read};
 
 #[test]
 fn the_bubble_of_the_trace_is_the_one_that_the_run_reports() {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trace.json");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("trace.json");
     let options = "train --json --devices cpux2 --schedule zb-v --steps 30 --layers 4 --width 16 \
                    --heads 2 --context 8 --microbatches 12 --microbatch-size 1 --trace";
     let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));

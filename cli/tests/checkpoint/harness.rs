@@ -1,10 +1,11 @@
 //! Runs of the program on a tiny model, each in a folder of its own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::{Builder, TempDir};
 
 /// A model that is trained in a moment.
 const TINY: [[&str; 2]; 6] = [
@@ -17,21 +18,21 @@ const TINY: [[&str; 2]; 6] = [
 ];
 
 /// A folder of one test with a text to train on, removed when the test is over.
-pub struct Folder(PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new(test: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("checkpoint-{test}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).unwrap();
+        let prefix = format!("checkpoint-{test}-");
+        let folder = Builder::new().prefix(&prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let folder = Self(folder.unwrap());
         let text: String = (0..400).map(|number| format!("{} and ", number * number)).collect();
-        fs::write(folder.join("text.txt"), text).unwrap();
-        Self(folder)
+        fs::write(folder.path("text.txt"), text).unwrap();
+        folder
     }
 
     /// Where something in it is.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// Where its checkpoints are.
@@ -78,12 +79,6 @@ impl Folder {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
