@@ -13,9 +13,8 @@ use zerobubble::engine::{
 use zerobubble::plan::Action;
 use zerobubble::{Balance, Result, Trainer};
 
-/// A CPU device that takes three times as long.
 #[derive(Debug)]
-pub struct SlowDevice(pub BurnDevice);
+pub(crate) struct SlowDevice(pub(crate) BurnDevice);
 
 impl EngineDevice for SlowDevice {
     fn name(&self) -> &str {
@@ -27,9 +26,9 @@ impl EngineDevice for SlowDevice {
     }
 }
 
-/// The engine of a [`SlowDevice`].
-pub struct SlowEngine(Box<dyn Engine>);
+struct SlowEngine(Box<dyn Engine>);
 
+// Around one with a queue it would forward `finish`, `sync` and `peak_bytes` as well.
 impl Compute for SlowEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         self.0.begin_step(step, inputs)

@@ -130,7 +130,7 @@ fn a_metric_beside_the_loss_is_not_trained() {
     trains_as_burn_does(|model, x| {
         let h = x.matmul(model.first.val());
         let loss = h.clone().matmul(model.second.val()).mean();
-        let _metric = h.matmul(model.second.val()).cumsum(0);
+        let _metric = h.matmul(model.second.val()).cumprod(0);
         loss
     });
 }

@@ -8,6 +8,8 @@ use crate::plan::BufferBytes;
 
 /// A device that stages can be put on: how it is called, opened, and made an engine.
 ///
+/// A device around another one forwards every method, those with a default too.
+///
 /// [`devices`](super::devices) gives those of this crate;
 /// [`custom_devices`](crate::train::TrainerBuilder::custom_devices) takes any.
 pub trait EngineDevice: fmt::Debug + Send {

@@ -42,7 +42,8 @@ pub trait Engine: Compute {
     fn owner(&mut self) -> &mut dyn OwnParameters;
 }
 
-/// The computing half of an [`Engine`].
+/// The computing half of an [`Engine`]. What is not overridden is that of a device that computes at
+/// once, so an engine around another one forwards every method.
 pub trait Compute: Send {
     /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
     /// all gradients.
@@ -71,14 +72,16 @@ pub trait Compute: Send {
     /// When the device has failed, or the inputs are none that the model can take.
     fn start(&mut self, action: Action, arrived: Parcel) -> Result<Option<Outcome>>;
 
-    /// The outcome of the oldest action under way; none if it takes longer than `timeout`.
+    /// The outcome of the oldest action under way; none if it takes longer than `timeout`. A device
+    /// that computes at once is not asked.
     ///
     /// # Errors
     ///
     /// When the device has failed.
     fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         let _ = timeout;
-        Ok(None)
+        Err(Error::run("the engine started an action, and does not say when it has ended")
+            .hint("an engine that overrides `Compute::finish`, or gives the outcome in `start`"))
     }
 
     /// Waits until everything that was started has ended, so that it can be timed.
