@@ -139,8 +139,8 @@ pub fn default_tile(kernel: &Kernel, abilities: &Abilities) -> Tile {
     tiles(kernel, abilities)[0]
 }
 
-/// Where files of measurements go: the folder that `ZEROBUBBLE_CACHE` names, or else `zerobubble` in
-/// the user's folder for caches; none where there is neither.
+/// Where files of measurements go: the folder that `ZEROBUBBLE_CACHE` names, or else `zerobubble`
+/// in the user's folder for caches; none where there is neither.
 pub fn folder() -> Option<PathBuf> {
     let caches = choose_base_strategy().ok().map(|user| user.cache_dir());
     named_or_own(std::env::var_os("ZEROBUBBLE_CACHE"), caches)
