@@ -58,7 +58,8 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
 ];
 
 /// Flags of cargo and of every command line, which `args.rs` does not define.
-const FOREIGN_FLAGS: [&str; 7] = ["example", "help", "open", "path", "release", "test", "version"];
+const FOREIGN_FLAGS: [&str; 8] =
+    ["edition", "example", "help", "open", "path", "release", "test", "version"];
 
 /// What a user or a contributor reads.
 const DOCUMENTS: [&str; 12] = [

@@ -61,11 +61,9 @@ fn imported(own: &Module, code: &str) -> Vec<Module> {
 
 /// The paths of a tree such as `a::{b, c::{d, e}}`.
 fn flattened(tree: &str) -> Vec<Module> {
-    let (prefix, list) = match tree.split_once('{') {
-        Some((prefix, rest)) => (prefix, rest.rsplit_once('}').map_or(rest, |(list, _)| list)),
-        None => (tree, ""),
-    };
-    let prefix: Module = words(prefix);
+    let Some((prefix, rest)) = tree.split_once('{') else { return vec![words(tree)] };
+    let list = rest.rsplit_once('}').map_or(rest, |(list, _)| list);
+    let prefix = words(prefix);
     let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
     for (at, c) in list.char_indices().chain([(list.len(), ',')]) {
         match c {
@@ -79,7 +77,7 @@ fn flattened(tree: &str) -> Vec<Module> {
             _ => {}
         }
     }
-    if list.is_empty() { vec![prefix] } else { paths }
+    paths
 }
 
 fn words(path: &str) -> Module {

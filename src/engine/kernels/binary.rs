@@ -205,7 +205,8 @@ mod tests {
             let (from_a, from_b) = (unit(|axis| axis.1), unit(|axis| axis.2));
             let a = values(from_a.iter().product(), 1);
             let b = values(from_b.iter().product(), 2);
-            check(StridedView::broadcast(&a, &from_a, &shape), StridedView::broadcast(&b, &from_b, &shape));
+            let a = StridedView::broadcast(&a, &from_a, &shape);
+            check(a, StridedView::broadcast(&b, &from_b, &shape));
         }
 
         #[test]

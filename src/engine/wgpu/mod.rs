@@ -37,8 +37,9 @@ pub use element::{Element, Elements};
 pub use kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
 pub use layout::{Layout, Limits, lay_out};
 pub use lower::{BlockKernels, kernel_of, lower};
+pub use shader::Abilities;
 pub use shader::Shader;
-pub use shader::matmul::{Abilities, Tile, tiles};
+pub use shader::matmul::{Tile, tiles};
 pub use tile_timing::product_seconds;
 
 use self::buffers::Buffers;

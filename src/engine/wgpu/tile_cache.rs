@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::element::Element;
 use super::kernel::Kernel;
+use super::shader::Abilities;
 use super::shader::Shader;
-use super::shader::matmul::{Abilities, Tile, matmul, tiles};
+use super::shader::matmul::{Tile, matmul, tiles};
 
 /// What a measurement holds for: another driver may prefer another tile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,7 @@ use wgpu::ComputePassDescriptor;
 use super::buffers::Buffers;
 use super::context::Context;
 use super::layout::{ArenaId, Gradients, Layout, Range};
-use super::shader::matmul::Abilities;
-use super::shader::{Shader, optimizer};
+use super::shader::{Abilities, Shader, optimizer};
 use super::{BoundPipeline, WgpuEngine};
 use crate::compile::Accumulator;
 use crate::engine::{

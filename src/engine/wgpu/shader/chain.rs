@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Shader;
+use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid, value_type};
-use super::matmul::Abilities;
 use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Operand, Step, Write};
 use crate::graph::{Activation, Binary, Comparison, DType, Elementwise, Logical, Scalar, Unary};

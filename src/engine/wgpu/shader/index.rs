@@ -1,8 +1,8 @@
 //! Kernels that take indices to WGSL. An index that is out of range is reported, not followed.
 
 use super::Shader;
+use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid, value_type};
-use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Kernel, Target};
 use crate::graph::Indexing;
 

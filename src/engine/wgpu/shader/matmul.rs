@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::finish::Finish;
 use self::lanes::Tiling;
 use self::matrix::Matrix;
-pub use self::tiles::{Abilities, tiles};
+pub use self::tiles::tiles;
 use super::Shader;
 use super::bindings::{Loads, grid};
 use super::chain::is_read;

@@ -1,6 +1,7 @@
 //! Kernels to WGSL, specialised to their shapes. A shader is a generated head (bindings, sizes,
 //! index functions) on top of its family's file in `shaders/`.
 
+mod abilities;
 mod bindings;
 mod chain;
 mod index;
@@ -12,7 +13,8 @@ mod rows;
 mod window;
 
 use super::kernel::{Body, Kernel};
-use matmul::{Abilities, Tile};
+pub use abilities::Abilities;
+use matmul::Tile;
 
 /// A compute shader and how many workgroups cover its output.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! Reductions to WGSL.
 
 use super::Shader;
+use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid, position};
-use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::{Kernel, View};
 use crate::graph::Reduction;
 

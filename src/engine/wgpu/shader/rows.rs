@@ -1,8 +1,8 @@
 //! Softmax, layer norm and their gradients to WGSL.
 
 use super::Shader;
+use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid};
-use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::Kernel;
 use crate::graph::RowWise;
 

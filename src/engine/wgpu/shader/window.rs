@@ -1,8 +1,8 @@
 //! Convolutions, pools and their gradients to WGSL.
 
 use super::Shader;
+use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid};
-use super::matmul::Abilities;
 use crate::engine::wgpu::kernel::Kernel;
 use crate::graph::{Convolution, Pool, Windowed};
 

@@ -3,7 +3,7 @@
 use super::{Variable, declared, merged, value_type};
 use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Kernel, Operand, View};
-use crate::engine::wgpu::shader::matmul::Abilities;
+use crate::engine::wgpu::shader::abilities::Abilities;
 
 /// Which four elements of a read are loaded at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

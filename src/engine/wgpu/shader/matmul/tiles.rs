@@ -4,20 +4,7 @@ use super::lanes::{Side, Tiling};
 use super::matrix::Matrix;
 use super::{Lanes, Shared, Tile, factors, shared};
 use crate::engine::wgpu::kernel::Kernel;
-
-/// What matters about an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Abilities {
-    /// Whether threads run on the CPU, where shared memory is as slow as any other.
-    pub cpu: bool,
-    /// Threads of every subgroup, where subgroup operations are there and there is one size:
-    /// `Features::SUBGROUP`, with equal `subgroup_min_size` and `subgroup_max_size`.
-    pub subgroup: Option<usize>,
-    /// Whether shaders may use 64-bit integers: `Features::SHADER_INT64`.
-    pub wide: bool,
-    /// Most bytes of a uniform buffer where reading those is faster than storage buffers; else 0.
-    pub uniform_bytes: u64,
-}
+use crate::engine::wgpu::shader::Abilities;
 
 /// Products from which on a faster tile makes up for a longer compilation.
 const LARGE: f64 = (1 << 22) as f64;
