@@ -1,7 +1,6 @@
 //! Promise: the trainer takes a device whose engine somebody else wrote, as it takes its own.
 
 #[path = "../examples/own_engine.rs"]
-#[allow(dead_code, reason = "its main is not called")]
 mod own_engine;
 
 use burn::nn::{Linear, LinearConfig};
@@ -43,6 +42,11 @@ fn a_foreign_engine_trains_to_the_same_bits_on_every_schedule() {
             vec![Box::new(SlowDevice(cpu("slow:0"))), Box::new(cpu("cpu:0"))];
         assert_eq!(trained(devices, family.name), expected, "{}", family.name);
     }
+}
+
+#[test]
+fn the_example_runs() {
+    own_engine::main().unwrap();
 }
 
 #[test]

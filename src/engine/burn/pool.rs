@@ -23,7 +23,7 @@ const ALIGN: usize = 64;
 
 /// Hands out buffers. Clones share their memory.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BufferPool(Arc<Mutex<Regions>>);
+pub struct BufferPool(Arc<Mutex<Regions>>);
 
 #[derive(Debug, Default)]
 struct Regions {
@@ -46,7 +46,7 @@ unsafe impl Sync for Block {}
 
 /// Floats in a pool's memory. Dropping it gives the memory back.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub struct Buffer {
     block: Block,
     elements: usize,
     pool: BufferPool,
@@ -54,7 +54,7 @@ pub(super) struct Buffer {
 
 impl BufferPool {
     /// A buffer of `elements` floats of any value.
-    pub(super) fn take(&self, elements: usize) -> Buffer {
+    pub fn take(&self, elements: usize) -> Buffer {
         let bytes = (elements * size_of::<f32>()).next_multiple_of(ALIGN);
         let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let back = regions.free.get_mut(&bytes).and_then(Vec::pop);
@@ -64,7 +64,7 @@ impl BufferPool {
     }
 
     /// A buffer of zeros.
-    pub(super) fn zeros(&self, elements: usize) -> Buffer {
+    pub fn zeros(&self, elements: usize) -> Buffer {
         let mut buffer = self.take(elements);
         buffer.fill(0.0);
         buffer
@@ -96,7 +96,7 @@ impl Regions {
 
 impl Buffer {
     /// The buffer as the memory of a tensor.
-    pub(super) fn into_bytes(self) -> Bytes {
+    pub fn into_bytes(self) -> Bytes {
         let bytes = self.elements * size_of::<f32>();
         // SAFETY: the first `bytes` bytes were zero when they were mapped and have only been
         // written as floats since.

@@ -58,7 +58,7 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
             (reads, Body::Matmul(chain(Vec::new(), Argument::Product)))
         }
         Part::Movement(op) => {
-            let view = view::moved(&op, &operands[0].view);
+            let view = view::moved(op, &operands[0].view);
             let body = Body::Chain(chain(Vec::new(), Argument::Read(0)));
             (vec![Operand { view, ..operands[0] }], body)
         }
@@ -92,7 +92,8 @@ fn escaping(split: &Split, views: &mut Views<'_>, block: BlockId) -> HashSet<Nod
                 continue;
             }
             let together = split.places[id.index()] == split.places[input.index()];
-            if !together || matches!(part(&graph[id].op), Part::Matmul | Part::Whole(_)) {
+            let fuses = matches!(graph[id].op, Op::Elementwise(_) | Op::Movement(_));
+            if !together || !fuses {
                 escaping.insert(views.of(input).0);
             }
         }
@@ -322,11 +323,11 @@ fn factor(operand: &Operand, product: &[usize]) -> Operand {
 }
 
 /// What an op is to a block's kernels.
-enum Part {
+enum Part<'a> {
     /// It is there before any kernel.
     Leaf(Leaf),
     /// It is where its operand is.
-    Movement(Movement),
+    Movement(&'a Movement),
     /// A step of a chain.
     Step(Elementwise),
     /// What a chain may follow.
@@ -335,11 +336,11 @@ enum Part {
     Whole(Body),
 }
 
-fn part(op: &Op) -> Part {
+fn part(op: &Op) -> Part<'_> {
     match op {
         Op::Leaf(op) => Part::Leaf(*op),
         Op::Elementwise(op) => Part::Step(*op),
-        Op::Movement(op) => Part::Movement(op.clone()),
+        Op::Movement(op) => Part::Movement(op),
         Op::Matmul => Part::Matmul,
         Op::Reduction(op) => Part::Whole(Body::Reduction(op.clone())),
         Op::Join(op) => Part::Whole(Body::Join(*op)),
