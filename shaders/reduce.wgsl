@@ -1,13 +1,8 @@
 // Sums over some axes: the inputs of an output one after another.
 //
-// The head has INPUTS (of one output), THREADS, `load(o, n)`, which is input n of output o,
-// `four(o, n)`, which is that one and its three neighbours, `w0_put(o, value)`, the grid, and
+// The head has `inputs(o)`, which is how many an output has, `load(o, n)`, which is input n of
+// output o, `four(o, n)`, which is that one and its three neighbours, `w0_put(o, value)`, and
 // `compute(t)`, which calls one of these.
-
-// INPUTS, which compilers are not to know: unrolled loops take them longer than they are worth.
-fn inputs(o: u32) -> u32 {
-    return INPUTS + (o >> 31u);
-}
 
 fn sum(o: u32) {
     var total = 0.0;
@@ -37,15 +32,4 @@ fn four_sums(o: u32) {
     w0_put(o + 1u, total.y);
     w0_put(o + 2u, total.z);
     w0_put(o + 3u, total.w);
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let t = thread_index(workgroup, local);
-    if (t < THREADS) {
-        compute(t);
-    }
 }

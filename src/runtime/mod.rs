@@ -130,8 +130,8 @@ impl Runtime {
             let run = move || worker.run(&inbox, &report);
             threads.push(spawn(format!("device {device}"), run)?);
         }
-        // Without room: a request is handed over, or refused. One that waited for a scheduler that
-        // has ended would keep the sender of its answer, and the caller would wait as well.
+        // Without capacity: a request is handed over, or refused. One that waited for a scheduler
+        // that has ended would keep the sender of its answer, and the caller would wait as well.
         let (requests, inbox) = bounded(0);
         let scheduler = scheduler::Scheduler {
             devices: devices::Devices::new(orders, reports),

@@ -28,7 +28,7 @@ pub(super) fn chain(kernel: &Kernel, chain: &Chain, abilities: &Abilities) -> Sh
     source += &functions(kernel, chain);
     source += &computed(kernel, chain);
     source += &if four { computes_four(kernel, chain) } else { computes_one(kernel, chain) };
-    source += include_str!("../../../../shaders/chain.wgsl");
+    source += include_str!("../../../../shaders/threads.wgsl");
     let label = format!("{steps} on {} elements", chain.elements);
     Shader { label, source, workgroups: grid.workgroups, uniforms: loads.uniforms }
 }

@@ -110,47 +110,53 @@ fn mapping_of_sum(
     innermost(false).map(ThreadMapping::Outputs).or(inputs).unwrap_or(ThreadMapping::One)
 }
 
-/// The functions of a sum; `place` is where input `n` of output `o` is.
+/// What a sum computes; `place` is where input `n` of output `o` is.
 fn sum(mapping: ThreadMapping, place: &str) -> String {
-    let compute = match mapping {
+    let (threads, compute) = match mapping {
         ThreadMapping::Shared => {
             return include_str!("../../../../shaders/reduce_shared.wgsl").into();
         }
-        ThreadMapping::One => "sum(t)",
-        ThreadMapping::Inputs(_) => "sum_by_fours(t)",
-        ThreadMapping::Outputs(_) => "four_sums(4u * t)",
+        ThreadMapping::One => ("OUTPUTS", "sum(t)"),
+        ThreadMapping::Inputs(_) => ("OUTPUTS", "sum_by_fours(t)"),
+        ThreadMapping::Outputs(_) => ("OUTPUTS / 4u", "four_sums(4u * t)"),
     };
-    let threads =
-        if matches!(mapping, ThreadMapping::Outputs(_)) { "OUTPUTS / 4u" } else { "OUTPUTS" };
-    let four = if mapping == ThreadMapping::One {
-        "vec4(0.0)".into()
-    } else {
-        format!("r0_four_at({place})")
+    let four = match mapping {
+        ThreadMapping::One => "vec4(0.0)".into(),
+        _ => format!("r0_four_at({place})"),
     };
-    let body = include_str!("../../../../shaders/reduce.wgsl");
-    format!(
-        "const THREADS: u32 = {threads};\n\
-         fn four(o: u32, n: u32) -> vec4<f32> {{ return {four}; }}\n\
-         fn compute(t: u32) {{ {compute}; }}\n{body}"
-    )
+    let functions = format!(
+        "{INPUTS}fn four(o: u32, n: u32) -> vec4<f32> {{ return {four}; }}\n\
+         fn compute(t: u32) {{ {compute}; }}\n"
+    );
+    by_threads(threads, &functions, include_str!("../../../../shaders/reduce.wgsl"))
 }
 
-/// The functions of sums along `axis` of what has this shape; the sums of a line start at its end
-/// if they are reversed.
+/// What sums along `axis` of what has this shape compute; the sums of a line start at its end if
+/// they are reversed.
 fn cumulative(shape: &[usize], axis: usize, reverse: bool) -> String {
     let written = View::dense(shape);
     let line = part(&written, |other| other != axis, 0);
     let place = format!("{} + n * {}u", position(&line, "o"), written.strides[axis]);
-    format!(
-        "const REVERSE: bool = {reverse};\n\
+    let functions = format!(
+        "{INPUTS}const REVERSE: bool = {reverse};\n\
          fn place(o: u32, n: u32) -> u32 {{ return {place}; }}\n"
-    ) + include_str!("../../../../shaders/cumulative.wgsl")
+    );
+    by_threads("OUTPUTS", &functions, include_str!("../../../../shaders/cumulative.wgsl"))
 }
 
-/// The functions of the position of an extreme: `a` comes before `b` if it is `sign` it.
+/// What finds the position of an extreme: `a` comes before `b` if it is `sign` it.
 fn extreme(sign: &str) -> String {
-    format!("fn beats(a: f32, b: f32) -> bool {{ return a {sign} b; }}\n")
-        + include_str!("../../../../shaders/argument.wgsl")
+    let functions = format!("fn beats(a: f32, b: f32) -> bool {{ return a {sign} b; }}\n");
+    by_threads("OUTPUTS", &functions, include_str!("../../../../shaders/argument.wgsl"))
+}
+
+/// INPUTS, which compilers are not to know: unrolled loops take them longer than they are worth.
+const INPUTS: &str = "fn inputs(o: u32) -> u32 { return INPUTS + (o >> 31u); }\n";
+
+/// The functions and the body for so many threads, each of which computes by itself.
+fn by_threads(threads: &str, functions: &str, body: &str) -> String {
+    let entry = include_str!("../../../../shaders/threads.wgsl");
+    format!("const THREADS: u32 = {threads};\n{functions}{body}{entry}")
 }
 
 /// The dimensions of a view that are chosen.
