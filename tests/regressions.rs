@@ -2,9 +2,17 @@
 //!
 //! `gradients` compares loss and gradients with Burn's own, so that it succeeds is the test.
 
+#[path = "common/families.rs"]
+mod common;
+
 use burn::module::{Module, Param};
+use burn::nn::transformer::{
+    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
+};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use zerobubble::plan::ONE_F_ONE_B;
+use common::families;
+use zerobubble::plan::{Family, ONE_F_ONE_B, Schedule, ZB_H1};
 use zerobubble::{AdamW, Trainer, gradients};
 
 /// Two square matrices.
@@ -142,4 +150,40 @@ fn marks_that_leave_a_block_without_work_are_an_error() {
         |model: &Two, x: Tensor<2>| x.matmul(model.first.val()).matmul(model.second.val());
     is_refused(|model, x| product(model, zerobubble::nn::boundary(x)).mean(), "block 0");
     is_refused(|model, x| zerobubble::nn::boundary(product(model, x).mean()), "block 1");
+}
+
+/// An encoder whose output is averaged over its tokens.
+#[derive(Module, Debug)]
+struct Pooled {
+    first: Linear,
+    encoder: TransformerEncoder,
+    head: Linear,
+}
+
+/// The gradient that its last stage sends is one that its W reads last: on a CPU device, B and W in
+/// one action freed it before it was sent.
+#[test]
+fn a_gradient_that_w_reads_last_is_sent_by_an_action_of_b_and_w() {
+    let device = Device::flex();
+    let model = Pooled {
+        first: LinearConfig::new(8, 8).init(&device),
+        encoder: TransformerEncoderConfig::new(8, 16, 2, 5).with_dropout(0.0).init(&device),
+        head: LinearConfig::new(8, 5).init(&device),
+    };
+    let loss = |model: &Pooled, x: Tensor<3>| {
+        let h = model.encoder.forward(TransformerEncoderInput::new(model.first.forward(x)));
+        model.head.forward(h.mean_dim(1).squeeze_dim::<2>(1)).powi_scalar(2).mean()
+    };
+    let batch = |rows: usize| numbers(rows * 16, 8, 3).reshape([rows, 16, 8]);
+    let hash = |schedule: &'static Family| {
+        let trainer = Trainer::of(model.clone(), loss).devices("cpux2").unwrap();
+        let mut trainer =
+            trainer.microbatches(4).schedule(schedule).build(&batch(2)).expect("it trains");
+        trainer.step(batch(8)).unwrap();
+        trainer.weights_hash().unwrap()
+    };
+    let expected = hash(&ZB_H1);
+    for family in families() {
+        assert_eq!(hash(family), expected, "{}", Schedule::from(family));
+    }
 }

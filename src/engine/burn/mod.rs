@@ -127,17 +127,17 @@ impl BurnEngine {
         gradients
     }
 
-    fn play(&mut self, action: Action, program: &Program, stash: &mut Stash) {
+    /// Plays the commands of one work of a microbatch.
+    fn play(&mut self, work: Work, microbatch: MicrobatchId, program: &Program, stash: &mut Stash) {
         let split = self.setup.split.clone();
         let graph = &split.joint.graph;
-        let microbatch = action.microbatch;
         let key = DropoutKey {
             seed: self.setup.seed,
             step: self.step,
             microbatch: microbatch.0,
             layer: 0,
         };
-        for command in action.works().iter().flat_map(|work| &program.commands[*work]) {
+        for command in &program.commands[work] {
             match command.task {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
@@ -312,8 +312,14 @@ impl Compute for BurnEngine {
             self.meter.hold(&value);
             stash.insert(id, value);
         }
-        self.play(action, program, &mut stash);
-        let parcel = self.take(sent, &mut stash, &program.kept);
+        let mut parcel = Parcel::new();
+        for &work in action.works() {
+            self.play(work, action.microbatch, program, &mut stash);
+            // W may be the last to read what B sends.
+            if work == action.work {
+                parcel = self.take(sent, &mut stash, &program.kept);
+            }
+        }
         let outputs: Vec<NodeId> =
             program.loss.filter(|_| action.work == Work::F).into_iter().collect();
         let loss = self.take(&outputs, &mut stash, &program.kept).pop();
