@@ -10,7 +10,7 @@ mod table;
 use std::ops::Range;
 
 use crate::graph::{
-    Indexing, InputId, Leaf, Movement, NodeId, Op, ParameterId, Reduction, RowWise,
+    Indexing, InputId, Leaf, Movement, NodeId, Op, ParameterId, Reduction, RowWise, State,
 };
 use crate::plan::{PerWork, StageBytes, Work};
 use crate::split::{BlockId, Role, Split};
@@ -45,6 +45,8 @@ pub struct Program {
     pub recomputed: Vec<NodeId>,
     /// The loss, where the stage computes it in F.
     pub loss: Option<NodeId>,
+    /// Parameters that F replaces, and by what. An evaluation replaces none.
+    pub states: Vec<State>,
     /// Outputs of the stage that it reads again later.
     pub kept: Vec<NodeId>,
     /// What the stage keeps in memory; parameters and optimizer state are not in `fixed` yet.
@@ -150,9 +152,12 @@ fn assemble(
         commands: PerWork::default(),
         recomputed: Vec::new(),
         loss: split.joint.graph.loss.filter(|loss| works[Work::F].contains(loss)),
+        states: Vec::new(),
         kept: Vec::new(),
         bytes: StageBytes::default(),
     };
+    let states = split.joint.graph.states.iter().copied();
+    program.states = states.filter(|state| works[Work::F].contains(&state.update)).collect();
     program.folded = folded(split, &program.constants);
     program.parameters.sort_unstable();
     program.parameters.dedup();

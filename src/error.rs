@@ -1,7 +1,10 @@
 //! The crate's one error: where it happened, what was wrong, what to try.
 
+use std::cell::Cell;
 use std::fmt;
+use std::panic::{UnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::PathBuf;
+use std::sync::Once;
 
 use zerobubble_plan::{Action, StageId};
 
@@ -179,6 +182,27 @@ impl fmt::Display for Site {
         }
         Ok(())
     }
+}
+
+/// Runs `body` and catches its panic, of which nothing is printed: the caller makes an error of it.
+pub(crate) fn quietly<T>(body: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                others(info);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
+    let result = catch_unwind(body);
+    QUIET.set(before);
+    result
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a caught panic said.

@@ -9,13 +9,12 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Distribution, Tensor, TensorData};
 use burn_capture::CaptureBackend;
-use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
+use burn_ir::{CustomOpIr, OperationIr, TensorIr};
 use burn_router::RouterClient;
 
-use crate::random::{DropoutKey, dropout_mask};
+use crate::capture::{TrainingCapture, lift};
+use crate::random::RunKey;
 
-/// Name under which [`Dropout`] is recorded; its scalar is the probability of dropping.
-pub(crate) const DROPOUT: &str = "zerobubble.dropout";
 /// Name under which [`boundary`] is recorded.
 pub(crate) const BOUNDARY: &str = "zerobubble.boundary";
 
@@ -58,16 +57,20 @@ impl Dropout {
         }
         let device = input.device();
         if !device.is_autodiff() {
-            return record(input, DROPOUT, &[self.probability]);
+            return input;
         }
         let keep = 1.0 - self.probability;
         let mask = match next_dropout_key() {
-            Some(key) => {
+            Some((key, draw)) => {
                 let mut mask = vec![0.0; input.shape().num_elements()];
-                dropout_mask(key, self.probability as f32, &mut mask);
+                key.dropout_mask(draw, self.probability as f32, &mut mask);
                 Tensor::from_data(TensorData::new(mask, input.shape()), &device)
             }
-            None => input.random_like(Distribution::Bernoulli(keep)) / keep,
+            // As Burn's dropout writes it, by which it is recognised.
+            None => {
+                let mask = input.random_like(Distribution::Bernoulli(keep));
+                return input * mask * (1.0 / keep);
+            }
         };
         input * mask
     }
@@ -77,45 +80,47 @@ impl Dropout {
 ///
 /// When a model has marks, stages are cut at marks only.
 pub fn boundary<const D: usize>(input: Tensor<D>) -> Tensor<D> {
-    record(input, BOUNDARY, &[])
+    record(input, BOUNDARY)
 }
 
 /// Runs `body` with every [`Dropout`] inside drawing from the numbers that a captured run uses
 /// for this seed, step (from 0) and microbatch.
 pub fn with_dropout_key<T>(seed: u64, step: u64, microbatch: u32, body: impl FnOnce() -> T) -> T {
-    struct Restore(Option<DropoutKey>);
+    struct Restore(Option<(RunKey, u32)>);
     impl Drop for Restore {
         fn drop(&mut self) {
             NEXT_KEY.set(self.0);
         }
     }
-    let _restore = Restore(NEXT_KEY.replace(Some(DropoutKey { seed, step, microbatch, layer: 0 })));
+    let key = RunKey { seed, step, microbatch, evaluates: false };
+    let _restore = Restore(NEXT_KEY.replace(Some((key, 0))));
     body()
 }
 
 thread_local! {
-    static NEXT_KEY: Cell<Option<DropoutKey>> = const { Cell::new(None) };
+    /// The key, and the next draw.
+    static NEXT_KEY: Cell<Option<(RunKey, u32)>> = const { Cell::new(None) };
 }
 
-fn next_dropout_key() -> Option<DropoutKey> {
-    let key = NEXT_KEY.get()?;
-    NEXT_KEY.set(Some(DropoutKey { layer: key.layer + 1, ..key }));
-    Some(key)
+fn next_dropout_key() -> Option<(RunKey, u32)> {
+    let (key, draw) = NEXT_KEY.get()?;
+    NEXT_KEY.set(Some((key, draw + 1)));
+    Some((key, draw))
 }
 
 /// Records `input -> output` of the same shape as the custom op `name`; the identity on a device
 /// that computes.
-fn record<const D: usize>(input: Tensor<D>, name: &'static str, scalars: &[f64]) -> Tensor<D> {
-    let Ok(captured) = input.clone().try_into_primitive::<CaptureBackend>() else {
-        return input;
-    };
+fn record<const D: usize>(input: Tensor<D>, name: &'static str) -> Tensor<D> {
+    let lifted = input.clone().try_into_primitive::<TrainingCapture>().ok();
+    let is_lifted = lifted.is_some();
+    let inner = lifted.map(|lifted| lifted.into_primitive());
+    let inner = inner.or_else(|| input.clone().try_into_primitive::<CaptureBackend>().ok());
+    let Some(captured) = inner else { return input };
     let client = captured.client.clone();
     let input = captured.into_ir();
     let out = TensorIr::uninit(client.create_empty_handle(), input.shape.clone(), input.dtype);
-    let op = CustomOpIr {
-        scalars: scalars.iter().map(|&value| ScalarIr::Float(value)).collect(),
-        ..CustomOpIr::new(name, &[input], &[out])
-    };
+    let op = CustomOpIr::new(name, &[input], &[out]);
     let output = client.register(OperationIr::Custom(op)).remove(0);
-    Tensor::from_primitive::<CaptureBackend>(output)
+    let output = Tensor::from_primitive::<CaptureBackend>(output);
+    if is_lifted { lift(output) } else { output }
 }

@@ -9,7 +9,7 @@ mod blocks;
 
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};
-use crate::graph::{Elementwise, Facts, Graph, Leaf, NodeId, Op, ParameterId, Windowed, verify};
+use crate::graph::{Facts, Graph, Leaf, NodeId, Op, ParameterId, State, Windowed, verify};
 use crate::plan::{PerWork, Work};
 
 /// Position of a block in the model.
@@ -98,6 +98,13 @@ pub fn split(joint: Joint) -> Result<Split> {
         }
         block.nodes[work].push(id);
         block.flops[work] += cost(graph, id);
+    }
+    for &State { parameter, update } in &graph.states {
+        let (block, _) = places[update.index()].expect("an update depends on the microbatch");
+        let parameters = &mut blocks[block.index()].parameters;
+        if !parameters.contains(&parameter) {
+            parameters.push(parameter);
+        }
     }
     blocks.iter_mut().for_each(|block| block.parameters.sort_unstable());
     let mut split = Split { facts, roles, places, copied: Vec::new(), blocks, marks, joint };
@@ -207,7 +214,7 @@ fn roles(joint: &Joint) -> Vec<Role> {
         let of = |role: Role| node.inputs.iter().any(|input| roles[input.index()] == role);
         roles.push(match node.op {
             Op::Leaf(Leaf::Input(_)) => Role::Activation,
-            Op::Elementwise(Elementwise::Dropout { .. }) => Role::Activation,
+            Op::Elementwise(op) if op.depends_on_run() => Role::Activation,
             Op::Leaf(Leaf::Parameter(_)) => Role::View,
             Op::Leaf(Leaf::Constant(_)) => Role::Constant,
             _ if of(Role::Activation) => Role::Activation,

@@ -2,31 +2,49 @@
 //!
 //! Architecture invariant: Burn's recorded ops and parameter ids stop here.
 
+mod eager;
+mod fuse;
+mod lift;
 mod lower;
+mod merge;
 mod parameters;
+mod record;
 mod verify;
 
-use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::HashSet;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{DType, Device, Tensor};
-use burn_capture::CapturedGraph;
-use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
-use burn_ir::TensorId;
+use burn::tensor::{DType, Tensor};
+use burn_ir::RandomOpIr;
 
-use parameters::Parameter;
+use eager::modes_agree;
+pub(crate) use eager::{EagerRun, eager_run};
+pub(crate) use lift::{TrainingCapture, lift};
 pub(crate) use parameters::{load, paths, read};
-pub(crate) use verify::{EagerLoss, eager_loss, norm, verify_gradient, verify_loss};
+pub(crate) use verify::{norm, verify_gradient, verify_loss, verify_state};
 
-use crate::batch::{Batch, move_to};
-use crate::error::{Error, Result, panic_message};
-use crate::graph::{Graph, verify as verify_graph};
-use lower::{Leaves, lower};
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, prune, verify as verify_graph};
+use lower::{Lowered, lower};
+use record::{Mode, Record, record};
 
-/// Records `loss` of `model` on a microbatch like `example`, and gives it as a [`Graph`].
+/// A model's graph, and what is needed to prove that it is.
+pub(crate) struct Captured {
+    /// What the model does in training, and in inference where that is another thing.
+    pub graph: Graph,
+    /// The numbers that a forward pass in training draws at random, in order.
+    pub draws: Vec<RandomOpIr>,
+    /// Whether the graph is known in inference.
+    pub infers: bool,
+    /// The parameters that a forward pass may update by itself.
+    pub running: HashSet<ParamId>,
+}
+
+/// Records `loss` of `model` on a microbatch like `example`, in training and in inference, and
+/// gives it as a [`Graph`].
 ///
-/// No kernel runs. The same input gives the same graph, byte for byte.
+/// The same input gives the same graph, byte for byte.
 ///
 /// # Errors
 ///
@@ -38,80 +56,54 @@ where
     B: Batch,
     L: Fn(&M, B) -> Tensor<1>,
 {
-    let device = Device::capture();
+    Ok(captured(model, loss, example)?.graph)
+}
+
+/// [`capture`], with what proves it.
+pub(crate) fn captured<M, B, L>(model: &M, loss: &L, example: &B) -> Result<Captured>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
     check_floats(example)?;
-    let mut recorded = Recorded { frozen: parameters::frozen(model), ..Recorded::default() };
-    let record = || {
-        device.capture_scope(|scope| {
-            let model = model.valid().to_device(&device);
-            recorded.parameters = parameters::recorded(&model);
-            let tensors: Vec<DispatchTensor> =
-                example.clone().into_tensors().into_iter().map(|x| move_to(x, &device)).collect();
-            recorded.inputs = tensors.iter().map(tensor_id).collect();
-            let loss = loss(&model, B::from_tensors(&mut tensors.into_iter()));
-            recorded.loss = Some(tensor_id(&loss.into_dispatch()));
-            scope.complete(recorded.inputs.iter().copied(), recorded.loss)
-        })
+    let frozen = parameters::frozen(model);
+    let running = lift::running(model);
+    let recorded = |mode| -> Result<(Graph, Vec<RandomOpIr>)> {
+        let record = record(model, loss, example, mode, &running)?;
+        check_parameters(&record)?;
+        let Lowered { graph, draws } = lower(&record, &frozen, &running)?;
+        verify_graph(&graph)?;
+        Ok((prune(&fuse::fuse(&graph, mode)?), draws))
     };
-    let captured = catch_unwind(AssertUnwindSafe(record));
-    recorded.check_floats()?;
-    let captured = captured
-        .map_err(|panic| panicked(&panic_message(&*panic)))?
-        .map_err(|error| Error::model(format!("capture failed: {error}")))?;
-    let graph = recorded.lower(&captured)?;
+    let (training, draws) = recorded(Mode::Training)?;
+    let inference = recorded(Mode::Inference).ok().map(|(graph, _)| graph);
+    // Without random numbers or states, modes that give one loss are one thing written twice.
+    let is_fixed = draws.is_empty() && training.states.is_empty();
+    let is_one_thing = is_fixed && inference.is_some() && modes_agree(model, loss, example)?;
+    let (graph, infers) = match inference {
+        Some(inference) if is_one_thing || inference == training => (inference, true),
+        Some(inference) => match merge::merge(&training, &inference, draws.len() as u32)? {
+            Some(merged) => (prune(&merged), true),
+            None => (training, false),
+        },
+        None => (training, false),
+    };
     verify_graph(&graph)?;
-    Ok(graph)
+    Ok(Captured { graph, draws, infers, running })
 }
 
-/// Ids that the recording fixed.
-#[derive(Default)]
-struct Recorded {
-    frozen: HashSet<ParamId>,
-    parameters: Vec<Parameter>,
-    inputs: Vec<TensorId>,
-    loss: Option<TensorId>,
-}
-
-impl Recorded {
-    fn check_floats(&self) -> Result<()> {
-        match self.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
-            Some(Parameter { path, dtype, .. }) => {
-                Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
-                    .hint("cast the module to f32"))
-            }
-            None => Ok(()),
-        }
+fn check_parameters(record: &Record) -> Result<()> {
+    if record.parameters.is_empty() {
+        return Err(Error::model("the module has no parameters")
+            .hint("train a module that holds at least one Param<Tensor<D>>"));
     }
-
-    fn lower(&self, captured: &CapturedGraph) -> Result<Graph> {
-        if self.parameters.is_empty() {
-            return Err(Error::model("the module has no parameters")
-                .hint("train a module that holds at least one Param<Tensor<D>>"));
+    match record.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
+        Some(parameters::Parameter { path, dtype, .. }) => {
+            Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
+                .hint("cast the module to f32"))
         }
-        let mut positions = HashMap::new();
-        let mut ids = Vec::new();
-        let mut leaves = Vec::new();
-        for parameter in &self.parameters {
-            // A parameter that the module holds twice is one parameter: the first names it.
-            let position = ids.iter().position(|id| *id == parameter.id).unwrap_or_else(|| {
-                ids.push(parameter.id);
-                leaves.push(lower::Parameter {
-                    path: parameter.path.clone(),
-                    shape: parameter.shape.clone(),
-                    trained: !self.frozen.contains(&parameter.id),
-                });
-                ids.len() - 1
-            });
-            positions.insert(parameter.tensor, position);
-        }
-        let leaves = Leaves {
-            inputs: &self.inputs,
-            parameters: &positions,
-            table: &leaves,
-            values: &captured.values,
-        };
-        let loss = self.loss.expect("the scope completed, so the loss was recorded");
-        lower(leaves, &captured.graph.operations, loss)
+        None => Ok(()),
     }
 }
 
@@ -125,22 +117,4 @@ fn check_floats<B: Batch>(example: &B) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn panicked(message: &str) -> Error {
-    if message.contains("has no concrete value") {
-        return Error::model("the model reads the value of a tensor while it is captured")
-            .hint("compute with tensors only: no into_data, into_scalar or one_hot in the loss");
-    }
-    Error::model(format!("the model panicked while it was captured: {message}"))
-        .hint("run the same loss eagerly on one microbatch first")
-}
-
-fn tensor_id(tensor: &DispatchTensor) -> TensorId {
-    match &tensor.kind {
-        DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => tensor.id(),
-        DispatchTensorKind::Capture(BackendTensor::Int(tensor)) => tensor.id(),
-        DispatchTensorKind::Capture(BackendTensor::Bool(tensor)) => tensor.id(),
-        _ => panic!("the tensor left the capture device"),
-    }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_capture::CaptureBackend;
 use burn_ir::TensorId;
 
+use super::lift::running;
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 
@@ -120,12 +121,12 @@ pub(crate) fn read<M: Module>(model: &M) -> Vec<TensorData> {
     visitor.values
 }
 
-/// The module with `values`, in the order of [`read`], in place of its parameters.
+/// A copy of the module, with `values`, in the order of [`read`], in place of its parameters.
 ///
 /// # Errors
 ///
 /// When `values` are not as many, or not of the shapes, as the module has.
-pub(crate) fn load<M: Module>(model: M, values: Vec<TensorData>) -> Result<M> {
+pub(crate) fn load<M: Module>(model: &M, values: Vec<TensorData>) -> Result<M> {
     struct Mapper {
         values: std::vec::IntoIter<TensorData>,
         taken: HashMap<ParamId, TensorData>,
@@ -153,11 +154,51 @@ pub(crate) fn load<M: Module>(model: M, values: Vec<TensorData>) -> Result<M> {
         }
     }
     let mut mapper = Mapper { values: values.into_iter(), taken: HashMap::new(), mismatch: None };
-    let model = model.map(&mut mapper);
+    let model = separate(model).map(&mut mapper);
     match mapper.mismatch {
         Some(mismatch) => {
             Err(Error::model(format!("parameters do not fit the module: {mismatch}")))
         }
         None => Ok(model),
     }
+}
+
+/// A copy of the module that shares no running values with it, as clones do.
+fn separate<M: Module>(model: &M) -> M {
+    #[derive(Default)]
+    struct Found {
+        flags: HashMap<ParamId, bool>,
+        /// Whether a parameter is on an autodiff device, and whether it requires a gradient.
+        lifted: HashMap<ParamId, (bool, bool)>,
+    }
+    impl ModuleVisitor for Found {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            self.lifted.insert(param.id, (value.is_autodiff(), value.is_require_grad()));
+        }
+
+        fn visit_flag(&mut self, flag: &Param<Flag>) {
+            self.flags.insert(flag.id, flag.is_enabled());
+        }
+    }
+    impl ModuleMapper for Found {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.lifted[&param.id] {
+                (true, requires) => param.map(|value| value.autodiff().set_require_grad(requires)),
+                (false, _) => param,
+            }
+        }
+
+        fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+            let enabled = self.flags[&flag.id];
+            flag.with_value(enabled)
+        }
+    }
+    if running(model).is_empty() {
+        return model.clone();
+    }
+    let mut found = Found::default();
+    model.visit(&mut found);
+    // `valid` makes running values of its own.
+    model.valid().map(&mut found)
 }

@@ -169,10 +169,13 @@ impl<'a> Liveness<'a> {
     }
 }
 
-/// Values that leave the stage at the end of a work.
+/// Values that leave the stage, or become its states, at the end of a work.
 fn outputs(program: &Program, work: Work) -> Vec<NodeId> {
     match work {
-        Work::F => program.activations_out.iter().copied().chain(program.loss).collect(),
+        Work::F => {
+            let updates = program.states.iter().map(|state| state.update);
+            program.activations_out.iter().copied().chain(program.loss).chain(updates).collect()
+        }
         Work::B => program.gradients_out.clone(),
         Work::W => Vec::new(),
     }
@@ -185,6 +188,7 @@ fn in_place_operands(op: &Op) -> &'static [usize] {
         Elementwise::Binary(Binary::Add | Binary::Multiply) => &[0, 1],
         Elementwise::Binary(Binary::Subtract | Binary::Divide) => &[0],
         Elementwise::Unary(_) | Elementwise::Scalar(..) | Elementwise::Dropout { .. } => &[0],
+        Elementwise::Random { .. } | Elementwise::Mode => &[],
         Elementwise::Fill(_) => &[1],
         Elementwise::ActivationGradient(_) | Elementwise::Cast(_) | Elementwise::Where => &[],
         Elementwise::Not | Elementwise::Logical(_) => &[],

@@ -17,6 +17,9 @@ pub(super) fn gradients(
         Elementwise::Where => select(b, o, g, wanted),
         Elementwise::Fill(_) => fill(b, o, g),
         Elementwise::Dropout { .. } => one(b.push(op, &[g])),
+        Elementwise::Random { .. } => Ok(vec![None]),
+        // Only steps have gradients.
+        Elementwise::Mode => Ok(vec![Some(g), None]),
         Elementwise::ActivationGradient(_) => Err(second_derivative(b, o)),
         Elementwise::Cast(_) | Elementwise::CompareScalar(..) | Elementwise::Not => Ok(vec![None]),
         Elementwise::Compare(_) | Elementwise::Logical(_) => Ok(vec![None, None]),

@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] is a list of [`Node`]s in topological order; a node is an [`Op`] applied to earlier
 //! nodes and has one output of static [`Shape`] and [`DType`]. Ops are pure: what a node computes
-//! depends on its inputs and, for dropout, on the run's key. [`Graph::push`] infers every shape,
+//! depends on its inputs and, for random numbers, on the run's key. [`Graph::push`] infers every shape,
 //! so a graph that was built is well-typed; [`verify`] proves the same of a graph from anywhere.
 //!
 //! Architecture invariant: nothing here knows Burn, a device or a clock.
@@ -10,14 +10,16 @@
 mod display;
 mod facts;
 mod op;
+mod prune;
 mod verify;
 mod window;
 
 pub use facts::{Facts, Storage};
 pub use op::{
-    Activation, Binary, Comparison, Elementwise, Indexing, Join, Leaf, Logical, Movement, Op,
-    Reduction, RowWise, Scalar, Unary, Windowed,
+    Activation, Binary, Comparison, Distribution, Elementwise, Indexing, Join, Leaf, Logical,
+    Movement, Op, Reduction, RowWise, Scalar, Unary, Windowed,
 };
+pub use prune::prune;
 pub use verify::verify;
 pub use window::{Convolution, Pool};
 
@@ -98,6 +100,15 @@ pub enum Values {
     Bool(Vec<bool>),
 }
 
+/// A parameter that every forward pass of a step replaces, such as a running mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The parameter, which is not trained.
+    pub parameter: ParameterId,
+    /// Its next value.
+    pub update: NodeId,
+}
+
 /// Forward and loss of a model on one microbatch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Graph {
@@ -113,6 +124,8 @@ pub struct Graph {
     pub boundaries: Vec<NodeId>,
     /// The scalar that is minimised.
     pub loss: Option<NodeId>,
+    /// What the forward pass updates by itself.
+    pub states: Vec<State>,
 }
 
 impl NodeId {

@@ -12,7 +12,9 @@ mod row_wise;
 mod rule;
 mod windowed;
 
-pub use elementwise::{Activation, Binary, Comparison, Elementwise, Logical, Scalar, Unary};
+pub use elementwise::{
+    Activation, Binary, Comparison, Distribution, Elementwise, Logical, Scalar, Unary,
+};
 pub use indexing::Indexing;
 pub use join::Join;
 pub use leaf::Leaf;
@@ -54,6 +56,15 @@ impl Op {
     /// Whether the op only describes elements that already exist.
     pub fn is_movement(&self) -> bool {
         matches!(self, Op::Movement(_))
+    }
+
+    /// Whether the op multiplies matrices, or is a lookup, which is the product with a one-hot one.
+    pub fn is_product(&self) -> bool {
+        match self {
+            Op::Matmul | Op::Indexing(Indexing::Embedding) => true,
+            Op::Windowed(op) => op.is_convolution(),
+            _ => false,
+        }
     }
 
     /// Whether the op has no operands.

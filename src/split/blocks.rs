@@ -1,9 +1,11 @@
 //! Where the forward graph may be cut.
 
+use std::ops::RangeInclusive;
+
 use super::{Role, no_work};
 use crate::differentiate::Joint;
-use crate::error::Result;
-use crate::graph::{Facts, Indexing, NodeId, Op};
+use crate::error::{Error, Result};
+use crate::graph::{Facts, NodeId};
 
 /// Last forward node of every block but the last, and the boundaries among them that the user
 /// marked (none when the model has no marks).
@@ -32,12 +34,19 @@ pub(super) fn ends(
             }
             start = end.0 + 1;
         }
+        let parted = |nodes: &RangeInclusive<NodeId>| ends.iter().any(|end| cuts(*end, nodes));
+        if let Some((path, _)) = states(joint).find(|(_, nodes)| parted(nodes)) {
+            let problem = "a mark stands between what reads this running value and its update";
+            return Err(Error::model(problem)
+                .in_module(path)
+                .hint("call zerobubble::nn::boundary before or after the layer"));
+        }
         let marks = (1..=ends.len()).collect();
         return Ok((ends, marks));
     }
     let crossings = crossings(joint, facts, roles);
     let products: Vec<usize> = (0..joint.forward)
-        .filter(|&at| is_product(&graph.nodes[at].op))
+        .filter(|&at| graph.nodes[at].op.is_product())
         .filter(|&at| roles[at] == Role::Activation)
         .collect();
     // Among equal positions the last is taken, so that an activation function stays with the
@@ -58,16 +67,27 @@ pub(super) fn ends(
             here <= count(gap.checked_sub(1)) && here <= count(Some(gap + 1))
         })
         .map(|gap| NodeId(narrowest[gap] as u32))
+        .filter(|end| !states(joint).any(|(_, state)| cuts(*end, &state)))
         .collect();
     Ok((ends, Vec::new()))
 }
 
-fn is_product(op: &Op) -> bool {
-    match op {
-        Op::Matmul | Op::Indexing(Indexing::Embedding) => true,
-        Op::Windowed(op) => op.is_convolution(),
-        _ => false,
-    }
+/// Of every state its path, and the nodes from the first that reads it to its update. One block has
+/// them all: the next microbatch finds the value where this one left it.
+fn states(joint: &Joint) -> impl Iterator<Item = (&str, RangeInclusive<NodeId>)> {
+    let graph = &joint.graph;
+    graph.states.iter().map(|state| {
+        let of = &graph.parameters[state.parameter.index()];
+        let reads = |id: &NodeId| graph[*id].inputs.contains(&of.node);
+        let first = graph.ids().find(reads).unwrap_or(state.update).min(state.update);
+        let last = graph.ids().rev().filter(|id| id.index() < joint.forward).find(reads);
+        (of.path.as_str(), first..=last.unwrap_or(state.update).max(state.update))
+    })
+}
+
+/// Whether a block that ends in `end` parts these nodes.
+fn cuts(end: NodeId, nodes: &RangeInclusive<NodeId>) -> bool {
+    *nodes.start() <= end && end < *nodes.end()
 }
 
 /// How many values, and how many bytes, cross after every forward node.

@@ -290,7 +290,7 @@ where
                 profile::profile(&mut model, &mut devices, self.activations, self.seed)?
             }
         };
-        let VerifiedModel { split, values, .. } = model;
+        let VerifiedModel { split, values, infers, .. } = model;
 
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
         let request = ArrangeRequest {
@@ -325,6 +325,7 @@ where
             communication: arranged.communication,
             searched: arranged.searched,
             split,
+            infers,
             stages,
             devices: names,
             example: shapes,

@@ -12,8 +12,8 @@ use crate::error::Result;
 ///
 /// It is computed as a pipeline computes it that has every block of the model as a stage of its
 /// own, on one CPU device, for the whole batch at once. A parameter that the loss does not use, or
-/// that does not require a gradient, has the gradient zero. Dropout is keyed by seed 0, step 0,
-/// microbatch 0 (see [`nn::with_dropout_key`](crate::nn::with_dropout_key)).
+/// that does not require a gradient, has the gradient zero. Random numbers are those of seed 0,
+/// step 0, microbatch 0.
 ///
 /// Compare it with [`Tensor::backward`] of the same loss to know that a model of your own trains
 /// here as it does in Burn.

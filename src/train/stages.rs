@@ -89,7 +89,7 @@ pub(super) fn setups(
         .collect()
 }
 
-/// Parameters, their gradients, what is kept beside them and constants. A device holds one copy of
+/// Parameters, their gradients, what is kept beside them, states before a step and constants. A device holds one copy of
 /// what several of its stages use: it counts with the first of them.
 fn fixed_bytes(
     split: &Split,
@@ -108,7 +108,8 @@ fn fixed_bytes(
     let state: u64 = owned.iter().map(|&parameter| rule.kept_tensors() * bytes(parameter)).sum();
     let constants: u64 =
         program.constants.iter().filter(|id| !folded(id)).map(|&id| graph[id].bytes()).sum();
-    parameters + gradients + state + constants
+    let before: u64 = program.states.iter().map(|state| bytes(state.parameter)).sum();
+    parameters + gradients + state + before + constants
 }
 
 /// Bytes that every block needs at least, wherever it is: a parameter and its state count at the

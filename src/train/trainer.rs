@@ -34,6 +34,8 @@ pub struct Trainer<M, B> {
     pub(super) communication: Communication,
     pub(super) searched: Option<Searched>,
     pub(super) split: Arc<Split>,
+    /// Whether its devices know what the module does in inference.
+    pub(super) infers: bool,
     pub(super) stages: Stages,
     pub(super) devices: Vec<String>,
     pub(super) example: Vec<Vec<usize>>,
@@ -89,7 +91,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// When a device failed before.
     pub fn model(&mut self) -> Result<M> {
         let values = self.values()?;
-        load(self.model.clone(), values)
+        load(&self.model, values)
     }
 
     /// The trained module.
@@ -99,7 +101,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// When a device failed before.
     pub fn into_module(mut self) -> Result<M> {
         let values = self.values()?;
-        load(self.model, values)
+        load(&self.model, values)
     }
 
     /// A hash of all parameters' bits in the module's own order: equal for equal weights, whatever

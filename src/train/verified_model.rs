@@ -12,14 +12,19 @@ use burn_dispatch::DispatchTensor;
 use super::inputs;
 use super::stages::setups;
 use crate::batch::Batch;
-use crate::capture::{EagerLoss, capture, eager_loss, norm, read, verify_gradient, verify_loss};
+use crate::capture::{
+    Captured, EagerRun, captured, eager_run, norm, read, verify_gradient, verify_loss, verify_state,
+};
 use crate::differentiate::differentiate;
 use crate::engine::{
     BurnEngine, Compute, EngineSetup, Outcome, Parcel, Precision, StageSetup, StepInputs,
     UpdateRule, host_tensor,
 };
 use crate::error::{Error, Result, panic_message};
-use crate::graph::ParameterId;
+use crate::graph::{
+    Binary, DType, Elementwise, Graph, Leaf, NodeId, Op, Parameter, ParameterId, Scalar, State,
+    prune,
+};
 use crate::plan::{Action, DeviceId, MicrobatchId, Placement, StageId, StashLimits, Work};
 use crate::split::{Split, split};
 use crate::train::{Optimizer, Sgd};
@@ -31,6 +36,8 @@ pub(super) struct VerifiedModel {
     pub values: Arc<Vec<DispatchTensor>>,
     /// One microbatch, the example.
     pub inputs: StepInputs,
+    /// Whether it does in an evaluation what the module does in inference.
+    pub infers: bool,
     pub runner: BlockRunner,
 }
 
@@ -50,13 +57,76 @@ where
 {
     let inputs = inputs::microbatches(example.clone(), &inputs::shapes(example), 1)?;
     let scale = 1.0 / f64::from(microbatches);
-    let graph = capture(model, loss, example)?;
-    let split = Arc::new(split(differentiate(graph, scale)?)?);
+    let Captured { graph, draws, infers, running } = captured(model, loss, example)?;
     let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
-    let eager = eager_loss(model, loss, example, seed)?;
+    let split = Arc::new(split_of(graph.clone(), scale)?);
+    let eager = eager_run(model, loss, example, &draws, &running)?;
     let mut runner = BlockRunner::new(&split, &values, &inputs, seed)?;
-    runner.verify(&split, scale, &eager)?;
-    Ok(VerifiedModel { split, values, inputs, runner })
+    match with_drawn(&graph, &eager.drawn)? {
+        None => runner.verify(&split, scale, &eager)?,
+        Some((graph, drawn)) => {
+            let split = Arc::new(split_of(graph, scale)?);
+            let one: Vec<DispatchTensor> = inputs[0].iter().cloned().chain(drawn).collect();
+            let inputs = Arc::new(vec![one]);
+            BlockRunner::new(&split, &values, &inputs, seed)?.verify(&split, scale, &eager)?;
+            runner.run()?;
+        }
+    }
+    Ok(VerifiedModel { split, values, inputs, infers, runner })
+}
+
+fn split_of(graph: Graph, scale: f64) -> Result<Split> {
+    split(differentiate(graph, scale)?)
+}
+
+/// The graph with the numbers that were `drawn`, by draw, as further inputs in place of draws of
+/// its own, and those inputs; none if it draws nothing.
+fn with_drawn(
+    graph: &Graph,
+    drawn: &[DispatchTensor],
+) -> Result<Option<(Graph, Vec<DispatchTensor>)>> {
+    let steps = in_steps(graph);
+    let mut given = Graph::default();
+    let mut inputs = Vec::new();
+    let mut at: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
+    for id in graph.ids() {
+        let node = &graph[id];
+        if !node.op.is_leaf() && !steps[id.index()] {
+            at.push(NodeId(u32::MAX));
+            continue;
+        }
+        let operands: Vec<NodeId> = node.inputs.iter().map(|input| at[input.index()]).collect();
+        let mut input = |draw: u32, given: &mut Graph| {
+            let drawn = drawn.get(draw as usize).cloned();
+            inputs.push(drawn.expect("every draw of a step was drawn"));
+            given.push_input(node.shape.clone(), DType::F32)
+        };
+        at.push(match &node.op {
+            Op::Leaf(Leaf::Input(_)) => given.push_input(node.shape.clone(), node.dtype),
+            Op::Leaf(Leaf::Parameter(id)) => {
+                let Parameter { path, trained, .. } = &graph.parameters[id.index()];
+                given.push_parameter(path.clone(), node.shape.clone(), *trained)
+            }
+            Op::Leaf(Leaf::Constant(id)) => {
+                given.push_constant(graph.constants[id.0 as usize].clone())
+            }
+            Op::Elementwise(Elementwise::Mode) => operands[0],
+            &Op::Elementwise(Elementwise::Random { draw, .. }) => input(draw, &mut given),
+            &Op::Elementwise(Elementwise::Dropout { draw, probability }) => {
+                let mask = input(draw, &mut given);
+                let kept = given.push(Binary::Multiply, &[operands[0], mask])?;
+                let scale = Elementwise::Scalar(Scalar::Multiply, 1.0 / (1.0 - probability));
+                given.push(scale, &[kept])?
+            }
+            op => given.push(op.clone(), &operands)?,
+        });
+    }
+    given.boundaries = graph.boundaries.iter().map(|id| at[id.index()]).collect();
+    let states = graph.states.iter();
+    given.states =
+        states.map(|state| State { update: at[state.update.index()], ..*state }).collect();
+    given.loss = graph.loss.map(|id| at[id.index()]);
+    Ok((!inputs.is_empty()).then_some((prune(&given), inputs)))
 }
 
 /// Every block as a stage of its own, all on one device.
@@ -92,6 +162,25 @@ fn plain_sgd() -> UpdateRule {
     Optimizer::from(Sgd::default()).into()
 }
 
+/// Which nodes the loss and the states of a step depend on.
+fn in_steps(graph: &Graph) -> Vec<bool> {
+    let mut steps = vec![false; graph.nodes.len()];
+    let updates = graph.states.iter().map(|state| &state.update);
+    graph.loss.iter().chain(updates).for_each(|root| steps[root.index()] = true);
+    for id in graph.ids().rev().collect::<Vec<_>>() {
+        if !steps[id.index()] {
+            continue;
+        }
+        let inputs = &graph[id].inputs;
+        let read = match graph[id].op {
+            Op::Elementwise(Elementwise::Mode) => &inputs[..1],
+            _ => inputs,
+        };
+        read.iter().for_each(|input| steps[input.index()] = true);
+    }
+    steps
+}
+
 /// What the neighbours of a block send to it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arrived {
@@ -121,7 +210,7 @@ impl BlockRunner {
 
     /// Compares the blocks' loss and gradients with the module's own. Gradients are those of
     /// `scale` times the loss.
-    fn verify(&mut self, split: &Split, scale: f64, eager: &EagerLoss) -> Result<()> {
+    fn verify(&mut self, split: &Split, scale: f64, eager: &EagerRun) -> Result<()> {
         let (loss, _) = self.run()?;
         let loss = loss.expect("the block that computes the loss has run");
         verify_loss(f64::from(loss), eager)?;
@@ -139,6 +228,14 @@ impl BlockRunner {
             let zeros = vec![0.0; eager.as_ref().map_or(0, Vec::len)];
             let of = if of.is_empty() { &zeros } else { &of };
             verify_gradient(&parameter.path, of, eager.as_deref(), largest)?;
+        }
+        for (position, [before, after]) in &eager.states {
+            let parameter = ParameterId(*position as u32);
+            let now = self.engine.parameter(parameter).map(|value| {
+                let data = Tensor::<1>::from_dispatch(value).into_data();
+                data.iter::<f32>().collect::<Vec<_>>()
+            });
+            verify_state(&parameters[*position].path, now.as_ref().unwrap_or(before), after)?;
         }
         Ok(())
     }

@@ -38,10 +38,10 @@ impl Lowering<'_> {
             }
             Recorded::LeakyRelu(op) => {
                 let x = self.node(&op.lhs)?;
-                let positive =
-                    self.push(Elementwise::CompareScalar(Comparison::GreaterEqual, 0.0), &[x])?;
+                let negative =
+                    self.push(Elementwise::CompareScalar(Comparison::Less, 0.0), &[x])?;
                 let scaled = self.scaled(x, number(op.rhs))?;
-                let node = self.push(Elementwise::Where, &[positive, x, scaled])?;
+                let node = self.push(Elementwise::Where, &[negative, scaled, x])?;
                 self.bind(&op.out, node)
             }
             Recorded::HardSigmoid(op) => {

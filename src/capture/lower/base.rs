@@ -53,7 +53,8 @@ impl Lowering<'_> {
             }
             Base::Cast(op) => self.cast(&op.input, &op.out),
             Base::Ones(op) => self.full(&op.out, 1.0),
-            Base::Zeros(op) => self.full(&op.out, 0.0),
+            // What is in there is not said; Burn's host device has zeros.
+            Base::Zeros(op) | Base::Empty(op) => self.full(&op.out, 0.0),
             _ => self.indexed_or_compared(op),
         }
     }
@@ -158,6 +159,14 @@ impl Lowering<'_> {
         dims[dim] = times;
         let node = self.push(Movement::Expand(Shape(dims)), &[node])?;
         self.bind_reshaped(out, node)
+    }
+
+    /// Zeros of a shape.
+    pub(super) fn zeros(&mut self, shape: Shape) -> Result<NodeId> {
+        let one = Shape(vec![1; shape.rank()]);
+        let constant = Constant { shape: one, values: Values::F32(vec![0.0]) };
+        let zero = self.graph.push_constant(constant);
+        self.push(Movement::Expand(shape), &[zero])
     }
 
     /// One number in the shape of `out`.

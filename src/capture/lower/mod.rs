@@ -4,61 +4,85 @@ mod activation;
 mod base;
 mod module;
 mod numeric;
+mod states;
 mod window;
 
 use std::collections::{HashMap, HashSet};
 
+use burn::module::ParamId;
 use burn::tensor::{DType as BurnDType, TensorData};
-use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorId, TensorIr};
+use burn_ir::{
+    CustomOpIr, FloatOperationIr, NumericOperationIr, OperationIr, RandomOpIr, ScalarIr, TensorId,
+    TensorIr,
+};
 
+use states::Update;
+
+use super::parameters::Parameter;
+use super::record::Record;
 use crate::error::{Error, Result};
 use crate::graph::{
-    Constant, DType, Elementwise, Graph, Leaf, Movement, NodeId, Op, Shape, Values,
+    Constant, DType, Graph, Leaf, Movement, NodeId, Op, ParameterId, Shape, State, Values,
 };
-use crate::nn::{BOUNDARY, DROPOUT};
+use crate::nn::BOUNDARY;
 
-/// Where the values of a captured tensor come from.
-pub(super) struct Leaves<'a> {
-    /// Tensors of the batch, in order.
-    pub inputs: &'a [TensorId],
-    /// Position among the graph's parameters, by tensor.
-    pub parameters: &'a HashMap<TensorId, usize>,
-    /// The graph's parameters, in order.
-    pub table: &'a [Parameter],
-    /// Values of everything that was not computed.
-    pub values: &'a std::collections::BTreeMap<TensorId, TensorData>,
+/// A record as a graph.
+pub(super) struct Lowered {
+    /// The graph.
+    pub graph: Graph,
+    /// The numbers that it draws at random, by draw.
+    pub draws: Vec<RandomOpIr>,
 }
 
-/// A parameter of the module.
-pub(super) struct Parameter {
-    /// Where it stands in the module.
-    pub path: String,
-    /// Sizes of its dimensions.
-    pub shape: Shape,
-    /// Whether it requires a gradient.
-    pub trained: bool,
-}
-
-/// Lowers recorded `operations` to a graph that ends in `loss`.
-pub(super) fn lower(leaves: Leaves, operations: &[OperationIr], loss: TensorId) -> Result<Graph> {
-    let mut lowering = Lowering::new(leaves)?;
-    let needed = needed(operations, loss);
-    for (operation, _) in operations.iter().zip(needed).filter(|(_, needed)| *needed) {
-        lowering.operation(operation)?;
+/// Lowers a record to a graph that ends in its loss. A parameter that is `frozen` is not trained.
+///
+/// # Errors
+///
+/// When an op has no counterpart in the graph, or the loss does not depend on the model.
+pub(super) fn lower(
+    record: &Record,
+    frozen: &HashSet<ParamId>,
+    running: &HashSet<ParamId>,
+) -> Result<Lowered> {
+    let mut lowering = Lowering::new(record, frozen)?;
+    let updates = states::updates(record, running);
+    let needed = needed(record, &updates);
+    for (operation, needed) in record.operations.iter().zip(needed) {
+        if let Some(draw) = random(operation) {
+            lowering.draws.push(draw.clone());
+        }
+        if needed {
+            lowering.operation(operation)?;
+        }
     }
-    let Some(&loss) = lowering.nodes.get(&loss) else {
+    let Some(&loss) = lowering.nodes.get(&record.loss) else {
         return Err(Error::model("the loss does not depend on the model")
             .hint("return the tensor that the model's forward computed"));
     };
     lowering.graph.loss = Some(loss);
-    Ok(lowering.graph)
+    for Update { parameter, value } in updates {
+        let parameter = ParameterId(lowering.parameters[&parameter] as u32);
+        let update = lowering.nodes[&value];
+        lowering.graph.states.push(State { parameter, update });
+    }
+    Ok(Lowered { graph: lowering.graph, draws: lowering.draws })
 }
 
-/// Which operations the loss depends on: a metric beside it is not trained.
-fn needed(operations: &[OperationIr], loss: TensorId) -> Vec<bool> {
-    let mut open = HashSet::from([loss]);
-    let mut needed = vec![false; operations.len()];
-    for (operation, needed) in operations.iter().zip(&mut needed).rev() {
+/// What an operation draws at random, if it does.
+fn random(operation: &OperationIr) -> Option<&RandomOpIr> {
+    match operation {
+        OperationIr::Float(_, FloatOperationIr::Random(op)) => Some(op),
+        OperationIr::NumericInt(_, NumericOperationIr::IntRandom(op)) => Some(op),
+        _ => None,
+    }
+}
+
+/// Which operations the loss and the updates depend on: a metric beside it is not trained.
+fn needed(record: &Record, updates: &[Update]) -> Vec<bool> {
+    let mut open: HashSet<TensorId> = updates.iter().map(|update| update.value).collect();
+    open.insert(record.loss);
+    let mut needed = vec![false; record.operations.len()];
+    for (operation, needed) in record.operations.iter().zip(&mut needed).rev() {
         *needed = operation.outputs().any(|output| open.contains(&output.id));
         if *needed {
             open.extend(operation.inputs().map(|input| input.id));
@@ -71,43 +95,54 @@ fn needed(operations: &[OperationIr], loss: TensorId) -> Vec<bool> {
 struct Lowering<'a> {
     graph: Graph,
     nodes: HashMap<TensorId, NodeId>,
-    leaves: Leaves<'a>,
+    record: &'a Record,
+    /// Position among the graph's parameters, by tensor.
+    parameters: HashMap<TensorId, usize>,
     /// Nodes that depend on parameters and on no input, leaves aside, and are used already.
     used_views: HashSet<NodeId>,
     /// Nodes that depend on parameters alone.
     views: HashSet<NodeId>,
-    dropout_layers: u32,
+    draws: Vec<RandomOpIr>,
     /// Module of the last parameter that an op used, to say where in the model an op stands.
     module: String,
 }
 
 impl<'a> Lowering<'a> {
-    fn new(leaves: Leaves<'a>) -> Result<Self> {
+    fn new(record: &'a Record, frozen: &HashSet<ParamId>) -> Result<Self> {
         let mut lowering = Self {
             graph: Graph::default(),
             nodes: HashMap::new(),
+            record,
+            parameters: HashMap::new(),
             used_views: HashSet::new(),
             views: HashSet::new(),
-            dropout_layers: 0,
+            draws: Vec::new(),
             module: String::new(),
-            leaves,
         };
-        for id in lowering.leaves.inputs {
-            let data = &lowering.leaves.values[id];
+        for id in &record.inputs {
+            let data = &record.values[id];
             let dtype = dtype(data.dtype())?;
             let node = lowering.graph.push_input(shape(data.shape()), dtype);
             lowering.nodes.insert(*id, node);
         }
-        for Parameter { path, shape, trained } in lowering.leaves.table {
-            lowering.graph.push_parameter(path.clone(), shape.clone(), *trained);
+        let mut ids = Vec::new();
+        for Parameter { id, tensor, path, shape, .. } in &record.parameters {
+            // A parameter that the module holds twice is one parameter: the first names it.
+            let position = ids.iter().position(|known| known == id).unwrap_or_else(|| {
+                ids.push(*id);
+                let trained = !frozen.contains(id);
+                lowering.graph.push_parameter(path.clone(), shape.clone(), trained);
+                ids.len() - 1
+            });
+            lowering.parameters.insert(*tensor, position);
         }
         Ok(lowering)
     }
 
     fn operation(&mut self, operation: &OperationIr) -> Result<()> {
-        let parameters = operation.inputs().filter_map(|x| self.leaves.parameters.get(&x.id));
+        let parameters = operation.inputs().filter_map(|x| self.parameters.get(&x.id));
         if let Some(&parameter) = parameters.last() {
-            let path = &self.leaves.table[parameter].path;
+            let path = &self.graph.parameters[parameter].path;
             self.module = path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
         }
         match operation {
@@ -128,12 +163,6 @@ impl<'a> Lowering<'a> {
 
     fn custom(&mut self, op: &CustomOpIr) -> Result<()> {
         match (op.id.as_str(), op.inputs.as_slice(), op.outputs.as_slice()) {
-            (DROPOUT, [x], [out]) => {
-                let probability = number(op.scalars[0]);
-                let layer = self.dropout_layers;
-                self.dropout_layers += 1;
-                self.set(out, Elementwise::Dropout { layer, probability }, &[x])
-            }
             (BOUNDARY, [x], [out]) => {
                 let node = self.node(x)?;
                 self.graph.boundaries.push(node);
@@ -157,13 +186,13 @@ impl<'a> Lowering<'a> {
 
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
-        if let Some(&parameter) = self.leaves.parameters.get(&tensor.id) {
+        if let Some(&parameter) = self.parameters.get(&tensor.id) {
             return Ok(self.graph.parameters[parameter].node);
         }
         if let Some(&node) = self.nodes.get(&tensor.id) {
             return self.fresh_view(node);
         }
-        let Some(data) = self.leaves.values.get(&tensor.id) else {
+        let Some(data) = self.record.values.get(&tensor.id) else {
             return Err(Error::model(format!("tensor {} was never computed", tensor.id)));
         };
         let node = self.graph.push_constant(constant(data)?);
@@ -202,7 +231,8 @@ impl<'a> Lowering<'a> {
         let node = &self.graph[id];
         match node.op {
             Op::Leaf(Leaf::Constant(_)) => true,
-            Op::Leaf(_) | Op::Elementwise(Elementwise::Dropout { .. }) => false,
+            Op::Leaf(_) => false,
+            Op::Elementwise(op) if op.depends_on_run() => false,
             _ => node.inputs.iter().all(|&input| self.is_constant(input)),
         }
     }

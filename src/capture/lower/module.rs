@@ -1,13 +1,13 @@
 //! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention; those of images
 //! are in `window.rs`.
 
-use burn_ir::{AttentionOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
+use burn_ir::{AttentionOpIr, BatchNormOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
 use super::{Lowering, number};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{
-    Activation, Binary, Constant, Elementwise, Indexing, Movement, NodeId, Op, RowWise, Shape,
-    Unary, Values,
+    Activation, Binary, Constant, Elementwise, Indexing, Movement, NodeId, Op, RowWise, Scalar,
+    Shape, Unary, Values,
 };
 
 impl Lowering<'_> {
@@ -41,20 +41,32 @@ impl Lowering<'_> {
             Module::MaxPool2d(op) => self.max_pool2d(op),
             Module::AvgPool2d(op) => self.avg_pool2d(op),
             Module::AdaptiveAvgPool2d(op) => self.adaptive_avg_pool2d(op),
-            Module::BatchNorm(_) => Err(self.batch_norm()),
+            Module::BatchNorm(op) => self.batch_norm(op),
             _ => self.unknown(op),
         }
     }
 
-    /// Batch norm in training makes every example's output depend on its microbatch's others, so
-    /// that the result depends on how a batch is cut, and it keeps statistics beside the gradients.
-    fn batch_norm(&self) -> Error {
-        let problem =
-            "batch norm couples the examples of a microbatch and keeps running statistics";
-        Error::model(problem)
-            .in_module(self.module.clone())
-            .in_op("BatchNorm")
-            .hint("use GroupNorm, or LayerNorm: they normalise every example by itself")
+    /// `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, one of each for a channel.
+    fn batch_norm(&mut self, op: &BatchNormOpIr) -> Result<()> {
+        let mut dims = vec![1; op.x.shape.num_dims()];
+        dims[1] = op.x.shape[1];
+        let channels = |lowering: &mut Self, of: &TensorIr| {
+            let node = lowering.node(of)?;
+            lowering.reshape(node, Shape(dims.clone()))
+        };
+        let mean = channels(self, &op.mean)?;
+        let variance = channels(self, &op.variance)?;
+        let gamma = channels(self, &op.gamma)?;
+        let beta = channels(self, &op.beta)?;
+        let x = self.node(&op.x)?;
+        let centred = self.push(Binary::Subtract, &[x, mean])?;
+        let epsilon = Elementwise::Scalar(Scalar::Add, number(op.epsilon));
+        let variance = self.push(epsilon, &[variance])?;
+        let deviation = self.push(Unary::Sqrt, &[variance])?;
+        let scale = self.push(Binary::Divide, &[gamma, deviation])?;
+        let scaled = self.push(Binary::Multiply, &[centred, scale])?;
+        let node = self.push(Binary::Add, &[scaled, beta])?;
+        self.bind(&op.out, node)
     }
 
     pub(super) fn matmul(&mut self, op: &MatmulOpIr) -> Result<()> {

@@ -1,11 +1,15 @@
 //! Arithmetic, reductions and elementwise functions.
 
-use burn_ir::{BinaryOpIr, FloatOperationIr, NumericOperationIr, ScalarOpIr, TensorIr, UnaryOpIr};
+use burn::tensor::Distribution as Drawn;
+use burn_ir::{
+    BinaryOpIr, FloatOperationIr, NumericOperationIr, RandomOpIr, ScalarOpIr, TensorIr, UnaryOpIr,
+};
 
 use super::{Lowering, number, shape};
 use crate::error::Result;
 use crate::graph::{
-    Activation, Binary, Comparison, Elementwise, Indexing, NodeId, Reduction, Scalar, Shape, Unary,
+    Activation, Binary, Comparison, DType, Distribution, Elementwise, Indexing, NodeId, Reduction,
+    Scalar, Shape, Unary,
 };
 
 impl Lowering<'_> {
@@ -85,6 +89,12 @@ impl Lowering<'_> {
             Numeric::Max(op) => self.extreme_of_all(&op.input, Reduction::ArgMax(0), &op.out),
             Numeric::Min(op) => self.extreme_of_all(&op.input, Reduction::ArgMin(0), &op.out),
             Numeric::Pad(op) => self.pad(op),
+            Numeric::IntRandom(op) => {
+                let drawn = self.drawn(op)?;
+                let whole = self.push(Unary::Floor, &[drawn])?;
+                let node = self.push(Elementwise::Cast(DType::Int), &[whole])?;
+                self.bind(&op.out, node)
+            }
             _ => self.unknown(op),
         }
     }
@@ -108,9 +118,27 @@ impl Lowering<'_> {
             }
             Float::PowfScalar(op) => self.scalar(op, Scalar::Power, number(op.rhs)),
             Float::IntoInt(op) => self.cast(&op.input, &op.out),
+            Float::Random(op) => {
+                let node = self.drawn(op)?;
+                self.bind(&op.out, node)
+            }
             Float::Matmul(op) => self.matmul(op),
             _ => self.unknown(op),
         }
+    }
+
+    /// The numbers of the last draw, as floats.
+    fn drawn(&mut self, op: &RandomOpIr) -> Result<NodeId> {
+        let draw = self.draws.len() as u32 - 1;
+        let distribution = match op.distribution {
+            Drawn::Default if op.out.dtype.is_int() => return self.unknown(op),
+            Drawn::Default => Distribution::Uniform { low: 0.0, high: 1.0 },
+            Drawn::Bernoulli(probability) => Distribution::Bernoulli { probability },
+            Drawn::Uniform(low, high) => Distribution::Uniform { low, high },
+            Drawn::Normal(mean, deviation) => Distribution::Normal { mean, deviation },
+        };
+        let like = self.zeros(shape(&op.out.shape))?;
+        self.push(Elementwise::Random { draw, distribution }, &[like])
     }
 
     pub(super) fn unary(&mut self, op: &UnaryOpIr, unary: impl Into<Unary>) -> Result<()> {

@@ -14,20 +14,16 @@ use burn_std::IndexingUpdateOp;
 use crate::graph::{
     Constant, DType, Indexing, Join, Movement, Node, Op, Reduction, RowWise, Values,
 };
-use crate::random::DropoutKey;
+use crate::random::RunKey;
 
 type D = Dispatch;
 
-/// Computes `node` from its operands. `key` is the run's for dropout; its layer is the op's.
+/// Computes `node` from its operands; `key` is the run's.
 ///
 /// # Panics
 ///
 /// When the op is a leaf.
-pub(super) fn evaluate(
-    node: &Node,
-    operands: Vec<DispatchTensor>,
-    key: DropoutKey,
-) -> DispatchTensor {
+pub(super) fn evaluate(node: &Node, operands: Vec<DispatchTensor>, key: RunKey) -> DispatchTensor {
     match &node.op {
         Op::Leaf(op) => panic!("{op} is not computed"),
         Op::Elementwise(op) => elementwise::evaluate(*op, node, operands, key),

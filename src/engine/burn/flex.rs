@@ -15,7 +15,7 @@ use burn_std::{Bytes, Shape as BurnShape};
 use super::pool::{Buffer, BufferPool};
 use crate::engine::kernels::{self, StridedView, WriteMode};
 use crate::graph::{DType, Movement, Node, Op};
-use crate::random::DropoutKey;
+use crate::random::RunKey;
 
 /// Computes `node` if it is one of the ops here and its operands are Flex tensors.
 ///
@@ -24,7 +24,7 @@ pub(super) fn evaluate(
     node: &Node,
     operands: &mut [DispatchTensor],
     in_place: Option<usize>,
-    key: DropoutKey,
+    key: RunKey,
     pool: &BufferPool,
 ) -> Option<DispatchTensor> {
     if node.dtype != DType::F32 || node.shape.rank() > kernels::MAX_DIMS {
@@ -51,7 +51,7 @@ pub(super) fn accumulate(
     node: &Node,
     operands: &[DispatchTensor],
     sum: &mut DispatchTensor,
-    key: DropoutKey,
+    key: RunKey,
 ) -> bool {
     let operands: Option<Vec<&FlexTensor>> = operands.iter().map(flex).collect();
     let (Some(operands), Some(sum)) = (operands, slice_mut(sum)) else { return false };
@@ -218,7 +218,7 @@ fn evaluate_in_place(
     node: &Node,
     operands: &mut [DispatchTensor],
     position: usize,
-    key: DropoutKey,
+    key: RunKey,
     pool: &BufferPool,
 ) -> Option<DispatchTensor> {
     let mut taken = operands[position].clone();

@@ -9,7 +9,7 @@ use super::pool::BufferPool;
 use super::{copy, evaluate};
 use crate::compile::Program;
 use crate::graph::{Graph, Leaf, NodeId, Op};
-use crate::random::DropoutKey;
+use crate::random::RunKey;
 
 /// Values of the constants that `program` reads, each dense.
 pub(super) fn fold(
@@ -18,7 +18,7 @@ pub(super) fn fold(
     pool: &BufferPool,
 ) -> Vec<(NodeId, DispatchTensor)> {
     let device = DispatchDevice::Flex(FlexDevice);
-    let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
+    let key = RunKey::default();
     let mut values: HashMap<NodeId, DispatchTensor> = HashMap::new();
     for &id in &program.folded {
         let node = &graph[id];

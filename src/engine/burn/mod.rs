@@ -8,6 +8,7 @@ mod fold;
 mod memory;
 mod optimizer;
 mod pool;
+mod states;
 mod update;
 
 use std::collections::HashMap;
@@ -21,14 +22,15 @@ use super::{Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Elementwise, Graph, InputId, Leaf, Node, NodeId, Op, ParameterId};
+use crate::graph::{Graph, InputId, Leaf, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
-use crate::random::DropoutKey;
+use crate::random::RunKey;
 pub use device::BurnDevice;
 use fold::fold;
 use memory::Meter;
 use optimizer::State;
 use pool::BufferPool;
+use states::States;
 
 /// Plays stages on one Burn device.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct BurnEngine {
     step: u64,
     /// Whether it evaluates, and does not train.
     evaluates: bool,
+    states: States,
     meter: Meter,
     pool: BufferPool,
 }
@@ -67,6 +70,7 @@ impl BurnEngine {
             inputs: Vec::new(),
             step: 0,
             evaluates: false,
+            states: States::default(),
             meter: Meter::default(),
             pool: BufferPool::default(),
             device,
@@ -109,6 +113,12 @@ impl BurnEngine {
             .chain(self.constants.values())
             .chain(self.optimizer.values().flat_map(State::tensors));
         fixed.for_each(|tensor| self.meter.hold(tensor));
+        self.keep_states();
+    }
+
+    /// The value of a parameter that its stages use.
+    pub(crate) fn parameter(&self, parameter: ParameterId) -> Option<DispatchTensor> {
+        self.parameters.get(&parameter).cloned()
     }
 
     /// Gradients summed so far, by parameter; the uses of one parameter are added in block order.
@@ -131,24 +141,19 @@ impl BurnEngine {
     fn play(&mut self, work: Work, microbatch: MicrobatchId, program: &Program, stash: &mut Stash) {
         let split = self.setup.split.clone();
         let graph = &split.joint.graph;
-        let key = DropoutKey {
+        let key = RunKey {
             seed: self.setup.seed,
             step: self.step,
             microbatch: microbatch.0,
-            layer: 0,
+            evaluates: self.evaluates,
         };
         for command in &program.commands[work] {
             match command.task {
                 Task::Compute { node: id, in_place } => {
                     let mut operands = self.operands(graph, id, stash, in_place, microbatch);
                     let node = &graph[id];
-                    let dropped = matches!(node.op, Op::Elementwise(Elementwise::Dropout { .. }));
-                    let value = if self.evaluates && dropped {
-                        self.undropped(operands, in_place)
-                    } else {
-                        flex::evaluate(node, &mut operands, in_place, key, &self.pool)
-                            .unwrap_or_else(|| evaluate::evaluate(node, operands, key))
-                    };
+                    let value = flex::evaluate(node, &mut operands, in_place, key, &self.pool)
+                        .unwrap_or_else(|| evaluate::evaluate(node, operands, key));
                     // What an op computes is dense, except where it only views its operand.
                     let owned = !node.op.is_movement() || split.copied[id.index()];
                     let value = if owned { dense(value, &self.pool) } else { value };
@@ -176,16 +181,6 @@ impl BurnEngine {
                 }
             }
         }
-    }
-
-    /// What dropout gives where nothing is dropped: its operand, in memory of its own.
-    fn undropped(
-        &self,
-        mut operands: Vec<DispatchTensor>,
-        in_place: Option<usize>,
-    ) -> DispatchTensor {
-        let operand = operands.pop().expect("dropout has one operand");
-        if in_place.is_some() { operand } else { copy(&operand, &self.pool) }
     }
 
     /// Moves those inputs of a step or an evaluation to the device that its stages read.
@@ -282,6 +277,7 @@ type Stash = HashMap<NodeId, DispatchTensor>;
 impl Compute for BurnEngine {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()> {
         (self.step, self.evaluates) = (step, false);
+        self.keep_states();
         for sum in self.accumulators.values_mut() {
             clear(sum, &self.pool);
         }
@@ -323,6 +319,14 @@ impl Compute for BurnEngine {
         let outputs: Vec<NodeId> =
             program.loss.filter(|_| action.work == Work::F).into_iter().collect();
         let loss = self.take(&outputs, &mut stash, &program.kept).pop();
+        if action.work == Work::F {
+            let updates: Vec<NodeId> = program.states.iter().map(|state| state.update).collect();
+            let values = self.take(&updates, &mut stash, &program.kept);
+            if !self.evaluates {
+                let of = program.states.iter().zip(&values);
+                of.for_each(|(state, value)| self.set_state(state.parameter, value));
+            }
+        }
         let ended = action.computes(Work::W);
         assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
@@ -347,9 +351,9 @@ impl Compute for BurnEngine {
 }
 
 /// What `node` is, from its operands, as Burn itself computes it on their device: what every
-/// kernel is compared with. Dropout is keyed by seed 0, step 0, microbatch 0.
+/// kernel is compared with. Random numbers are those of seed 0, step 0, microbatch 0.
 pub fn reference(node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {
-    let key = DropoutKey { seed: 0, step: 0, microbatch: 0, layer: 0 };
+    let key = RunKey::default();
     evaluate::evaluate(node, operands, key)
 }
 

@@ -91,6 +91,7 @@ impl OwnParameters for BurnEngine {
             }
             state.update(update, value, gradient);
         }
+        self.states.complete(true);
         let shared = self.setup.stages.iter().flat_map(|stage| &stage.shared);
         Ok(shared.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
     }
@@ -100,6 +101,7 @@ impl OwnParameters for BurnEngine {
             let value = self.parameters.get_mut(parameter).expect("owned parameters are loaded");
             state.undo(value);
         }
+        self.states.complete(false);
         Ok(())
     }
 
@@ -119,7 +121,8 @@ impl OwnParameters for BurnEngine {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let owned = self.optimizer.keys();
-        Ok(owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool))).collect())
+        let owned = owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool)));
+        Ok(owned.chain(self.state_values()).collect())
     }
 
     fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
@@ -129,11 +132,14 @@ impl OwnParameters for BurnEngine {
             let moments = moments.collect();
             (id, ParameterState { value, moments, updates: state.updates() })
         };
-        Ok(self.optimizer.iter().map(saved).collect())
+        let state = |(id, value)| (id, ParameterState { value, moments: Vec::new(), updates: 0 });
+        let states = self.state_values().into_iter().map(state);
+        Ok(self.optimizer.iter().map(saved).chain(states).collect())
     }
 
     fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
         let own = |tensor: &DispatchTensor| move_to(copy(tensor, &self.pool), &self.device);
+        self.states.complete(true);
         for (parameter, saved) in state {
             if let Some(held) = self.parameters.get_mut(parameter) {
                 self.meter.release(held);

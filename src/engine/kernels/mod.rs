@@ -32,7 +32,7 @@ pub use matmul::{MatMut, MatRef, matmul};
 pub use norm::{layer_norm, layer_norm_grad_gamma, layer_norm_grad_x};
 pub use optim::{AdamW, Momentum, Sgd, Step, adamw, sgd, sgd_momentum};
 pub use permute::copy;
-pub use random::dropout_mask;
+pub use random::{bernoulli, dropout_mask, normal, uniform};
 pub use reduce::{sum_axis, sum_of_squares};
 pub use softmax::{log_softmax, log_softmax_grad, softmax, softmax_grad};
 pub use unary::{Unary, UnaryGrad, unary, unary_assign, unary_grad};

@@ -9,10 +9,41 @@ use multiversion::multiversion;
 /// Blocks computed side by side.
 const LANES: usize = 32;
 
-/// Fills with uniform values in `[0, 1)`: the top 24 bits of each word times `2^-24`.
-#[cfg(test)]
-fn uniform(key: [u32; 2], counter: [u32; 3], dst: &mut [f32]) {
-    fill(key, counter, dst, to_unit);
+/// Fills with uniform values in `[low, high)`, from those in `[0, 1)` that are the top 24 bits of
+/// each word times `2^-24`.
+pub fn uniform(key: [u32; 2], counter: [u32; 3], [low, high]: [f32; 2], dst: &mut [f32]) {
+    let width = high - low;
+    fill(
+        key,
+        counter,
+        dst,
+        #[inline(always)]
+        |word| low + width * to_unit(word),
+    );
+}
+
+/// Fills with 1 with probability `p` and 0 otherwise: an element is 1 where its uniform number in
+/// `[0, 1)` is below `p`.
+pub fn bernoulli(key: [u32; 2], counter: [u32; 3], p: f32, dst: &mut [f32]) {
+    fill(
+        key,
+        counter,
+        dst,
+        #[inline(always)]
+        |word| if to_unit(word) < p { 1.0 } else { 0.0 },
+    );
+}
+
+/// Fills with normal values: the inverse distribution function at the middle of the `2^-24` that a
+/// word's top 24 bits name.
+pub fn normal(key: [u32; 2], counter: [u32; 3], [mean, deviation]: [f32; 2], dst: &mut [f32]) {
+    fill(
+        key,
+        counter,
+        dst,
+        #[inline(always)]
+        |word| mean + deviation * to_normal(word),
+    );
 }
 
 /// Fills with 0 with probability `p` and `1 / (1 - p)` otherwise: an element is 0 where
@@ -95,6 +126,44 @@ fn to_unit(word: u32) -> f32 {
     (word >> 8) as i32 as f32 * (1.0 / 16_777_216.0)
 }
 
+/// `sqrt(2) erfinv(u)` for an odd multiple `u` of `2^-24` in `(-1, 1)`, by the single precision
+/// polynomials of Giles 2012, "Approximating the erfinv function", table 5.
+#[inline(always)]
+fn to_normal(word: u32) -> f32 {
+    let odd = 2 * (word >> 8) as i32 + 1 - (1 << 24);
+    let u = odd as f32 * (1.0 / 16_777_216.0);
+    let w = -((1.0 - u) * (1.0 + u)).ln();
+    let horner = |w: f32, terms: [f32; 9]| terms.into_iter().fold(0.0, |sum, term| sum * w + term);
+    let ratio = if w < 5.0 { horner(w - 2.5, CENTRE) } else { horner(w.sqrt() - 3.0, TAIL) };
+    std::f32::consts::SQRT_2 * ratio * u
+}
+
+/// Highest power first.
+const CENTRE: [f32; 9] = [
+    2.810_226_4e-8,
+    3.432_739_4e-7,
+    -3.523_387_7e-6,
+    -4.391_506_5e-6,
+    0.000_218_580_87,
+    -0.001_253_725,
+    -0.004_177_681_6,
+    0.246_640_73,
+    1.501_409_4,
+];
+
+/// Highest power first.
+const TAIL: [f32; 9] = [
+    -0.000_200_214_26,
+    0.000_100_950_56,
+    0.001_349_343_2,
+    -0.003_673_428_4,
+    0.005_739_507_7,
+    -0.007_622_461_3,
+    0.009_438_870_5,
+    1.001_674_1,
+    2.832_976_8,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,10 +184,10 @@ mod tests {
     fn element_depends_on_its_position_alone() {
         let (key, base) = ([1, 2], [3, 4, 5]);
         let mut long = vec![0.0; 1003];
-        uniform(key, base, &mut long);
+        uniform(key, base, [0.0, 1.0], &mut long);
         for n in [0, 1, 3, 4, 63, 64, 65, 130] {
             let mut short = vec![0.0; n];
-            uniform(key, base, &mut short);
+            uniform(key, base, [0.0, 1.0], &mut short);
             assert_eq!(short, long[..n]);
         }
         for (i, &u) in long.iter().enumerate() {
@@ -132,12 +201,32 @@ mod tests {
     fn mask_drops_where_uniform_is_below_p() {
         let mut u = vec![0.0; 10_001];
         let mut mask = u.clone();
-        uniform([7, 8], [0; 3], &mut u);
+        uniform([7, 8], [0; 3], [0.0, 1.0], &mut u);
         dropout_mask([7, 8], [0; 3], 0.25, &mut mask);
         for (&u, &m) in u.iter().zip(&mask) {
             assert_eq!(m, if u < 0.25 { 0.0 } else { 1.0 / 0.75 });
         }
         let mean = mask.iter().map(|&m| m as f64).sum::<f64>() / mask.len() as f64;
         assert!((mean - 1.0).abs() < 0.03, "mean {mean}");
+    }
+
+    #[test]
+    fn normal_values_have_their_mean_deviation_and_tails() {
+        let mut values = vec![0.0; 100_000];
+        normal([7, 8], [0; 3], [3.0, 2.0], &mut values);
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let square = |x: &f32| (f64::from(*x) - mean).powi(2);
+        let deviation = (values.iter().map(square).sum::<f64>() / n).sqrt();
+        assert!((mean - 3.0).abs() < 0.03, "mean {mean}");
+        assert!((deviation - 2.0).abs() < 0.03, "deviation {deviation}");
+        // The share beyond k deviations is erfc(k / sqrt(2)).
+        for (k, expected) in [(1.0, 0.317_31), (2.0, 0.045_50), (3.0, 0.002_70)] {
+            let beyond = values.iter().filter(|&&x| (f64::from(x) - 3.0).abs() > 2.0 * k).count();
+            let share = beyond as f64 / n;
+            assert!((share - expected).abs() < 0.15 * expected + 0.002, "{k}: {share}");
+        }
+        assert!(values.iter().all(|x| x.is_finite()));
+        assert!(to_normal(0).is_finite() && to_normal(u32::MAX) == -to_normal(0));
     }
 }

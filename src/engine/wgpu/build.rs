@@ -60,6 +60,7 @@ pub(super) fn build(
         inputs: Arc::default(),
         step: 0,
         evaluates: false,
+        states_are_provisional: false,
     };
     engine.load()?;
     engine.sealed = engine.context.objects();

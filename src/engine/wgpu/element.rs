@@ -59,7 +59,7 @@ impl From<Element> for DType {
 
 impl Elements {
     /// With activations as `precision` says. Halves are the floats that F computes from the
-    /// microbatch, but for the loss and for sums: those are small next to what they sum, and soon
+    /// microbatch, but for the loss, for states and for sums: those are small next to what they sum, and soon
     /// above what a half can be. A movement's elements are its operand's, whether or not it is
     /// copied. None of this depends on where the model is cut, so that no bit of a result does.
     pub fn new(split: &Split, precision: Precision) -> Self {
@@ -68,16 +68,20 @@ impl Elements {
         if precision == Precision::F32 {
             return Self(elements);
         }
-        let mut loss = graph.loss;
-        while let Some(id) = loss.filter(|&id| graph[id].op.is_movement()) {
-            loss = Some(graph[id].inputs[0]);
-        }
+        let computed_as = |mut id: NodeId| {
+            while graph[id].op.is_movement() {
+                id = graph[id].inputs[0];
+            }
+            id
+        };
+        let updates = graph.states.iter().map(|state| state.update);
+        let outputs: Vec<NodeId> = graph.loss.into_iter().chain(updates).map(computed_as).collect();
         for id in graph.ids() {
             let (at, node) = (id.index(), &graph[id]);
             let computed = matches!(split.places[at], Some((_, Work::F)))
                 && split.roles[at] == Role::Activation
                 && !is_sum(&node.op)
-                && Some(id) != loss;
+                && !outputs.contains(&id);
             if node.op.is_movement() {
                 elements[at] = elements[node.inputs[0].index()];
             } else if computed && node.dtype == DType::F32 {

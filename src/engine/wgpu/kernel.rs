@@ -3,7 +3,7 @@
 use super::element::Element;
 use crate::graph::{DType, Elementwise, Indexing, Join, NodeId, Reduction, RowWise, Windowed};
 
-/// One dispatch. Its buffers are bound in order: reads, writes, then the dropout key and the
+/// One dispatch. Its buffers are bound in order: reads, writes, then the run's key and the
 /// status word where the body uses them. It computes in f32: halves are widened when they are read,
 /// and rounded when they are written.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,10 +158,10 @@ impl Kernel {
         written
     }
 
-    /// Whether the dropout key is bound.
+    /// Whether the run's key is bound.
     pub fn uses_key(&self) -> bool {
         let (Body::Chain(chain) | Body::Matmul(chain)) = &self.body else { return false };
-        chain.steps.iter().any(|step| matches!(step.op, Elementwise::Dropout { .. }))
+        chain.steps.iter().any(|step| step.op.depends_on_run())
     }
 
     /// Whether the status word is bound: for kernels whose indices may be out of range.

@@ -33,7 +33,7 @@ pub(super) const ELEMENT: u64 = 4;
 /// Smallest staging buffer: parameters pass through it as well.
 const LEAST_STAGING: u64 = 1 << 18;
 
-/// Bytes of a dropout key.
+/// Bytes of the run's key.
 pub(super) const KEY_BYTES: u64 = 32;
 
 /// Bytes of the status word and of the optimizer's settings, each in a buffer of its own.
@@ -121,6 +121,8 @@ pub(super) struct Script {
     pub(super) uploads: Vec<Transfer<Source>>,
     /// The kernels, in order.
     pub(super) kernels: Vec<Bound>,
+    /// What is copied to states, but in an evaluation.
+    pub(super) states: Vec<(Place, Range)>,
     /// What is copied to staging last.
     pub(super) downloads: Vec<Transfer<Sink>>,
     /// Whether a kernel may report a bad index.
@@ -132,7 +134,7 @@ pub(super) struct Script {
 pub(super) struct Bound {
     pub(super) kernel: Kernel,
     pub(super) places: Vec<Place>,
-    /// Buffer of the slot that holds the dropout key.
+    /// Buffer of the slot that holds the run's key.
     pub(super) key: Option<Place>,
 }
 
@@ -169,7 +171,7 @@ pub(super) enum Source {
     Parcel(usize, Element),
     /// A tensor of the batch.
     Input(InputId),
-    /// The dropout key.
+    /// The run's key.
     Key,
 }
 

@@ -78,7 +78,9 @@ pub fn kernel_of(node: &Node, operands: Vec<Operand>) -> Kernel {
 /// Nodes of the block whose buffers are read outside of its kernels.
 fn leaving(split: &Split, views: &mut Views<'_>, program: &Program, block: BlockId) -> Vec<NodeId> {
     let sent = program.activations_out.iter().chain(&program.gradients_out);
-    let outputs = sent.chain(&program.loss).copied().filter(|&id| split.block(id) == Some(block));
+    let updates = program.states.iter().map(|state| &state.update);
+    let outputs = sent.chain(&program.loss).chain(updates);
+    let outputs = outputs.copied().filter(|&id| split.block(id) == Some(block));
     outputs.map(|id| views.of(id).0).collect()
 }
 
@@ -222,7 +224,7 @@ impl Groups<'_> {
             && group.elements == elements
             && operands.iter().filter(|x| made(x) == Some(last)).all(aligned);
         let written = group.members.iter().filter(|(id, _)| self.escaping.contains(id)).count();
-        // Besides what is there: the step's operands, its result, and a dropout key.
+        // Besides what is there: the step's operands, its result, and the run's key.
         let buffers = group.reads.len() + written + group.sums.len() + operands.len() + 2;
         (fits && buffers <= MOST_BUFFERS).then_some(last)
     }

@@ -20,6 +20,7 @@ mod pack;
 mod play;
 mod shader;
 mod staging;
+mod states;
 #[doc(hidden)]
 pub mod testing;
 mod tile_cache;
@@ -66,6 +67,8 @@ pub struct WgpuEngine {
     step: u64,
     /// Whether it evaluates, and does not train.
     evaluates: bool,
+    /// Whether states have been replaced by a step that has not been completed.
+    states_are_provisional: bool,
     /// Objects made when all was there.
     sealed: u64,
 }
@@ -143,6 +146,7 @@ impl Compute for WgpuEngine {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
         (self.step, self.evaluates) = (step, false);
         self.inputs = inputs.clone();
+        self.keep_states();
         self.clear();
         self.context.check()
     }

@@ -64,6 +64,8 @@ impl WgpuEngine {
         for (at, &work) in works.iter().enumerate() {
             let ends = [at == 0, at + 1 == works.len()];
             self.compute(action, work, down.map(|entry| (entry, ends)), &mut encoder);
+            let states = self.layout.scripts[&(action.stage, work)].states.clone();
+            self.set_states(&states, segment, action, &mut encoder);
             // What B sends may be in memory that W uses again.
             if let Some(entry) = down {
                 let sent = &self.layout.scripts[&(action.stage, work)].downloads;

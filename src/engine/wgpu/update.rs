@@ -145,6 +145,7 @@ impl OwnParameters for WgpuEngine {
 
     fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         self.updates.count += 1;
+        self.states_are_provisional = false;
         let settings = optimizer::settings(&self.setup.rule.optimizer, update, self.updates.count);
         let entry = self.up.take();
         self.up.wait(entry, &self.context)?;
@@ -169,6 +170,7 @@ impl OwnParameters for WgpuEngine {
 
     fn undo(&mut self) -> Result<()> {
         self.updates.count -= 1;
+        self.states_are_provisional = true;
         let mut encoder = self.context.encoder();
         self.copy_state(&mut encoder, |now, before| (before, now));
         self.context.submit(encoder);
@@ -187,7 +189,9 @@ impl OwnParameters for WgpuEngine {
 
     fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let owned = self.owned();
-        self.values(&owned)
+        let mut values = self.values(&owned)?;
+        values.extend(self.state_values()?);
+        Ok(values)
     }
 
     fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
@@ -202,10 +206,14 @@ impl OwnParameters for WgpuEngine {
             let value = tensors.remove(0);
             states.push((id, ParameterState { value, moments: tensors, updates }));
         }
+        for (id, value) in self.state_values()? {
+            states.push((id, ParameterState { value, moments: Vec::new(), updates: 0 }));
+        }
         Ok(states)
     }
 
     fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
+        self.states_are_provisional = false;
         for (id, ParameterState { value, moments, updates }) in state {
             match self.layout.arenas.parameters.get(id) {
                 Some(&range) if range.arena == ArenaId::Owned => {
@@ -271,7 +279,7 @@ impl WgpuEngine {
         std::iter::once(ArenaId::Owned).chain(moments).collect()
     }
 
-    fn tensor(&self, parameter: ParameterId, values: Vec<f32>) -> DispatchTensor {
+    pub(super) fn tensor(&self, parameter: ParameterId, values: Vec<f32>) -> DispatchTensor {
         let graph = &self.setup.split.joint.graph;
         let shape = graph[graph.parameters[parameter.index()].node].shape.0.clone();
         host_tensor(TensorData::new(values, shape))

@@ -32,12 +32,47 @@ pub enum Elementwise {
     /// ([`Activation::from_output`]).
     ActivationGradient(Activation),
     /// `x` with elements dropped at random and the rest scaled by `1 / (1 - probability)`; the
-    /// same op on `g` is its gradient. Which ones depends on (seed, step, microbatch, layer).
+    /// same op on `g` is its gradient. Which ones depends on (seed, step, microbatch, draw). In an
+    /// evaluation it is `x`.
     Dropout {
-        /// Position among the dropout layers of one forward pass.
-        layer: u32,
+        /// Position among the draws of one forward pass.
+        draw: u32,
         /// Probability of dropping an element.
         probability: f64,
+    },
+    /// Numbers drawn at random, one for every element of `x`, whose values do not matter. They
+    /// depend on (seed, step, microbatch, draw).
+    Random {
+        /// Position among the draws of one forward pass.
+        draw: u32,
+        /// What they are drawn from.
+        distribution: Distribution,
+    },
+    /// `x` in a step, `y` in an evaluation.
+    Mode,
+}
+
+/// What random numbers are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Distribution {
+    /// 1 or 0.
+    Bernoulli {
+        /// Of 1.
+        probability: f64,
+    },
+    /// Every number of `[low, high)` alike.
+    Uniform {
+        /// The smallest.
+        low: f64,
+        /// Above the largest.
+        high: f64,
+    },
+    /// The bell curve.
+    Normal {
+        /// Its middle.
+        mean: f64,
+        /// Its standard deviation.
+        deviation: f64,
     },
 }
 
@@ -128,11 +163,17 @@ impl From<Activation> for Unary {
 }
 
 impl Elementwise {
+    /// Whether the result depends on the run's seed, step, microbatch or mode besides the operands.
+    pub fn depends_on_run(&self) -> bool {
+        matches!(self, Elementwise::Dropout { .. } | Elementwise::Random { .. } | Elementwise::Mode)
+    }
+
     pub(super) fn operands(&self) -> usize {
         match self {
             Elementwise::Unary(_) | Elementwise::Scalar(..) | Elementwise::Not => 1,
             Elementwise::CompareScalar(..) | Elementwise::Cast(_) => 1,
-            Elementwise::Dropout { .. } => 1,
+            Elementwise::Dropout { .. } | Elementwise::Random { .. } => 1,
+            Elementwise::Mode => 2,
             Elementwise::Binary(_) | Elementwise::Logical(_) | Elementwise::Compare(_) => 2,
             Elementwise::Fill(_) | Elementwise::ActivationGradient(_) => 2,
             Elementwise::Where => 3,
@@ -150,7 +191,15 @@ impl Elementwise {
                 }
                 same(x.dtype)
             }
-            Elementwise::Unary(_) | Elementwise::Dropout { .. } => same(require(x, DType::F32)?),
+            Elementwise::Unary(_) | Elementwise::Dropout { .. } | Elementwise::Random { .. } => {
+                same(require(x, DType::F32)?)
+            }
+            Elementwise::Mode => {
+                if operands[1].shape != x.shape {
+                    return Err("two operands of one shape".into());
+                }
+                same(require(operands[1], x.dtype)?)
+            }
             Elementwise::ActivationGradient(_) => same_floats(operands),
             Elementwise::CompareScalar(..) => same(DType::Bool),
             Elementwise::Cast(dtype) => same(*dtype),
@@ -195,9 +244,23 @@ impl fmt::Display for Elementwise {
             Elementwise::Fill(value) => write!(f, "fill {value:?}"),
             Elementwise::Cast(dtype) => write!(f, "cast {dtype}"),
             Elementwise::ActivationGradient(activation) => write!(f, "{activation}_gradient"),
-            Elementwise::Dropout { layer, probability } => {
-                write!(f, "dropout {layer} {probability:?}")
+            Elementwise::Dropout { draw, probability } => {
+                write!(f, "dropout {draw} {probability:?}")
             }
+            Elementwise::Random { draw, distribution } => {
+                write!(f, "random {draw} {distribution}")
+            }
+            Elementwise::Mode => f.write_str("mode"),
+        }
+    }
+}
+
+impl fmt::Display for Distribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Distribution::Bernoulli { probability } => write!(f, "bernoulli {probability:?}"),
+            Distribution::Uniform { low, high } => write!(f, "uniform {low:?} {high:?}"),
+            Distribution::Normal { mean, deviation } => write!(f, "normal {mean:?} {deviation:?}"),
         }
     }
 }

@@ -82,7 +82,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         });
         let state = state.collect();
         // What the loss does not use is on no device.
-        self.model = load(self.model.clone(), values)?;
+        self.model = load(&self.model, values)?;
         self.runtime.restore(state)?;
         self.steps = from.manifest.step;
         Ok(())

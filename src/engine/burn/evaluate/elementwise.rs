@@ -8,13 +8,13 @@ use super::{D, bool_dtype, expand, is_float, shape, take};
 use crate::graph::{
     Activation, Binary, Comparison, DType, Elementwise, Logical, Node, Scalar, Unary,
 };
-use crate::random::{DropoutKey, dropout_mask};
+use crate::random::RunKey;
 
 pub(super) fn evaluate(
     op: Elementwise,
     node: &Node,
     operands: Vec<DispatchTensor>,
-    key: DropoutKey,
+    key: RunKey,
 ) -> DispatchTensor {
     match op {
         Elementwise::Where => {
@@ -36,10 +36,14 @@ pub(super) fn evaluate(
             with_one(operands, |x| compare_scalar(op, value, x))
         }
         Elementwise::Cast(dtype) => with_one(operands, |x| cast(x, dtype)),
-        Elementwise::Dropout { layer, probability } => {
-            let key = DropoutKey { layer, ..key };
-            with_one(operands, |x| dropout(node, probability, key, x))
+        Elementwise::Dropout { draw, probability } => with_one(operands, |x| {
+            let mask = drawn(node, &x, |mask| key.dropout_mask(draw, probability as f32, mask));
+            D::float_mul(x, mask)
+        }),
+        Elementwise::Random { draw, distribution } => {
+            with_one(operands, |x| drawn(node, &x, |values| key.draw(draw, distribution, values)))
         }
+        Elementwise::Mode => with_two(operands, |x, y| if key.evaluates { y } else { x }),
     }
 }
 
@@ -223,9 +227,9 @@ fn cast(x: DispatchTensor, to: DType) -> DispatchTensor {
     }
 }
 
-fn dropout(node: &Node, probability: f64, key: DropoutKey, x: DispatchTensor) -> DispatchTensor {
-    let mut mask = vec![0.0; node.shape.elements()];
-    dropout_mask(key, probability as f32, &mut mask);
-    let mask = D::float_from_data(TensorData::new(mask, shape(node)), &x.device());
-    D::float_mul(x, mask)
+/// Numbers that `fill` gives, in the shape of `node`, where `x` is.
+fn drawn(node: &Node, x: &DispatchTensor, fill: impl FnOnce(&mut [f32])) -> DispatchTensor {
+    let mut values = vec![0.0; node.shape.elements()];
+    fill(&mut values);
+    D::float_from_data(TensorData::new(values, shape(node)), &x.device())
 }

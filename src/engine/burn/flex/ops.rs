@@ -9,7 +9,7 @@ use crate::engine::kernels::{self, MatMut, MatRef, StridedView, WriteMode};
 use crate::graph::{
     Activation, Binary, Elementwise, Indexing, Node, Op, Reduction, RowWise, Scalar, Unary,
 };
-use crate::random::{DropoutKey, dropout_mask};
+use crate::random::RunKey;
 
 /// Whether [`write`] has the op; it may still refuse some operands.
 pub(super) fn is_here(op: &Op) -> bool {
@@ -18,6 +18,7 @@ pub(super) fn is_here(op: &Op) -> bool {
         Op::Elementwise(op) => match op {
             Elementwise::Binary(_) | Elementwise::Unary(_) | Elementwise::Fill(_) => true,
             Elementwise::ActivationGradient(_) | Elementwise::Dropout { .. } => true,
+            Elementwise::Random { .. } | Elementwise::Mode => true,
             Elementwise::Scalar(scalar, _) => *scalar == Scalar::Multiply,
             _ => false,
         },
@@ -35,7 +36,7 @@ pub(super) fn write(
     operands: &[&FlexTensor],
     output: &mut [f32],
     write: WriteMode,
-    key: DropoutKey,
+    key: RunKey,
 ) -> bool {
     match &node.op {
         Op::Matmul => {
@@ -58,7 +59,7 @@ pub(super) fn overwrite(
     operands: &[DispatchTensor],
     position: usize,
     elements: &mut [f32],
-    key: DropoutKey,
+    key: RunKey,
     pool: &BufferPool,
 ) -> bool {
     let Op::Elementwise(op) = node.op else { return false };
@@ -72,9 +73,10 @@ pub(super) fn overwrite(
             Some(op) => kernels::unary_assign(op, elements),
             None => return false,
         },
-        Elementwise::Dropout { layer, probability } => {
+        Elementwise::Dropout { .. } if key.evaluates => {}
+        Elementwise::Dropout { draw, probability } => {
             let mut mask = pool.take(elements.len());
-            dropout_mask(DropoutKey { layer, ..key }, probability as f32, &mut mask);
+            key.dropout_mask(draw, probability as f32, &mut mask);
             let mask = StridedView::contiguous(&mask, &node.shape.0);
             kernels::binary_assign(kernels::Binary::Mul, elements, mask);
         }
@@ -92,7 +94,7 @@ fn elementwise(
     node: &Node,
     operands: &[&FlexTensor],
     output: &mut [f32],
-    key: DropoutKey,
+    key: RunKey,
 ) -> bool {
     let x = operands[0];
     match op {
@@ -121,8 +123,13 @@ fn elementwise(
             kernels::copy(output, view(operands[1], &node.shape.0));
             fill_where(x, &node.shape.0, value as f32, output);
         }
-        Elementwise::Dropout { layer, probability } => {
-            dropout_mask(DropoutKey { layer, ..key }, probability as f32, output);
+        Elementwise::Mode => {
+            let chosen = operands[usize::from(key.evaluates)];
+            kernels::copy(output, view(chosen, &node.shape.0));
+        }
+        Elementwise::Random { draw, distribution } => key.draw(draw, distribution, output),
+        Elementwise::Dropout { draw, probability } => {
+            key.dropout_mask(draw, probability as f32, output);
             let x = view(x, &node.shape.0);
             kernels::binary_assign(kernels::Binary::Mul, output, x);
         }

@@ -26,8 +26,10 @@ pub(crate) enum ArenaId {
     Before(u32),
     /// Squares of the norms of parts of each of these gradients.
     Norms,
-    /// Parameters that the device only reads.
+    /// Parameters that no optimizer of the device updates.
     Borrowed,
+    /// What states were at the beginning of a step.
+    States,
     /// All other sums of gradients.
     Sums,
     /// Values that depend on no input and no parameter.
@@ -43,6 +45,7 @@ impl std::fmt::Display for ArenaId {
             ArenaId::Before(_) => "what an update is undone from",
             ArenaId::Norms => "norms of gradients",
             ArenaId::Borrowed => "parameters of other devices",
+            ArenaId::States => "states before a step",
             ArenaId::Sums => "sums of gradients",
             ArenaId::Constants => "constants",
         })
@@ -70,6 +73,8 @@ pub(crate) struct Arenas {
     pub(crate) decayed: Vec<u64>,
     /// Where parameters are.
     pub(crate) parameters: HashMap<ParameterId, Range>,
+    /// Where states are kept during a step.
+    pub(crate) states: HashMap<ParameterId, Range>,
     /// Where the norms of owned parameters' gradients are, with clipping.
     pub(crate) norms: HashMap<ParameterId, Range>,
     /// Where sums of gradients are, local and from elsewhere.
@@ -107,6 +112,9 @@ impl Arenas {
         let own = packer.arena(ArenaId::Owned, owned.iter().map(|&id| of(id)));
         let borrow = packer.arena(ArenaId::Borrowed, borrowed.iter().map(|&id| of(id)));
         let rest = packer.arena(ArenaId::Sums, others.iter().map(|sum| of(sum.parameter)));
+        let states: Vec<ParameterId> =
+            stages.iter().flat_map(|of| &of.program.states).map(|state| state.parameter).collect();
+        let kept = packer.arena(ArenaId::States, states.iter().map(|&id| of(id)));
         let fixed = packer.arena(ArenaId::Constants, constants.iter().map(|&id| bytes(id)));
         packer.twin(ArenaId::Gradients);
         let moments = rule.optimizer.moments() as u32;
@@ -137,6 +145,7 @@ impl Arenas {
             chunks: packer.chunks,
             decayed,
             parameters: parameters.collect(),
+            states: states.into_iter().zip(kept).collect(),
             norms,
             sums,
             constants: constants.into_iter().zip(fixed).collect(),

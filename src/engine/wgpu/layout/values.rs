@@ -10,7 +10,7 @@ use crate::engine::wgpu::kernel::Kernel;
 use crate::engine::wgpu::lower::BlockKernels;
 use crate::engine::wgpu::pack::{Lifetime, pack};
 use crate::engine::wgpu::view::Views;
-use crate::graph::{Leaf, NodeId, Op};
+use crate::graph::{Leaf, NodeId, Op, State};
 use crate::plan::{StageId, Work};
 use crate::split::{BlockId, Role, Split};
 
@@ -80,7 +80,8 @@ impl<'a> Values<'a> {
             self.note(Value::Node(id), (event, 0));
         }
         let end = kernels.len() as u32 + 1;
-        for id in self.sent(event).into_iter().chain(self.loss(event)) {
+        let updates = self.states(event).into_iter().map(|state| state.update);
+        for id in self.sent(event).into_iter().chain(self.loss(event)).chain(updates) {
             let value = self.value(id, event).expect("what leaves a stage is of a microbatch");
             self.note(value, (event, end));
         }
@@ -223,6 +224,11 @@ impl<'a> Values<'a> {
         self.stages[stage as usize].program.loss.filter(|_| work == Work::F)
     }
 
+    fn states(&self, (work, stage): Event) -> Vec<State> {
+        let states = &self.stages[stage as usize].program.states;
+        if work == Work::F { states.clone() } else { Vec::new() }
+    }
+
     fn is_last(&self, stage: u32) -> bool {
         stage as usize + 1 == self.stages.len()
     }
@@ -338,6 +344,10 @@ impl<'a> Values<'a> {
             script.status |= kernel.uses_status();
             let bound = self.bind(kernel, block, event, arenas);
             script.kernels.push(bound);
+        }
+        for State { parameter, update } in self.states(event) {
+            let value = self.value(update, event).expect("an update is of a microbatch");
+            script.states.push((self.places[&value], arenas.parameters[&parameter]));
         }
         offset = 0;
         let graph = &self.split.joint.graph;

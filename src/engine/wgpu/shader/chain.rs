@@ -7,7 +7,9 @@ use super::abilities::Abilities;
 use super::bindings::{Loads, Neighbours, grid, value_type};
 use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Operand, Step, Write};
-use crate::graph::{Activation, Binary, Comparison, DType, Elementwise, Logical, Scalar, Unary};
+use crate::graph::{
+    Activation, Binary, Comparison, DType, Distribution, Elementwise, Logical, Scalar, Unary,
+};
 
 /// Threads of a workgroup.
 const WORKGROUP: usize = 64;
@@ -34,12 +36,12 @@ pub(super) fn chain(kernel: &Kernel, chain: &Chain, abilities: &Abilities) -> Sh
 }
 
 /// `fn computed(i, x0, x1, ..)`: computes the steps for the element with the row-major index `i`
-/// from those of the reads that are used and the random word `dN` of every dropout, and puts the
+/// from those of the reads that are used and the random word `dN` of every draw, and puts the
 /// results where they go.
 fn computed(kernel: &Kernel, chain: &Chain) -> String {
     let reads = used(kernel, chain);
     let reads = reads.iter().map(|&n| format!(", x{n}: {}", argument_type(&kernel.reads[n])));
-    let words = dropouts(chain).map(|(n, _)| format!(", d{n}: u32"));
+    let words = draws(chain).map(|(n, _)| format!(", d{n}: u32"));
     let parameters: String = reads.chain(words).collect();
     let body = steps(kernel, chain) + &puts(kernel, chain);
     format!("fn computed(i: u32{parameters}) {{\n{body}}}\n")
@@ -48,9 +50,9 @@ fn computed(kernel: &Kernel, chain: &Chain) -> String {
 /// `fn compute(thread)`, which computes one element.
 fn computes_one(kernel: &Kernel, chain: &Chain) -> String {
     let value = |n: &usize| format!(", {}", truth(format!("r{n}_one(i)"), &kernel.reads[*n]));
-    let word = |(_, layer)| format!(", dropout_word(i, {layer}u)");
+    let word = |(_, draw)| format!(", random_word(i, {draw}u)");
     let reads = used(kernel, chain);
-    let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
+    let values: String = reads.iter().map(value).chain(draws(chain).map(word)).collect();
     format!("fn compute(i: u32) {{\n    computed(i{values});\n}}\n")
 }
 
@@ -61,15 +63,15 @@ fn computes_four(kernel: &Kernel, chain: &Chain) -> String {
     for n in &reads {
         writeln!(text, "    let y{n} = r{n}_four(i);").expect("a string takes any text");
     }
-    for (n, layer) in dropouts(chain) {
-        writeln!(text, "    let d{n} = dropout_block(thread, {layer}u);")
+    for (n, draw) in draws(chain) {
+        writeln!(text, "    let d{n} = random_block(thread, {draw}u);")
             .expect("a string takes any text");
     }
     for (k, component) in ["x", "y", "z", "w"].iter().enumerate() {
         let value =
             |n: &usize| format!(", {}", truth(format!("y{n}.{component}"), &kernel.reads[*n]));
         let word = |(n, _)| format!(", d{n}.{component}");
-        let values: String = reads.iter().map(value).chain(dropouts(chain).map(word)).collect();
+        let values: String = reads.iter().map(value).chain(draws(chain).map(word)).collect();
         writeln!(text, "    computed(i + {k}u{values});").expect("a string takes any text");
     }
     text + "}\n"
@@ -97,9 +99,8 @@ fn steps_of_product(kernel: &Kernel, chain: &Chain) -> String {
         let value = truth(format!("r{n}_one(i)"), &kernel.reads[n]);
         writeln!(text, "    let x{n} = {value};").expect("a string takes any text");
     }
-    for (n, layer) in dropouts(chain) {
-        writeln!(text, "    let d{n} = dropout_word(i, {layer}u);")
-            .expect("a string takes any text");
+    for (n, draw) in draws(chain) {
+        writeln!(text, "    let d{n} = random_word(i, {draw}u);").expect("a string takes any text");
     }
     text + &steps(kernel, chain)
 }
@@ -150,10 +151,10 @@ fn used(kernel: &Kernel, chain: &Chain) -> Vec<usize> {
     (0..kernel.reads.len()).filter(|&read| is_read(chain, read)).collect()
 }
 
-/// Every dropout's step and layer.
-fn dropouts(chain: &Chain) -> impl Iterator<Item = (usize, u32)> {
+/// The steps that draw random words, and which.
+fn draws(chain: &Chain) -> impl Iterator<Item = (usize, u32)> {
     chain.steps.iter().enumerate().filter_map(|(n, step)| match step.op {
-        Elementwise::Dropout { layer, .. } => Some((n, layer)),
+        Elementwise::Dropout { draw, .. } | Elementwise::Random { draw, .. } => Some((n, draw)),
         _ => None,
     })
 }
@@ -204,7 +205,8 @@ fn needs_math(chain: &Chain) -> bool {
         ),
         Elementwise::Scalar(Scalar::Power, _)
         | Elementwise::ActivationGradient(Activation::Gelu) => true,
-        Elementwise::Cast(DType::Int) | Elementwise::Dropout { .. } => true,
+        Elementwise::Cast(DType::Int) => true,
+        Elementwise::Dropout { .. } | Elementwise::Random { .. } | Elementwise::Mode => true,
         Elementwise::Scalar(_, value)
         | Elementwise::Fill(value)
         | Elementwise::CompareScalar(_, value) => !(*value as f32).is_finite(),
@@ -243,6 +245,25 @@ fn expression(step: &Step, n: usize, of: DType) -> String {
         Elementwise::Dropout { probability, .. } => {
             let p = *probability as f32;
             format!("{x} * dropout_(d{n}, {p:?}f, {:?}f)", 1.0 / (1.0 - p))
+        }
+        Elementwise::Random { distribution, .. } => random(*distribution, n),
+        Elementwise::Mode => format!("select({x}, {}, evaluates())", names[1]),
+    }
+}
+
+/// A number from the random word of step `n`.
+fn random(distribution: Distribution, n: usize) -> String {
+    let number = |value| literal(value, DType::F32);
+    match distribution {
+        Distribution::Bernoulli { probability } => {
+            format!("select(0.0, 1.0, unit_(d{n}) < {})", number(probability))
+        }
+        Distribution::Uniform { low, high } => {
+            let width = high as f32 - low as f32;
+            format!("{} + {} * unit_(d{n})", number(low), number(width.into()))
+        }
+        Distribution::Normal { mean, deviation } => {
+            format!("{} + {} * normal_value_(d{n})", number(mean), number(deviation))
         }
     }
 }

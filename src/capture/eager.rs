@@ -1,0 +1,221 @@
+//! What the module computes by itself, in training mode, on one microbatch.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, Device, Distribution, Gradients, Int, Tensor};
+use burn_backend::TensorMetadata;
+use burn_backend::ops::{FloatTensorOps, IntTensorOps};
+use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
+use burn_flex::FlexDevice;
+use burn_ir::RandomOpIr;
+
+use crate::batch::{Batch, move_to};
+use crate::error::{Error, Result, panic_message, quietly};
+
+/// What the module computed.
+pub(crate) struct EagerRun {
+    /// Its loss.
+    pub loss: f64,
+    /// The loss's gradients, in the order of the module's parameters; none where Burn has none.
+    pub gradients: Vec<Option<Vec<f32>>>,
+    /// The random numbers that it drew, by draw.
+    pub drawn: Vec<DispatchTensor>,
+    /// What it made of its running values: position among its parameters, before, and after.
+    pub states: Vec<(usize, [Vec<f32>; 2])>,
+}
+
+/// Seed of the numbers that the module draws.
+const SEED: u64 = 0x5eed;
+
+/// How often a run is repeated whose random numbers another thread of the program took away.
+const ATTEMPTS: u32 = 100;
+
+/// Runs `loss` and its backward in training mode on one microbatch, on Burn's Flex device. `draws`
+/// are what a forward pass draws at random, `running` the values that it updates by itself.
+///
+/// Burn's random numbers are one stream of the whole program, which goes on afterwards with a seed
+/// that it gave itself.
+///
+/// # Errors
+///
+/// When the module panics, or draws other numbers than `draws`.
+pub(crate) fn eager_run<M, B, L>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    draws: &[RandomOpIr],
+    running: &HashSet<ParamId>,
+) -> Result<EagerRun>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let device = Device::flex();
+    if draws.is_empty() {
+        return run(model, loss, example, &device, running);
+    }
+    static STREAM: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STREAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let after = number(&device);
+    let mut found = None;
+    for _ in 0..ATTEMPTS {
+        device.seed(SEED);
+        let run = run(model, loss, example, &device, running)?;
+        let end = number(&device);
+        device.seed(SEED);
+        let drawn: Vec<DispatchTensor> = draws.iter().map(draw).collect();
+        // Both have drawn the same if the streams are at the same place now.
+        if end == number(&device) {
+            found = Some(EagerRun { drawn, ..run });
+            break;
+        }
+    }
+    device.seed(after);
+    found.ok_or_else(|| {
+        Error::model("the model draws other random numbers when it runs than when it is captured")
+            .hint("draw the same tensors in every forward pass, and from Burn alone")
+    })
+}
+
+/// Whether the module, which draws nothing, has one loss in training and in inference.
+///
+/// # Errors
+///
+/// When the module panics.
+pub(super) fn modes_agree<M, B, L>(model: &M, loss: &L, example: &B) -> Result<bool>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let device = Device::flex();
+    let run = || {
+        let model = model.valid().to_device(&device);
+        let tensors = || example.clone().into_tensors().into_iter().map(|x| move_to(x, &device));
+        let inference = loss(&model, B::from_tensors(&mut tensors())).into_scalar::<f32>();
+        let model = model.train();
+        let mut tensors = tensors().map(with_autodiff);
+        let training = loss(&model, B::from_tensors(&mut tensors)).into_scalar::<f32>();
+        (f64::from(training), f64::from(inference))
+    };
+    let (training, inference) = quietly(AssertUnwindSafe(run)).map_err(panicked)?;
+    Ok((training - inference).abs() <= 1e-5 * training.abs().max(1.0))
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
+    Error::model(format!("the model panicked on the example: {}", panic_message(&*panic)))
+}
+
+fn run<M, B, L>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    device: &Device,
+    running: &HashSet<ParamId>,
+) -> Result<EagerRun>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> Tensor<1>,
+{
+    let run = || {
+        let model = model.valid().to_device(device).train();
+        let before = values(&model, running);
+        let tensors = example.clone().into_tensors();
+        let mut tensors = tensors.into_iter().map(|tensor| with_autodiff(move_to(tensor, device)));
+        let loss = loss(&model, B::from_tensors(&mut tensors));
+        let gradients = gradients(&model, &loss.backward());
+        let loss = f64::from(loss.into_scalar::<f32>());
+        // `valid` takes over what the forward pass left.
+        let after = values(&model.valid(), running);
+        let states =
+            before.into_iter().zip(after).map(|((at, before), (_, after))| (at, [before, after]));
+        EagerRun { loss, gradients, drawn: Vec::new(), states: states.collect() }
+    };
+    quietly(AssertUnwindSafe(run)).map_err(panicked)
+}
+
+/// Values of some of the module's parameters, each with its position among all.
+fn values<M: Module>(model: &M, of: &HashSet<ParamId>) -> Vec<(usize, Vec<f32>)> {
+    struct Visitor<'a> {
+        of: &'a HashSet<ParamId>,
+        seen: Vec<ParamId>,
+        values: Vec<(usize, Vec<f32>)>,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.seen.contains(&param.id) {
+                return;
+            }
+            if self.of.contains(&param.id) {
+                let values = param.val().into_data().iter::<f32>().collect();
+                self.values.push((self.seen.len(), values));
+            }
+            self.seen.push(param.id);
+        }
+    }
+    let mut visitor = Visitor { of, seen: Vec::new(), values: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.values
+}
+
+/// The next number of the stream.
+fn number(device: &Device) -> u64 {
+    let whole = Distribution::Uniform(0.0, f64::from(i32::MAX));
+    Tensor::<1, Int>::random([1], whole, device).into_data().iter::<i64>().next().unwrap_or(0)
+        as u64
+}
+
+/// The numbers of one draw.
+fn draw(op: &RandomOpIr) -> DispatchTensor {
+    type D = Dispatch;
+    let device = DispatchDevice::Flex(FlexDevice);
+    let (shape, distribution, dtype) = (op.out.shape.clone(), op.distribution, op.out.dtype);
+    if dtype.is_float() {
+        <D as FloatTensorOps<D>>::float_random(shape, distribution, &device, dtype.into())
+    } else {
+        <D as IntTensorOps<D>>::int_random(shape, distribution, &device, dtype.into())
+    }
+}
+
+/// Gradients of the module's parameters, each once; the uses of a parameter that the module holds
+/// twice are added.
+fn gradients<M: Module>(model: &M, of: &Gradients) -> Vec<Option<Vec<f32>>> {
+    struct Visitor<'a> {
+        of: &'a Gradients,
+        found: Vec<(ParamId, Option<Vec<f32>>)>,
+    }
+    impl ModuleVisitor for Visitor<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.of);
+            let gradient = gradient.map(|of| of.into_data().iter::<f32>().collect::<Vec<_>>());
+            match self.found.iter_mut().find(|(id, _)| *id == param.id) {
+                None => self.found.push((param.id, gradient)),
+                Some((_, Some(sum))) => {
+                    let more = gradient.unwrap_or_default();
+                    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+                }
+                Some((_, sum)) => *sum = gradient,
+            }
+        }
+    }
+    let mut visitor = Visitor { of, found: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.found.into_iter().map(|(_, gradient)| gradient).collect()
+}
+
+/// `tensor` as part of an autodiff run, so that layers see that they train.
+fn with_autodiff(tensor: DispatchTensor) -> DispatchTensor {
+    let dtype = tensor.dtype();
+    if dtype.is_float() {
+        Tensor::<1>::from_dispatch(tensor).autodiff().into_dispatch()
+    } else if dtype.is_bool() {
+        Tensor::<1, Bool>::from_dispatch(tensor).autodiff().into_dispatch()
+    } else {
+        Tensor::<1, Int>::from_dispatch(tensor).autodiff().into_dispatch()
+    }
+}
