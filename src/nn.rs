@@ -17,6 +17,10 @@ use crate::random::RunKey;
 
 /// Name under which [`boundary`] is recorded.
 pub(crate) const BOUNDARY: &str = "zerobubble.boundary";
+/// Name under which [`detach`] is recorded.
+pub(crate) const DETACH: &str = "zerobubble.detach";
+/// What is recorded and changes no value.
+pub(crate) const IDENTITIES: [&str; 2] = [BOUNDARY, DETACH];
 
 /// Configuration of [`Dropout`].
 #[derive(Config, Debug)]
@@ -81,6 +85,12 @@ impl Dropout {
 /// When a model has marks, stages are cut at marks only.
 pub fn boundary<const D: usize>(input: Tensor<D>) -> Tensor<D> {
     record(input, BOUNDARY)
+}
+
+/// The same values, through which no gradient flows: what [`Tensor::detach`] does, which leaves no
+/// trace in what is captured.
+pub fn detach<const D: usize>(input: Tensor<D>) -> Tensor<D> {
+    record(input, DETACH).detach()
 }
 
 /// Runs `body` with every [`Dropout`] inside drawing from the numbers that a captured run uses

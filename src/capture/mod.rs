@@ -8,6 +8,7 @@ mod lift;
 mod lower;
 mod merge;
 mod parameters;
+mod reads;
 mod record;
 mod verify;
 
@@ -27,7 +28,8 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, prune, verify as verify_graph};
 use lower::{Lowered, lower};
-use record::{Mode, Record, record};
+use reads::{Answered, of_one_example, record_answering, unknown};
+use record::{Mode, Record};
 
 /// A model's graph, and what is needed to prove that it is.
 pub(crate) struct Captured {
@@ -69,12 +71,27 @@ where
     check_floats(example)?;
     let frozen = parameters::frozen(model);
     let running = lift::running(model);
-    let recorded = |mode| -> Result<(Graph, Vec<RandomOpIr>)> {
-        let record = record(model, loss, example, mode, &running)?;
-        check_parameters(&record)?;
-        let Lowered { graph, draws } = lower(&record, &frozen, &running)?;
+    let graph_of = |record: &Record, mode| -> Result<(Graph, Vec<RandomOpIr>)> {
+        check_parameters(record)?;
+        let Lowered { graph, draws } = lower(record, &frozen, &running)?;
         verify_graph(&graph)?;
         Ok((prune(&fuse::fuse(&graph, mode)?), draws))
+    };
+    let recorded = |mode| {
+        let answering = |example: &B| record_answering(model, loss, example, mode, &running);
+        let Answered { record, last_read } = answering(example)?;
+        let (graph, draws) = graph_of(&record, mode)?;
+        if let Some(read) = last_read {
+            // What was read may decide what is computed.
+            for last in [false, true] {
+                let other = answering(&of_one_example(example, last));
+                let other = other.and_then(|other| graph_of(&other.record, mode));
+                if !other.is_ok_and(|(other, _)| other == graph) {
+                    return Err(unknown(&read));
+                }
+            }
+        }
+        Ok((graph, draws))
     };
     let (training, draws) = recorded(Mode::Training)?;
     let inference = recorded(Mode::Inference).ok().map(|(graph, _)| graph);

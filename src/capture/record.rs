@@ -6,8 +6,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, DeviceConfig, Tensor, TensorData};
+use burn_capture::CaptureClient;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::{OperationIr, TensorId};
+use burn_router::{RouterClient, RouterTensor};
 
 use super::lift::{lift_tensor, lifted};
 use super::parameters::{self, Parameter};
@@ -27,18 +29,38 @@ pub(super) enum Mode {
 pub(super) struct Record {
     /// Every computation, in order.
     pub operations: Vec<OperationIr>,
-    /// Values of everything that was not computed.
+    /// Values of everything that was not computed, and answers.
     pub values: BTreeMap<TensorId, TensorData>,
     /// The tensors of the batch.
     pub inputs: Vec<TensorId>,
     /// The float parameters, in the module's own order.
     pub parameters: Vec<Parameter>,
-    /// What is minimised.
+    /// Stand-ins of what was answered, in the order of the answers.
+    pub answered: Vec<TensorId>,
+    /// What is minimised; what was to be read where the record ends there.
     pub loss: TensorId,
 }
 
+/// The value of a tensor that a record computes, for who reads it.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    /// How many tensors the model had made before it.
+    pub offset: u64,
+    /// Its value.
+    pub value: TensorData,
+}
+
+/// How far a recording came.
+pub(super) enum Recorded {
+    /// To its end.
+    Whole(Record),
+    /// To the reading of a value that has no answer: that of the record's `loss`, at this offset.
+    UntilRead(Record, u64),
+}
+
 /// Records `loss` of `model` on a microbatch like `example`. Parameters that are `running`, which
-/// the forward pass itself updates, are no part of what is differentiated.
+/// the forward pass itself updates, are no part of what is differentiated. Reading a value that was
+/// computed gives its answer.
 ///
 /// # Errors
 ///
@@ -49,7 +71,8 @@ pub(super) fn record<M, B, L>(
     example: &B,
     mode: Mode,
     running: &HashSet<ParamId>,
-) -> Result<Record>
+    answers: &[Answer],
+) -> Result<Recorded>
 where
     M: Module,
     B: Batch,
@@ -68,7 +91,8 @@ where
             let tensors = example.clone().into_tensors().into_iter();
             let tensors: Vec<DispatchTensor> = tensors.map(|x| move_to(x, &device)).collect();
             let inputs: Vec<TensorId> = tensors.iter().map(tensor_id).collect();
-            let loss = match mode {
+            let answered = Answered::new(&tensors[0], answers);
+            let loss = || match mode {
                 Mode::Training => {
                     let model = lifted(model, running);
                     let mut tensors = tensors.into_iter().map(lift_tensor);
@@ -76,17 +100,70 @@ where
                 }
                 Mode::Inference => loss(&model, B::from_tensors(&mut tensors.into_iter())),
             };
-            let loss = tensor_id(&loss.into_dispatch());
-            found = Some((inputs.clone(), parameters, loss));
-            scope.complete(inputs, Some(loss))
+            let loss = quietly(AssertUnwindSafe(loss));
+            let loss = loss.map(|loss| tensor_id(&loss.into_dispatch()));
+            let loss = loss.map_err(|panic| panic_message(&*panic));
+            let outputs = loss.as_ref().ok().copied();
+            found = Some((inputs.clone(), parameters, answered, loss));
+            scope.complete(inputs, outputs)
         })
     };
     let captured = quietly(AssertUnwindSafe(run))
         .map_err(|panic| panicked(&panic_message(&*panic)))?
         .map_err(|error| Error::model(format!("capture failed: {error}")))?;
-    let (inputs, parameters, loss) = found.expect("the scope completed");
+    let (inputs, parameters, answered, loss) = found.expect("the scope completed");
     let (operations, values) = (captured.graph.operations, captured.values);
-    Ok(Record { operations, values, inputs, parameters, loss })
+    let record = |loss| {
+        let answered = answered.stand_ins.iter().map(RouterTensor::id).collect();
+        Record { operations, values, inputs, parameters, answered, loss }
+    };
+    match loss {
+        Ok(loss) => Ok(Recorded::Whole(record(loss))),
+        Err(message) => match read_tensor(&message).filter(|id| *id > answered.before) {
+            Some(id) => {
+                let offset = id - answered.before;
+                Ok(Recorded::UntilRead(record(TensorId::new(id)), offset))
+            }
+            None => Err(panicked(&message)),
+        },
+    }
+}
+
+/// The stand-ins of answers on the capture device.
+struct Answered {
+    /// The id after which the model's own come.
+    before: u64,
+    stand_ins: Vec<RouterTensor<CaptureClient>>,
+}
+
+impl Answered {
+    /// Lets the tensors that the model makes on the device of `tensor` have `answers`.
+    ///
+    /// The ids that Burn gives go up by one from tensor to tensor. So it is known beforehand which
+    /// one has an answer, and it becomes a name for a tensor whose value is there.
+    fn new(tensor: &DispatchTensor, answers: &[Answer]) -> Self {
+        let client = client(tensor);
+        let stand_in = |answer: &Answer| client.register_tensor_data(answer.value.clone());
+        let stand_ins: Vec<_> = answers.iter().map(stand_in).collect();
+        let before = client.create_empty_handle();
+        let before = before.value();
+        for (answer, stand_in) in answers.iter().zip(&stand_ins) {
+            client.register_alias(TensorId::new(before + answer.offset), stand_in.id());
+        }
+        Self { before, stand_ins }
+    }
+}
+
+fn number_in(text: &str) -> Option<u64> {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// The tensor that was to be read, if that is what the panic is about.
+fn read_tensor(message: &str) -> Option<u64> {
+    let (before, _) = message.split_once(" has no concrete value")?;
+    number_in(before.rsplit_once("captured tensor ")?.1)
 }
 
 /// Lets tensors that are made on the device get the types that they get on the host device. A
@@ -102,12 +179,18 @@ fn take_host_types(device: &Device) {
 }
 
 fn panicked(message: &str) -> Error {
-    if message.contains("has no concrete value") {
-        return Error::model("the model reads the value of a tensor while it is captured")
-            .hint("compute with tensors only: no into_data, into_scalar or one_hot in the loss");
-    }
     Error::model(format!("the model panicked while it was captured: {message}"))
         .hint("run the same loss eagerly on one microbatch first")
+}
+
+/// What a tensor of the capture device records with.
+fn client(tensor: &DispatchTensor) -> CaptureClient {
+    match &tensor.kind {
+        DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => tensor.client.clone(),
+        DispatchTensorKind::Capture(BackendTensor::Int(tensor)) => tensor.client.clone(),
+        DispatchTensorKind::Capture(BackendTensor::Bool(tensor)) => tensor.client.clone(),
+        _ => panic!("the tensor left the capture device"),
+    }
 }
 
 fn tensor_id(tensor: &DispatchTensor) -> TensorId {

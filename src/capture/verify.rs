@@ -50,7 +50,7 @@ pub(crate) fn verify_gradient(
     let problem = format!("its captured gradient differs from Burn's by {difference}, of {size}");
     Err(Error::model(problem)
         .in_module(path)
-        .hint("no detach in forward: it is not recorded; freeze parameters instead"))
+        .hint("zerobubble::nn::detach in place of Tensor::detach, which leaves no trace"))
 }
 
 /// Compares what a forward pass makes of a running value with what the module makes of it: `path`

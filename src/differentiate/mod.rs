@@ -104,7 +104,7 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
 fn active(graph: &Graph) -> Vec<bool> {
     let mut active = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let float = node.dtype == DType::F32;
+        let float = node.dtype == DType::F32 && node.op != Op::Movement(Movement::Detach);
         let reached = node.inputs.iter().any(|input: &NodeId| active[input.index()]);
         let parameter = node.op.parameter().map(|parameter| &graph.parameters[parameter.index()]);
         let trained = parameter.is_some_and(|parameter| parameter.trained);

@@ -27,10 +27,10 @@ fn transpose(b: &mut Builder, x: NodeId) -> Result<NodeId> {
     b.push(Movement::Permute(axes), &[x])
 }
 
-/// The inverse move of the gradient.
-pub(super) fn movement(b: &mut Builder, op: &Movement, o: NodeId, g: NodeId) -> Result<NodeId> {
+/// The inverse move of the gradient, if it goes on.
+pub(super) fn movement(b: &mut Builder, op: &Movement, o: NodeId, g: NodeId) -> Gradients {
     let of = b.shape(b.graph[o].inputs[0]);
-    match op {
+    one(match op {
         Movement::Reshape(_) => b.reshape(g, of),
         Movement::Permute(axes) => {
             let mut inverse = vec![0; axes.len()];
@@ -43,7 +43,8 @@ pub(super) fn movement(b: &mut Builder, op: &Movement, o: NodeId, g: NodeId) -> 
         &Movement::Slice { axis, start, end } => {
             b.push(Join::Pad { axis, before: start, after: of.0[axis] - end }, &[g])
         }
-    }
+        Movement::Detach => return Ok(vec![None]),
+    })
 }
 
 /// Every element gets the gradients of the sums that it is in; a position has none.

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::graph::{
     Constant, DType, Graph, Leaf, Movement, NodeId, Op, ParameterId, Shape, State, Values,
 };
-use crate::nn::BOUNDARY;
+use crate::nn::{BOUNDARY, DETACH};
 
 /// A record as a graph.
 pub(super) struct Lowered {
@@ -163,6 +163,7 @@ impl<'a> Lowering<'a> {
 
     fn custom(&mut self, op: &CustomOpIr) -> Result<()> {
         match (op.id.as_str(), op.inputs.as_slice(), op.outputs.as_slice()) {
+            (DETACH, [x], [out]) => self.set(out, Movement::Detach, &[x]),
             (BOUNDARY, [x], [out]) => {
                 let node = self.node(x)?;
                 self.graph.boundaries.push(node);

@@ -85,6 +85,7 @@ fn movement(op: &Movement, node: &Node, operands: Vec<DispatchTensor>) -> Dispat
         (Movement::Permute(axes), DType::Int) => D::int_permute(x, axes),
         (Movement::Permute(axes), DType::Bool) => D::bool_permute(x, axes),
         (Movement::Expand(_), dtype) => expand(dtype, x, shape(node)),
+        (Movement::Detach, _) => x,
         (Movement::Slice { axis, start, end }, dtype) => {
             let mut slices: Vec<Slice> = vec![Slice::full(); node.shape.rank()];
             slices[*axis] = Slice::new(*start as isize, Some(*end as isize), 1);

@@ -65,7 +65,7 @@ pub(super) fn moved(op: &Movement, view: &View) -> View {
         Movement::Permute(axes) => permuted(view, axes),
         Movement::Expand(shape) => view.broadcast(&shape.0),
         Movement::Slice { axis, start, end } => sliced(view, *axis, *start, *end),
-        Movement::Reshape(_) => view.clone(),
+        Movement::Reshape(_) | Movement::Detach => view.clone(),
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Movement {
         /// Index after the last.
         end: usize,
     },
+    /// `x`, through which no gradient flows.
+    Detach,
 }
 
 impl Movement {
@@ -55,6 +57,7 @@ impl Movement {
                 dims[axis] = end - start;
                 Shape(dims)
             }
+            Movement::Detach => x.shape.clone(),
         };
         Ok((shape, x.dtype))
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Movement {
             Movement::Reshape(shape) => write!(f, "reshape {shape}"),
             Movement::Permute(axes) => write!(f, "permute {axes:?}"),
             Movement::Expand(shape) => write!(f, "expand {shape}"),
+            Movement::Detach => f.write_str("detach"),
             Movement::Slice { axis, start, end } => write!(f, "slice {axis} {start}..{end}"),
         }
     }
