@@ -31,6 +31,7 @@ pub mod engine;
 pub mod error;
 pub mod gpt;
 pub mod graph;
+mod loss;
 pub mod nn;
 pub mod random;
 pub mod runtime;
@@ -38,6 +39,7 @@ pub mod split;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use loss::{IntoLoss, Loss};
 pub use train::{
     AdamW, Balance, Checkpoint, Checkpoints, Decayed, Momentum, OnNan, Optimizer, Precision,
     Recompute, Sgd, StepReport, Trainer, gradients,

@@ -1,6 +1,7 @@
 //! What the module computes by itself, in training mode, on one microbatch.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,13 +13,16 @@ use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use burn_flex::FlexDevice;
 use burn_ir::RandomOpIr;
 
+use super::reads::examples;
 use crate::batch::{Batch, move_to};
+use crate::engine::MicrobatchLoss;
 use crate::error::{Error, Result, panic_message, quietly};
+use crate::loss::{IntoLoss, Loss};
 
 /// What the module computed.
 pub(crate) struct EagerRun {
     /// Its loss.
-    pub loss: f64,
+    pub loss: MicrobatchLoss,
     /// The loss's gradients, in the order of the module's parameters; none where Burn has none.
     pub gradients: Vec<Option<Vec<f32>>>,
     /// The random numbers that it drew, by draw.
@@ -42,7 +46,7 @@ const ATTEMPTS: u32 = 100;
 /// # Errors
 ///
 /// When the module panics, or draws other numbers than `draws`.
-pub(crate) fn eager_run<M, B, L>(
+pub(crate) fn eager_run<M, B, L, R>(
     model: &M,
     loss: &L,
     example: &B,
@@ -52,7 +56,8 @@ pub(crate) fn eager_run<M, B, L>(
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     let device = Device::flex();
     if draws.is_empty() {
@@ -86,31 +91,76 @@ where
 /// # Errors
 ///
 /// When the module panics.
-pub(super) fn modes_agree<M, B, L>(model: &M, loss: &L, example: &B) -> Result<bool>
+pub(super) fn modes_agree<M, B, L, R>(model: &M, loss: &L, example: &B) -> Result<bool>
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     let device = Device::flex();
     let run = || {
         let model = model.valid().to_device(&device);
         let tensors = || example.clone().into_tensors().into_iter().map(|x| move_to(x, &device));
-        let inference = loss(&model, B::from_tensors(&mut tensors())).into_scalar::<f32>();
+        let inference = read(loss(&model, B::from_tensors(&mut tensors())).into_loss());
         let model = model.train();
         let mut tensors = tensors().map(with_autodiff);
-        let training = loss(&model, B::from_tensors(&mut tensors)).into_scalar::<f32>();
-        (f64::from(training), f64::from(inference))
+        let training = read(loss(&model, B::from_tensors(&mut tensors)).into_loss());
+        (training, inference)
     };
     let (training, inference) = quietly(AssertUnwindSafe(run)).map_err(panicked)?;
-    Ok((training - inference).abs() <= 1e-5 * training.abs().max(1.0))
+    Ok(training.is_near(inference, 1e-5))
+}
+
+/// Whether the module's loss of `example` is the mean of the losses of its examples, as far as the
+/// losses of two parts of it tell; true where they cannot be computed.
+pub(crate) fn is_mean<M, B, L, R>(model: &M, loss: &L, example: &B) -> bool
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
+{
+    let device = Device::flex();
+    let rows = example.clone().into_tensors().first().map_or(0, |tensor| tensor.shape()[0]);
+    if rows < 2 {
+        return true;
+    }
+    let run = || {
+        let model = model.valid().to_device(&device);
+        let of = |rows: Range<usize>| {
+            let part = examples(example, &rows.collect::<Vec<_>>());
+            let tensors = part.into_tensors().into_iter().map(|x| move_to(x, &device));
+            read(
+                loss(&model, B::from_tensors(&mut tensors.collect::<Vec<_>>().into_iter()))
+                    .into_loss(),
+            )
+        };
+        let cut = rows / 2;
+        [of(0..rows), of(0..rows), of(0..cut), of(cut..rows)].map(|loss| f64::from(loss.value))
+    };
+    let Ok([whole, again, first, second]) = quietly(AssertUnwindSafe(run)) else { return true };
+    // Where chance is in it, two losses tell nothing.
+    if whole != again {
+        return true;
+    }
+    let cut = (rows / 2) as f64;
+    let mean = (first * cut + second * (rows as f64 - cut)) / rows as f64;
+    // A loss that is not finite says nothing.
+    !(whole - mean).is_finite() || (whole - mean).abs() <= 1e-3 * whole.abs().max(mean.abs())
+}
+
+/// A loss as numbers.
+fn read(loss: Loss) -> MicrobatchLoss {
+    let number = |tensor: Tensor<1>| tensor.into_scalar::<f32>();
+    MicrobatchLoss { value: number(loss.value), weight: loss.weight.map(number) }
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     Error::model(format!("the model panicked on the example: {}", panic_message(&*panic)))
 }
 
-fn run<M, B, L>(
+fn run<M, B, L, R>(
     model: &M,
     loss: &L,
     example: &B,
@@ -120,16 +170,17 @@ fn run<M, B, L>(
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     let run = || {
         let model = model.valid().to_device(device).train();
         let before = values(&model, running);
         let tensors = example.clone().into_tensors();
         let mut tensors = tensors.into_iter().map(|tensor| with_autodiff(move_to(tensor, device)));
-        let loss = loss(&model, B::from_tensors(&mut tensors));
-        let gradients = gradients(&model, &loss.backward());
-        let loss = f64::from(loss.into_scalar::<f32>());
+        let loss = loss(&model, B::from_tensors(&mut tensors)).into_loss();
+        let gradients = gradients(&model, &loss.value.backward());
+        let loss = read(loss);
         // `valid` takes over what the forward pass left.
         let after = values(&model.valid(), running);
         let states =

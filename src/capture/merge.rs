@@ -52,6 +52,7 @@ pub(super) fn merge(training: &Graph, inference: &Graph, draws: u32) -> Result<O
     let loss = merge.join(step, evaluation)?;
     let mut merged = merge.merged;
     (merged.boundaries, merged.states, merged.loss) = (boundaries, states, loss);
+    merged.weighted = training.weighted;
     Ok(merged.loss.is_some().then_some(merged))
 }
 

@@ -15,11 +15,11 @@ mod verify;
 use std::collections::HashSet;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use burn_ir::RandomOpIr;
 
 use eager::modes_agree;
-pub(crate) use eager::{EagerRun, eager_run};
+pub(crate) use eager::{EagerRun, eager_run, is_mean};
 pub(crate) use lift::{TrainingCapture, lift};
 pub(crate) use parameters::{load, paths, read};
 pub(crate) use verify::{norm, verify_gradient, verify_loss, verify_state};
@@ -27,6 +27,7 @@ pub(crate) use verify::{norm, verify_gradient, verify_loss, verify_state};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, prune, verify as verify_graph};
+use crate::loss::IntoLoss;
 use lower::{Lowered, lower};
 use reads::{Answered, of_one_example, record_answering, unknown};
 use record::{Mode, Record};
@@ -52,21 +53,23 @@ pub(crate) struct Captured {
 ///
 /// When the model has no parameters, the forward pass panics, an op is not known to the graph
 /// (the error names it and its module), or the loss is not one float.
-pub fn capture<M, B, L>(model: &M, loss: &L, example: &B) -> Result<Graph>
+pub fn capture<M, B, L, R>(model: &M, loss: &L, example: &B) -> Result<Graph>
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     Ok(captured(model, loss, example)?.graph)
 }
 
 /// [`capture`], with what proves it.
-pub(crate) fn captured<M, B, L>(model: &M, loss: &L, example: &B) -> Result<Captured>
+pub(crate) fn captured<M, B, L, R>(model: &M, loss: &L, example: &B) -> Result<Captured>
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     check_floats(example)?;
     let frozen = parameters::frozen(model);

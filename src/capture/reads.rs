@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Tensor, TensorData};
-use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn::tensor::TensorData;
 use burn_backend::TensorMetadata;
+use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn_dispatch::{Dispatch, DispatchTensor};
 use burn_flex::{Flex, FlexDevice};
 use burn_ir::{OperationIr, TensorId, TensorIr, TensorStatus};
@@ -19,6 +19,7 @@ use burn_router::{CustomOpRegistry, TensorInterpreter};
 use super::record::{Answer, Mode, Record, Recorded, record};
 use crate::batch::Batch;
 use crate::error::{Error, Result, panic_message, quietly};
+use crate::loss::IntoLoss;
 use crate::nn::IDENTITIES;
 
 /// Most values that a model may read.
@@ -39,7 +40,7 @@ pub(super) struct Answered {
 /// # Errors
 ///
 /// Those of [`record`], or when a value cannot be computed.
-pub(super) fn record_answering<M, B, L>(
+pub(super) fn record_answering<M, B, L, R>(
     model: &M,
     loss: &L,
     example: &B,
@@ -49,7 +50,8 @@ pub(super) fn record_answering<M, B, L>(
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     for _ in 0..ATTEMPTS {
         let mut answers = Vec::new();
@@ -84,11 +86,18 @@ where
 
 /// A batch whose every example is one of `example`, the first or the last one.
 pub(super) fn of_one_example<B: Batch>(example: &B, last: bool) -> B {
+    let rows = example.clone().into_tensors().first().map_or(0, |tensor| tensor.shape()[0]);
+    let row = if last { rows.saturating_sub(1) } else { 0 };
+    examples(example, &vec![row; rows])
+}
+
+/// A batch of these examples of `example`.
+pub(super) fn examples<B: Batch>(example: &B, rows: &[usize]) -> B {
     type D = Dispatch;
-    let repeated = |tensor: DispatchTensor| {
-        let (rows, dtype, device) = (tensor.shape()[0], tensor.dtype(), tensor.device());
-        let row = if last { rows.saturating_sub(1) } else { 0 } as i64;
-        let index = TensorData::new(vec![row; rows], [rows]);
+    let picked = |tensor: DispatchTensor| {
+        let (dtype, device) = (tensor.dtype(), tensor.device());
+        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let index = TensorData::new(index, [rows.len()]);
         let index = <D as IntTensorOps<D>>::int_from_data(index, &device);
         if dtype.is_float() {
             <D as FloatTensorOps<D>>::float_select(tensor, 0, index)
@@ -98,7 +107,7 @@ pub(super) fn of_one_example<B: Batch>(example: &B, last: bool) -> B {
             <D as IntTensorOps<D>>::int_select(tensor, 0, index)
         }
     };
-    B::from_tensors(&mut example.clone().into_tensors().into_iter().map(repeated))
+    B::from_tensors(&mut example.clone().into_tensors().into_iter().map(picked))
 }
 
 /// Why a model cannot be captured that reads `what`.

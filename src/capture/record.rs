@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Device, DeviceConfig, Tensor, TensorData};
+use burn::tensor::{Device, DeviceConfig, TensorData};
 use burn_capture::CaptureClient;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::{OperationIr, TensorId};
@@ -15,6 +15,7 @@ use super::lift::{lift_tensor, lifted};
 use super::parameters::{self, Parameter};
 use crate::batch::{Batch, move_to};
 use crate::error::{Error, Result, panic_message, quietly};
+use crate::loss::{IntoLoss, Loss};
 
 /// What Burn's layers take a forward pass for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct Record {
     pub answered: Vec<TensorId>,
     /// What is minimised; what was to be read where the record ends there.
     pub loss: TensorId,
+    /// What it is divided by, over a step's whole batch.
+    pub weight: Option<TensorId>,
 }
 
 /// The value of a tensor that a record computes, for who reads it.
@@ -65,7 +68,7 @@ pub(super) enum Recorded {
 /// # Errors
 ///
 /// When the forward pass panics, or there is no device to record on.
-pub(super) fn record<M, B, L>(
+pub(super) fn record<M, B, L, R>(
     model: &M,
     loss: &L,
     example: &B,
@@ -76,7 +79,8 @@ pub(super) fn record<M, B, L>(
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     // One scope may be open at a time.
     static DEVICE: OnceLock<Mutex<Device>> = OnceLock::new();
@@ -101,9 +105,16 @@ where
                 Mode::Inference => loss(&model, B::from_tensors(&mut tensors.into_iter())),
             };
             let loss = quietly(AssertUnwindSafe(loss));
-            let loss = loss.map(|loss| tensor_id(&loss.into_dispatch()));
+            let loss = loss.map(|loss| {
+                let Loss { value, weight } = loss.into_loss();
+                let weight = weight.map(|weight| tensor_id(&weight.into_dispatch()));
+                (tensor_id(&value.into_dispatch()), weight)
+            });
             let loss = loss.map_err(|panic| panic_message(&*panic));
-            let outputs = loss.as_ref().ok().copied();
+            let outputs: Vec<TensorId> = match loss {
+                Ok((value, weight)) => [value].into_iter().chain(weight).collect(),
+                Err(_) => Vec::new(),
+            };
             found = Some((inputs.clone(), parameters, answered, loss));
             scope.complete(inputs, outputs)
         })
@@ -113,16 +124,16 @@ where
         .map_err(|error| Error::model(format!("capture failed: {error}")))?;
     let (inputs, parameters, answered, loss) = found.expect("the scope completed");
     let (operations, values) = (captured.graph.operations, captured.values);
-    let record = |loss| {
+    let record = |loss, weight| {
         let answered = answered.stand_ins.iter().map(RouterTensor::id).collect();
-        Record { operations, values, inputs, parameters, answered, loss }
+        Record { operations, values, inputs, parameters, answered, loss, weight }
     };
     match loss {
-        Ok(loss) => Ok(Recorded::Whole(record(loss))),
+        Ok((loss, weight)) => Ok(Recorded::Whole(record(loss, weight))),
         Err(message) => match read_tensor(&message).filter(|id| *id > answered.before) {
             Some(id) => {
                 let offset = id - answered.before;
-                Ok(Recorded::UntilRead(record(TensorId::new(id)), offset))
+                Ok(Recorded::UntilRead(record(TensorId::new(id), None), offset))
             }
             None => Err(panicked(&message)),
         },

@@ -3,6 +3,7 @@
 //! numbers.
 
 use super::EagerRun;
+use crate::engine::MicrobatchLoss;
 use crate::error::{Error, Result};
 
 /// Largest accepted difference, relative to 1 or to the loss if that is larger: the two sides sum
@@ -17,9 +18,8 @@ const GRADIENT_TOLERANCE: f64 = 1e-3;
 /// # Errors
 ///
 /// Says that the losses differ.
-pub(crate) fn verify_loss(captured: f64, eager: &EagerRun) -> Result<()> {
-    let difference = (captured - eager.loss).abs();
-    if difference <= TOLERANCE * eager.loss.abs().max(1.0) {
+pub(crate) fn verify_loss(captured: MicrobatchLoss, eager: &EagerRun) -> Result<()> {
+    if captured.is_near(eager.loss, TOLERANCE) {
         return Ok(());
     }
     let problem = format!("its captured loss is {captured}, its loss in training {}", eager.loss);

@@ -58,7 +58,8 @@ impl Joint {
 /// Adds the gradient of `scale` times the loss with respect to every parameter.
 ///
 /// `scale` is 1 / microbatches, so that gradients summed over a step's microbatches are those of
-/// the mean over its batch.
+/// the mean over its batch. A weighted loss has the gradients of its sum, which are divided by the
+/// step's weight when that is known.
 ///
 /// # Errors
 ///
@@ -74,7 +75,9 @@ pub fn differentiate(graph: Graph, scale: f64) -> Result<Joint> {
     let mut builder = Builder { graph, forward, owners: Vec::new(), owner: loss };
     let mut gradients: Vec<Option<NodeId>> = vec![None; forward];
     let mut contributions = Vec::new();
-    gradients[loss.index()] = Some(builder.full(scale, loss)?);
+    let of_loss =
+        if builder.graph.weighted { builder.first()? } else { builder.full(scale, loss)? };
+    gradients[loss.index()] = Some(of_loss);
 
     for id in (0..forward as u32).rev().map(NodeId) {
         let Some(gradient) = gradients[id.index()].filter(|_| active[id.index()]) else { continue };
@@ -145,6 +148,15 @@ impl Builder {
 
     fn scalar(&mut self, op: Scalar, x: NodeId, value: f64) -> Result<NodeId> {
         self.push(Elementwise::Scalar(op, value), &[x])
+    }
+
+    /// One and zero: the gradient of the first of a pair.
+    fn first(&mut self) -> Result<NodeId> {
+        use crate::graph::{Constant, Values};
+        let values = Values::F32(vec![1.0, 0.0]);
+        let node = self.graph.push_constant(Constant { shape: Shape(vec![2]), values });
+        self.owners.push(self.owner);
+        Ok(node)
     }
 
     /// `value` in the shape of `like`.

@@ -60,6 +60,7 @@ impl fmt::Display for Graph {
             writeln!(f)?;
         }
         match self.loss {
+            Some(loss) if self.weighted => writeln!(f, "weighted loss {loss}"),
             Some(loss) => writeln!(f, "loss {loss}"),
             None => Ok(()),
         }

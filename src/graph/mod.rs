@@ -122,8 +122,10 @@ pub struct Graph {
     pub constants: Vec<Constant>,
     /// Nodes after which the user allows a cut; empty when the model has no marks.
     pub boundaries: Vec<NodeId>,
-    /// The scalar that is minimised.
+    /// The scalar that is minimised, or a pair of a sum and its weight.
     pub loss: Option<NodeId>,
+    /// Whether the loss is a pair: the sums of a step are divided by the sum of their weights.
+    pub weighted: bool,
     /// What the forward pass updates by itself.
     pub states: Vec<State>,
 }

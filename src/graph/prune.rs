@@ -35,6 +35,7 @@ pub fn prune(graph: &Graph) -> Graph {
         };
     }
     pruned.boundaries = graph.boundaries.iter().map(|id| at[id.index()]).collect();
+    pruned.weighted = graph.weighted;
     pruned.loss = graph.loss.map(|loss| at[loss.index()]);
     let moved = |state: &State| State { update: at[state.update.index()], ..*state };
     pruned.states = graph.states.iter().map(moved).collect();

@@ -37,8 +37,9 @@ pub fn verify(graph: &Graph) -> Result<Facts> {
             return Err(at(Error::model("its declared shape, type or table entry is wrong")));
         }
     }
+    let floats = if graph.weighted { 2 } else { 1 };
     match graph.loss {
-        Some(loss) if graph[loss].dtype == DType::F32 && graph[loss].shape.elements() == 1 => {
+        Some(loss) if graph[loss].dtype == DType::F32 && graph[loss].shape.elements() == floats => {
             Ok(Facts::of(graph))
         }
         Some(loss) => Err(Error::model(format!("the loss is {}", graph[loss]))

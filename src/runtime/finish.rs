@@ -16,7 +16,7 @@
 //! above it.
 
 use super::worker::{Did, Parameters, Sums, Task};
-use crate::engine::{Clipping, PartialSums, Update};
+use crate::engine::{Clipping, MicrobatchLoss, PartialSums, Update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
 
@@ -26,6 +26,9 @@ pub(super) struct Finish {
     /// Actions of every lane, and the partial sums that its device sends and awaits.
     lanes: Vec<(usize, PartialSums)>,
     learning_rate: f64,
+    /// Microbatches whose loss is not known, and what the others weigh, where losses have weights.
+    weights: (usize, Option<f64>),
+    microbatches: usize,
     devices: Vec<Device>,
     sums: Sums,
     norms: Vec<(ParameterId, f64)>,
@@ -63,11 +66,17 @@ enum Done {
 }
 
 impl Finish {
-    pub(super) fn new(lanes: Vec<(usize, PartialSums)>, clipping: Option<Clipping>) -> Self {
+    pub(super) fn new(
+        lanes: Vec<(usize, PartialSums)>,
+        microbatches: usize,
+        clipping: Option<Clipping>,
+    ) -> Self {
         Self {
             clipping,
             lanes,
             learning_rate: 0.0,
+            weights: (microbatches, None),
+            microbatches,
             devices: Vec::new(),
             sums: Vec::new(),
             norms: Vec::new(),
@@ -80,7 +89,7 @@ impl Finish {
     /// Of an evaluation with so many actions in every lane.
     pub(super) fn of_evaluation(lanes: impl Iterator<Item = usize>) -> Self {
         let lanes = lanes.map(|actions| (actions, PartialSums::default())).collect();
-        let mut finish = Self { updates: false, ..Self::new(lanes, None) };
+        let mut finish = Self { updates: false, ..Self::new(lanes, 0, None) };
         finish.begin(0.0);
         finish
     }
@@ -95,6 +104,7 @@ impl Finish {
             values: Vec::new(),
         };
         self.devices = self.lanes.iter().map(device).collect();
+        self.weights = (self.microbatches, None);
         self.sums.clear();
         self.norms.clear();
         self.norm = None;
@@ -104,6 +114,25 @@ impl Finish {
     /// Counts an action of a device's lane as ended.
     pub(super) fn ended(&mut self, device: usize) {
         self.devices[device].actions -= 1;
+    }
+
+    /// Counts the weight of a microbatch. Gives what is wrong if none of a step weighs anything.
+    pub(super) fn weigh(&mut self, loss: MicrobatchLoss) -> Option<Error> {
+        let weight = f64::from(loss.weight?);
+        let (left, sum) = &mut self.weights;
+        *left = left.saturating_sub(1);
+        let sum = *sum.insert(sum.unwrap_or(0.0) + weight);
+        let nothing = *left == 0 && sum == 0.0 && self.updates;
+        nothing.then(|| {
+            Error::new(ErrorKind::NotFinite, "the weights of all microbatches are 0")
+                .hint("a batch of which something counts")
+        })
+    }
+
+    /// What gradients are multiplied by for the step's weight. All losses are known before a lane
+    /// ends: no B begins before the loss of its microbatch is known.
+    fn per_weight(&self) -> f64 {
+        self.weights.1.map_or(1.0, |weight| 1.0 / weight)
     }
 
     /// Ends the step without an update; provisional ones are undone.
@@ -128,7 +157,7 @@ impl Finish {
             Did::Reduced { norms, .. } => {
                 self.norms.extend(norms);
                 if self.devices.iter().all(Device::has_reduced) && self.clipping.is_some() {
-                    self.norm = Some(norm(&mut self.norms)?);
+                    self.norm = Some(norm(&mut self.norms)? * self.per_weight());
                 }
             }
             Did::Updated { parameters, .. } => self.devices[device].values = parameters,
@@ -168,7 +197,7 @@ impl Finish {
         let set = self.devices.iter().any(|device| !device.values.is_empty());
         let last = |device: &Device| match device.done {
             Done::Update => !set,
-            Done::Provisional => !set && self.scale() == Some(1.0),
+            Done::Provisional => !set && self.factor() == Some(1.0),
             done => done == Done::Broadcast,
         };
         self.devices.iter().all(|device| device.answered && last(device))
@@ -202,33 +231,35 @@ impl Finish {
     /// An update when its scale is known, or before.
     fn update(&self) -> Option<(Done, Task)> {
         let learning_rate = self.learning_rate;
-        if let Some(scale) = self.scale() {
-            let update = Update { learning_rate, scale, provisional: false };
+        if let Some(factor) = self.factor() {
+            let update = Update { learning_rate, scale: self.scale(factor), provisional: false };
             return Some((Done::Update, Task::Update(update)));
         }
         let clipping = self.clipping.filter(|clipping| clipping.post_validation)?;
         let so_far = self.norms.iter().map(|(_, square)| square).sum::<f64>().sqrt();
+        let so_far = so_far * self.per_weight();
         let within = so_far <= clipping.max_norm;
-        let update = Update { learning_rate, scale: 1.0, provisional: true };
+        let update = Update { learning_rate, scale: self.scale(1.0), provisional: true };
         within.then_some((Done::Provisional, Task::Update(update)))
     }
 
     /// What follows a provisional update when the norm is known.
     fn validate(&self) -> Option<(Done, Task)> {
-        let scale = self.scale()?;
-        if scale == 1.0 {
+        let factor = self.factor()?;
+        if factor == 1.0 {
             return self.broadcast();
         }
-        let update = Update { learning_rate: self.learning_rate, scale, provisional: false };
+        let (learning_rate, scale) = (self.learning_rate, self.scale(factor));
+        let update = Update { learning_rate, scale, provisional: false };
         Some((Done::Update, Task::Redo(update)))
     }
 
     /// The new values of shared parameters, when every device's update stands.
     fn broadcast(&self) -> Option<(Done, Task)> {
-        let scale = self.scale()?;
+        let factor = self.factor()?;
         let stands = |device: &Device| match device.done {
             Done::Update => device.answered,
-            Done::Provisional => device.answered && scale == 1.0,
+            Done::Provisional => device.answered && factor == 1.0,
             done => done == Done::Broadcast,
         };
         let values: Parameters =
@@ -237,8 +268,13 @@ impl Finish {
         due.then_some((Done::Broadcast, Task::Broadcast(values)))
     }
 
-    /// What gradients are multiplied by, when that is known.
-    fn scale(&self) -> Option<f32> {
+    /// What gradients are multiplied by that are clipped by this factor.
+    fn scale(&self, factor: f32) -> f32 {
+        (f64::from(factor) * self.per_weight()) as f32
+    }
+
+    /// What clipping multiplies gradients by, when that is known.
+    fn factor(&self) -> Option<f32> {
         match self.clipping {
             None => Some(1.0),
             Some(clipping) => self.norm.map(|norm| clipping.scale(norm)),

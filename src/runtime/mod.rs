@@ -29,7 +29,7 @@ use crossbeam_channel::{Sender, bounded};
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
 
-use crate::engine::{Clipping, Engine, IN_FLIGHT, ParameterState, StepInputs};
+use crate::engine::{Clipping, Engine, IN_FLIGHT, MicrobatchLoss, ParameterState, StepInputs};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
@@ -69,7 +69,7 @@ pub enum OnNan {
 #[derive(Debug, Clone)]
 pub struct StepOutcome {
     /// Loss of every microbatch.
-    pub losses: Vec<f32>,
+    pub losses: Vec<MicrobatchLoss>,
     /// Why nothing was updated, if nothing was.
     pub skipped: Option<Error>,
     /// Norm of all gradients together, before clipping; none without clipping, and NaN where
@@ -116,9 +116,10 @@ impl Runtime {
         let devices = engines.len();
         assert_eq!(devices, plan.plan().lanes.len(), "one engine per lane");
         let (report, reports) = bounded(devices * WINDOW);
+        let microbatches = plan.plan().microbatches as usize;
         let lanes = plan.plan().lanes.iter().map(Vec::len);
         let sums = engines.iter_mut().map(|engine| engine.owner().partial_sums());
-        let finish = finish::Finish::new(lanes.zip(sums).collect(), rules.clipping);
+        let finish = finish::Finish::new(lanes.zip(sums).collect(), microbatches, rules.clipping);
         let links = link::links(channels, &plan.plan().placement);
         let mut orders = Vec::new();
         let mut threads = Vec::new();
@@ -138,7 +139,7 @@ impl Runtime {
             dispatcher: dispatch::Dispatcher::new(&plan, dispatch),
             finish,
             on_nan: rules.on_nan,
-            microbatches: plan.plan().microbatches as usize,
+            microbatches,
             channels: channels.to_vec(),
             peak_bytes: vec![0; devices],
         };
@@ -167,7 +168,11 @@ impl Runtime {
     ///
     /// The first error of any device, after which the runtime is of no use; or the first number
     /// that is not finite, which harms nothing.
-    pub fn evaluate(&mut self, plan: CheckedPlan, inputs: StepInputs) -> Result<Vec<f32>> {
+    pub fn evaluate(
+        &mut self,
+        plan: CheckedPlan,
+        inputs: StepInputs,
+    ) -> Result<Vec<MicrobatchLoss>> {
         let outcome = self.ask(|reply| Request::Evaluate { plan, inputs, reply })?;
         outcome.skipped.map_or(Ok(outcome.losses), Err)
     }

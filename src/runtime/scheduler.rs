@@ -9,7 +9,7 @@ use super::dispatch::{Dispatcher, Planned};
 use super::finish::Finish;
 use super::worker::{Answer, Did, Order, Ran, Task};
 use super::{OnNan, Request, StepOutcome};
-use crate::engine::StepInputs;
+use crate::engine::{MicrobatchLoss, StepInputs};
 use crate::error::{Error, Result};
 use crate::plan::{Channel, CheckedPlan, Choice};
 use crate::trace::{Label, Span, Timeline};
@@ -171,7 +171,8 @@ fn take(
             outcome.note_action(device, &ran);
             dispatcher.end(device, ran.action, ran.start, ran.end);
             finish.ended(device);
-            ran.fault
+            let weightless = ran.loss.and_then(|loss| finish.weigh(loss));
+            ran.fault.or(weightless)
         }
         Answer::Did(did) => {
             outcome.note_task(device, &did);
@@ -185,7 +186,7 @@ impl StepOutcome {
     fn of(microbatches: usize, peak_bytes: Vec<u64>) -> Self {
         let lanes = vec![Vec::new(); peak_bytes.len()];
         Self {
-            losses: vec![0.0; microbatches],
+            losses: vec![MicrobatchLoss { value: 0.0, weight: None }; microbatches],
             skipped: None,
             gradient_norm: None,
             timeline: Timeline { transfers: lanes.clone(), lanes },

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use super::States;
 use super::link::Links;
 use crate::compile::Accumulator;
-use crate::engine::{Engine, IN_FLIGHT, Outcome, Parcel, StepInputs, Update};
+use crate::engine::{Engine, IN_FLIGHT, MicrobatchLoss, Outcome, Parcel, StepInputs, Update};
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
@@ -66,7 +66,7 @@ pub(super) struct Ran {
     pub action: Action,
     pub start: f64,
     pub end: f64,
-    pub loss: Option<f32>,
+    pub loss: Option<MicrobatchLoss>,
     /// A number that is not finite.
     pub fault: Option<Error>,
     pub transfers: Vec<(f64, f64)>,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use super::arrange::{ArrangeRequest, Arranged, arrange};
 use super::inputs::shapes;
@@ -17,9 +17,11 @@ use super::trainer::Trainer;
 use super::verified_model::{VerifiedModel, verified_model};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
+use crate::capture::is_mean;
 use crate::engine::wgpu::{Gpu, WgpuDevice};
 use crate::engine::{BurnDevice, Clipping, EngineDevice, Precision, UpdateRule, devices};
 use crate::error::{Error, Result, panic_message};
+use crate::loss::IntoLoss;
 use crate::plan::{Schedule, ZB_H1};
 use crate::runtime::{OnNan, Runtime, StepRules};
 
@@ -49,27 +51,31 @@ pub struct TrainerBuilder<M, B, L> {
     balance: Option<Balance>,
     activations: Precision,
     recompute: Recompute,
+    joint_loss: bool,
     batch: PhantomData<fn(B)>,
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
-    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch.
+    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch, or a sum with
+    /// its weight.
     ///
     /// Without further settings it trains with AdamW and zb-h1 on `auto` devices, on 8
     /// microbatches a step.
-    pub fn of<L>(model: M, loss: L) -> TrainerBuilder<M, B, L>
+    pub fn of<L, R>(model: M, loss: L) -> TrainerBuilder<M, B, L>
     where
-        L: Fn(&M, B) -> Tensor<1>,
+        L: Fn(&M, B) -> R,
+        R: IntoLoss,
     {
         TrainerBuilder::new(model, loss)
     }
 }
 
-impl<M, B, L> TrainerBuilder<M, B, L>
+impl<M, B, L, R> TrainerBuilder<M, B, L>
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     fn new(model: M, loss: L) -> Self {
         Self {
@@ -89,6 +95,7 @@ where
             balance: None,
             activations: Precision::F32,
             recompute: Recompute::None,
+            joint_loss: false,
             batch: PhantomData,
         }
     }
@@ -217,6 +224,15 @@ where
         self
     }
 
+    /// Takes the loss of a microbatch as it is although it is not the mean of its examples' losses,
+    /// as where they are compared with each other. What is minimised is then the mean of the losses
+    /// of a step's microbatches, and depends on how a batch is cut. Without it such a loss is
+    /// refused, unless it comes with its weight ([`Loss::weighted`](crate::Loss::weighted)).
+    pub fn joint_loss(mut self, joint_loss: bool) -> Self {
+        self.joint_loss = joint_loss;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -282,6 +298,10 @@ where
                 .hint("an example of one microbatch's shapes"));
         }
         let mut model = verified_model(&self.model, &self.loss, example, microbatches, self.seed)?;
+        let is_weighted = model.split.joint.graph.weighted;
+        if microbatches > 1 && !self.joint_loss && !is_weighted {
+            check_mean(&self.model, &self.loss, example)?;
+        }
         let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
         let times = match balance {
@@ -337,4 +357,24 @@ where
             batch: PhantomData,
         })
     }
+}
+
+/// Refuses a loss that is no mean over its microbatch: the mean over the microbatches of a step is
+/// then another thing than the loss of its batch.
+fn check_mean<M, B, L, R>(model: &M, loss: &L, example: &B) -> Result<()>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
+{
+    if is_mean(model, loss, example) {
+        return Ok(());
+    }
+    let problem = "the loss of the example is not the mean of the losses of its halves, so that \
+                   the loss of a step depends on how its batch is cut";
+    Err(Error::model(problem).hint(
+        "return (sum, weight), such as the summed loss and the number of examples or tokens that \
+         count; or `joint_loss(true)` if examples are compared with each other",
+    ))
 }

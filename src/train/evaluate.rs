@@ -5,6 +5,7 @@ use burn::module::Module;
 use super::Trainer;
 use super::inputs;
 use crate::batch::Batch;
+use crate::engine::MicrobatchLoss;
 use crate::error::{Error, Result};
 use crate::plan::{check, evaluation};
 
@@ -29,6 +30,6 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let round = forward.map(|channel| channel.capacity).min().unwrap_or(count);
         let plan = check(evaluation(&self.plan.plan().placement, count, round))?;
         let losses = self.runtime.evaluate(plan, inputs)?;
-        Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / f64::from(count))
+        Ok(MicrobatchLoss::mean_of(&losses))
     }
 }

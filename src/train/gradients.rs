@@ -6,6 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::verified_model::{VerifiedModel, verified_model};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::loss::IntoLoss;
 
 /// The gradient of `loss` on `batch` with respect to every parameter, in the module's own order:
 /// its path in the module, and its value.
@@ -21,11 +22,12 @@ use crate::error::Result;
 /// # Errors
 ///
 /// Those of [`TrainerBuilder::build`](super::TrainerBuilder::build) that the model is to blame for.
-pub fn gradients<M, B, L>(model: &M, loss: &L, batch: &B) -> Result<Vec<(String, TensorData)>>
+pub fn gradients<M, B, L, R>(model: &M, loss: &L, batch: &B) -> Result<Vec<(String, TensorData)>>
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     let VerifiedModel { split, runner, .. } = verified_model(model, loss, batch, 1, 0)?;
     let graph = &split.joint.graph;

@@ -17,6 +17,7 @@ use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;
 use crate::capture::{load, read};
+use crate::engine::MicrobatchLoss;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
 use crate::runtime::Runtime;
@@ -66,10 +67,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             .map_err(|error| self.located(error))?;
         let skipped = outcome.skipped.map(|fault| self.located(fault));
         self.steps += 1;
-        let sum: f64 = outcome.losses.iter().map(|&loss| f64::from(loss)).sum();
         Ok(StepReport {
-            loss: sum / f64::from(count),
-            losses: outcome.losses,
+            loss: MicrobatchLoss::mean_of(&outcome.losses),
+            losses: outcome.losses.iter().map(|loss| loss.mean()).collect(),
             skipped,
             gradient_norm: outcome.gradient_norm,
             learning_rate,

@@ -17,14 +17,15 @@ use crate::capture::{
 };
 use crate::differentiate::differentiate;
 use crate::engine::{
-    BurnEngine, Compute, EngineSetup, Outcome, Parcel, Precision, StageSetup, StepInputs,
-    UpdateRule, host_tensor,
+    BurnEngine, Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, Precision, StageSetup,
+    StepInputs, UpdateRule, host_tensor,
 };
 use crate::error::{Error, Result, panic_message};
 use crate::graph::{
     Binary, DType, Elementwise, Graph, Leaf, NodeId, Op, Parameter, ParameterId, Scalar, State,
     prune,
 };
+use crate::loss::IntoLoss;
 use crate::plan::{Action, DeviceId, MicrobatchId, Placement, StageId, StashLimits, Work};
 use crate::split::{Split, split};
 use crate::train::{Optimizer, Sgd};
@@ -43,7 +44,7 @@ pub(super) struct VerifiedModel {
 
 /// Captures `model` on `example`, splits it for steps of `microbatches`, and compares the loss and
 /// the gradients of its blocks with the module's own.
-pub(super) fn verified_model<M, B, L>(
+pub(super) fn verified_model<M, B, L, R>(
     model: &M,
     loss: &L,
     example: &B,
@@ -53,11 +54,12 @@ pub(super) fn verified_model<M, B, L>(
 where
     M: Module,
     B: Batch,
-    L: Fn(&M, B) -> Tensor<1>,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
 {
     let inputs = inputs::microbatches(example.clone(), &inputs::shapes(example), 1)?;
-    let scale = 1.0 / f64::from(microbatches);
     let Captured { graph, draws, infers, running } = captured(model, loss, example)?;
+    let scale = if graph.weighted { 1.0 } else { 1.0 / f64::from(microbatches) };
     let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
     let split = Arc::new(split_of(graph.clone(), scale)?);
     let eager = eager_run(model, loss, example, &draws, &running)?;
@@ -125,6 +127,7 @@ fn with_drawn(
     let states = graph.states.iter();
     given.states =
         states.map(|state| State { update: at[state.update.index()], ..*state }).collect();
+    given.weighted = graph.weighted;
     given.loss = graph.loss.map(|id| at[id.index()]);
     Ok((!inputs.is_empty()).then_some((prune(&given), inputs)))
 }
@@ -213,7 +216,7 @@ impl BlockRunner {
     fn verify(&mut self, split: &Split, scale: f64, eager: &EagerRun) -> Result<()> {
         let (loss, _) = self.run()?;
         let loss = loss.expect("the block that computes the loss has run");
-        verify_loss(f64::from(loss), eager)?;
+        verify_loss(loss, eager)?;
         let sizes = eager.gradients.iter().flatten().map(|of| norm(of.iter().copied()));
         let largest = sizes.fold(0.0, f64::max);
         let captured: HashMap<ParameterId, DispatchTensor> =
@@ -251,7 +254,7 @@ impl BlockRunner {
     }
 
     /// Runs one microbatch through all blocks; gives its loss and what arrived at every block.
-    fn run(&mut self) -> Result<(Option<f32>, Vec<Arrived>)> {
+    fn run(&mut self) -> Result<(Option<MicrobatchLoss>, Vec<Arrived>)> {
         let mut arrivals = vec![Arrived::default(); self.blocks];
         let mut loss = None;
         let mut parcel = Parcel::new();

@@ -138,6 +138,7 @@ fn gradients_that_are_not_finite_show_in_their_norm() {
             .clip_norm(1e-3)
             .post_validation(post_validation)
             .on_nan(on_nan)
+            .joint_loss(true)
             .build(&batch(0, ROWS, None))
             .unwrap()
     };

@@ -22,7 +22,8 @@ use super::parameters::Parameter;
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::graph::{
-    Constant, DType, Graph, Leaf, Movement, NodeId, Op, ParameterId, Shape, State, Values,
+    Constant, DType, Graph, Join, Leaf, Movement, Node, NodeId, Op, ParameterId, Shape, State,
+    Values,
 };
 use crate::nn::{BOUNDARY, DETACH};
 
@@ -60,6 +61,9 @@ pub(super) fn lower(
             .hint("return the tensor that the model's forward computed"));
     };
     lowering.graph.loss = Some(loss);
+    if let Some(weight) = record.weight {
+        lowering.weigh(loss, weight)?;
+    }
     for Update { parameter, value } in updates {
         let parameter = ParameterId(lowering.parameters[&parameter] as u32);
         let update = lowering.nodes[&value];
@@ -81,6 +85,7 @@ fn random(operation: &OperationIr) -> Option<&RandomOpIr> {
 fn needed(record: &Record, updates: &[Update]) -> Vec<bool> {
     let mut open: HashSet<TensorId> = updates.iter().map(|update| update.value).collect();
     open.insert(record.loss);
+    open.extend(record.weight);
     let mut needed = vec![false; record.operations.len()];
     for (operation, needed) in record.operations.iter().zip(&mut needed).rev() {
         *needed = operation.outputs().any(|output| open.contains(&output.id));
@@ -139,6 +144,22 @@ impl<'a> Lowering<'a> {
         Ok(lowering)
     }
 
+    /// Makes the loss a pair of a sum and its weight, through which no gradient flows.
+    fn weigh(&mut self, sum: NodeId, weight: TensorId) -> Result<()> {
+        let one_float = |node: &Node| node.shape.elements() == 1 && node.dtype == DType::F32;
+        let weight = self.node_of(weight)?;
+        if !one_float(&self.graph[sum]) || !one_float(&self.graph[weight]) {
+            return Err(Error::model("a sum of losses and its weight are one float each")
+                .hint("`loss.sum()` and the sum of the weights, both of shape [1]"));
+        }
+        let sum = self.reshape(sum, Shape(vec![1]))?;
+        let weight = self.reshape(weight, Shape(vec![1]))?;
+        let weight = self.push(Movement::Detach, &[weight])?;
+        self.graph.loss = Some(self.push(Join::Concatenate(0), &[sum, weight])?);
+        self.graph.weighted = true;
+        Ok(())
+    }
+
     fn operation(&mut self, operation: &OperationIr) -> Result<()> {
         let parameters = operation.inputs().filter_map(|x| self.parameters.get(&x.id));
         if let Some(&parameter) = parameters.last() {
@@ -187,17 +208,21 @@ impl<'a> Lowering<'a> {
 
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
-        if let Some(&parameter) = self.parameters.get(&tensor.id) {
+        self.node_of(tensor.id)
+    }
+
+    fn node_of(&mut self, id: TensorId) -> Result<NodeId> {
+        if let Some(&parameter) = self.parameters.get(&id) {
             return Ok(self.graph.parameters[parameter].node);
         }
-        if let Some(&node) = self.nodes.get(&tensor.id) {
+        if let Some(&node) = self.nodes.get(&id) {
             return self.fresh_view(node);
         }
-        let Some(data) = self.record.values.get(&tensor.id) else {
-            return Err(Error::model(format!("tensor {} was never computed", tensor.id)));
+        let Some(data) = self.record.values.get(&id) else {
+            return Err(Error::model(format!("tensor {} was never computed", id)));
         };
         let node = self.graph.push_constant(constant(data)?);
-        self.nodes.insert(tensor.id, node);
+        self.nodes.insert(id, node);
         Ok(node)
     }
 

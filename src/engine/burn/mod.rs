@@ -18,7 +18,7 @@ use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::{Compute, EngineSetup, Outcome, Parcel, StageSetup, StepInputs};
+use super::{Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
@@ -331,7 +331,7 @@ impl Compute for BurnEngine {
         assert!(!ended || stash.is_empty(), "{action} leaves values behind");
         self.setup.stages = setup;
         self.keep(action, stash);
-        let loss = loss.as_ref().map(scalar);
+        let loss = loss.as_ref().map(microbatch_loss);
         let fault = match loss {
             Some(loss) if !loss.is_finite() => Some(format!("the loss is {loss}")),
             _ if action.work == Work::F && has_nan(&parcel) => Some("an activation is NaN".into()),
@@ -407,7 +407,7 @@ fn not_finite(problem: String, action: Action) -> Error {
         .hint("a smaller learning rate, or inputs without NaN")
 }
 
-fn scalar(loss: &DispatchTensor) -> f32 {
+fn microbatch_loss(loss: &DispatchTensor) -> MicrobatchLoss {
     let data = burn::tensor::Tensor::<1>::from_dispatch(loss.clone()).into_data();
-    data.iter::<f32>().next().expect("the loss has one element")
+    MicrobatchLoss::of(&data.iter::<f32>().collect::<Vec<_>>())
 }

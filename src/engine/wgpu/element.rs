@@ -75,7 +75,10 @@ impl Elements {
             id
         };
         let updates = graph.states.iter().map(|state| state.update);
-        let outputs: Vec<NodeId> = graph.loss.into_iter().chain(updates).map(computed_as).collect();
+        let pair = graph.loss.filter(|_| graph.weighted);
+        let parts = pair.into_iter().flat_map(|pair| graph[pair].inputs.iter().copied());
+        let outputs = graph.loss.into_iter().chain(parts).chain(updates);
+        let outputs: Vec<NodeId> = outputs.map(computed_as).collect();
         for id in graph.ids() {
             let (at, node) = (id.index(), &graph[id]);
             let computed = matches!(split.places[at], Some((_, Work::F)))

@@ -11,7 +11,7 @@ use super::WgpuEngine;
 use super::element::Element;
 use super::layout::{KEY_BYTES, Range, SMALL, Sink, Source, TIMESTAMPS, Transfer};
 use super::staging::EntryId;
-use crate::engine::{Outcome, Parcel, Precision, host_tensor};
+use crate::engine::{MicrobatchLoss, Outcome, Parcel, Precision, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Action, Work};
 
@@ -240,7 +240,8 @@ impl WgpuEngine {
         for (copy, words) in done.downloads.into_iter().zip(tensors) {
             match copy.what {
                 Sink::Loss => {
-                    let loss = f32::from_bits(words[0]);
+                    let floats: Vec<f32> = words.into_iter().map(f32::from_bits).collect();
+                    let loss = MicrobatchLoss::of(&floats);
                     outcome.loss = Some(loss);
                     if !loss.is_finite() {
                         let problem = format!("the loss is {loss}");
