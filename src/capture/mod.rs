@@ -15,7 +15,7 @@ use burn_capture::CapturedGraph;
 use burn_dispatch::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn_ir::TensorId;
 
-use parameters::Parameter;
+use parameters::RecordedParameter;
 pub(crate) use parameters::{load, paths, read};
 pub(crate) use verify::{EagerLoss, eager_loss, norm, verify_gradient, verify_loss};
 
@@ -67,7 +67,7 @@ where
 #[derive(Default)]
 struct Recorded {
     frozen: HashSet<ParamId>,
-    parameters: Vec<Parameter>,
+    parameters: Vec<RecordedParameter>,
     inputs: Vec<TensorId>,
     loss: Option<TensorId>,
 }
@@ -75,7 +75,7 @@ struct Recorded {
 impl Recorded {
     fn check_floats(&self) -> Result<()> {
         match self.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
-            Some(Parameter { path, dtype, .. }) => {
+            Some(RecordedParameter { path, dtype, .. }) => {
                 Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
                     .hint("cast the module to f32"))
             }
@@ -95,7 +95,7 @@ impl Recorded {
             // A parameter that the module holds twice is one parameter: the first names it.
             let position = ids.iter().position(|id| *id == parameter.id).unwrap_or_else(|| {
                 ids.push(parameter.id);
-                leaves.push(lower::Parameter {
+                leaves.push(lower::ParameterLeaf {
                     path: parameter.path.clone(),
                     shape: parameter.shape.clone(),
                     trained: !self.frozen.contains(&parameter.id),

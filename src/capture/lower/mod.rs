@@ -24,13 +24,13 @@ pub(super) struct Leaves<'a> {
     /// Position among the graph's parameters, by tensor.
     pub parameters: &'a HashMap<TensorId, usize>,
     /// The graph's parameters, in order.
-    pub table: &'a [Parameter],
+    pub table: &'a [ParameterLeaf],
     /// Values of everything that was not computed.
     pub values: &'a std::collections::BTreeMap<TensorId, TensorData>,
 }
 
 /// A parameter of the module.
-pub(super) struct Parameter {
+pub(super) struct ParameterLeaf {
     /// Where it stands in the module.
     pub path: String,
     /// Sizes of its dimensions.
@@ -98,7 +98,7 @@ impl<'a> Lowering<'a> {
             let node = lowering.graph.push_input(shape(data.shape()), dtype);
             lowering.nodes.insert(*id, node);
         }
-        for Parameter { path, shape, trained } in lowering.leaves.table {
+        for ParameterLeaf { path, shape, trained } in lowering.leaves.table {
             lowering.graph.push_parameter(path.clone(), shape.clone(), *trained);
         }
         Ok(lowering)
