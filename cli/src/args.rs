@@ -51,7 +51,7 @@ pub enum Command {
     Train(TrainArgs),
     /// Draw a timetable without any model
     Plan(PlanArgs),
-    /// Measure the figures that the README quotes, side by side
+    /// Measure the figures of docs/benchmarks.md, side by side
     Bench(BenchArgs),
 }
 

@@ -17,7 +17,7 @@ const CHECKS: &str = "ZEROBUBBLE_SHADER_CHECKS";
 /// An open device.
 #[derive(Debug)]
 pub struct Context {
-    /// Its name on the command line.
+    /// Its name in errors, such as `gpu:0`.
     name: String,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,

@@ -20,6 +20,7 @@ mod pack;
 mod play;
 mod shader;
 mod staging;
+// Public for `tests/kernels.rs`: tests of a crate see only what is public.
 #[doc(hidden)]
 pub mod testing;
 mod tile_cache;
