@@ -219,7 +219,7 @@ fn power_(x: f32, y: f32) -> f32 {
     return select(signed, from_bits(0x7fc00000u), none);
 }
 
-// x^n by squaring, without the bits that an i32 has no room for.
+// x^n by squaring, without the bits that an i32 does not hold.
 fn int_power_(x: i32, n: u32) -> i32 {
     var power = 1;
     var square = x;

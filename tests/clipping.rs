@@ -1,18 +1,18 @@
 //! Promise: gradients are clipped by their global norm, with the same bits on any placement,
 //! whether devices wait for the norm or update before they know it.
 
+#[path = "common/batches.rs"]
+mod batches;
 #[path = "common/families.rs"]
 mod families;
 #[path = "clipping/order.rs"]
 mod order;
-#[path = "common/tokens.rs"]
-mod tokens;
 #[path = "common/values.rs"]
 mod values;
 
+use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::tensor::{Device, Tensor};
 use families::families;
-use tokens::{Tokens, tokens};
 use values::values;
 use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
@@ -20,9 +20,6 @@ use zerobubble::plan::{Family, GPIPE, Schedule, ZB_H1, ZB_V, check, generate, re
 use zerobubble::train::{Momentum, Sgd, TrainerBuilder};
 use zerobubble::{Result, Trainer, gradients};
 
-const VOCABULARY: usize = 11;
-const CONTEXT: usize = 7;
-const ROWS: usize = 2;
 const STEPS: u64 = 4;
 /// Below the norm of every step, and above.
 const TIGHT: f64 = 0.05;
@@ -34,10 +31,6 @@ fn gpt() -> Gpt {
     device.seed(3);
     let config = GptConfig::new(VOCABULARY, CONTEXT, 3, 12, 2);
     config.with_dropout(0.1).with_tied(true).init(&device)
-}
-
-fn batch(step: u64, rows: usize) -> Tokens {
-    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 fn builder(model: &Gpt) -> TrainerBuilder<Gpt, Tokens, impl Fn(&Gpt, Tokens) -> Tensor<1>> {
@@ -65,10 +58,10 @@ fn hash(model: &Gpt, devices: &str, schedule: Schedule, microbatches: u32, clip:
         .microbatches(microbatches)
         .clip_norm(clip.0)
         .post_validation(clip.1)
-        .build(&batch(0, ROWS))
+        .build(&batch(0, 0..ROWS))
         .unwrap();
     for step in 0..STEPS {
-        let report = trainer.step(batch(step, ROWS * microbatches as usize)).unwrap();
+        let report = trainer.step(batch(step, 0..ROWS * microbatches as usize)).unwrap();
         let norm = report.gradient_norm;
         let expected = clip.0.map(|limit| limit == TIGHT);
         assert_eq!(norm.map(|norm| norm > clip.0.unwrap()), expected, "{norm:?}");
@@ -136,7 +129,7 @@ fn gpus_clip_to_the_same_bits_on_any_placement_with_and_without_post_validation(
 fn the_norm_is_that_of_all_gradients_and_a_step_follows_the_scaled_ones() {
     let model = gpt();
     let loss = |model: &Gpt, (tokens, targets): Tokens| model.loss(tokens, targets);
-    let ours = gradients(&model, &loss, &batch(0, ROWS)).unwrap();
+    let ours = gradients(&model, &loss, &batch(0, 0..ROWS)).unwrap();
     let squares = ours.iter().flat_map(|(_, data)| data.iter::<f64>().map(|x| x * x));
     let expected = squares.sum::<f64>().sqrt();
     for devices in ["cpu", "cpux2", "gpu:0x2"] {
@@ -148,9 +141,9 @@ fn the_norm_is_that_of_all_gradients_and_a_step_follows_the_scaled_ones() {
             .learning_rate(1.0)
             .seed(0)
             .clip_norm(TIGHT)
-            .build(&batch(0, ROWS))
+            .build(&batch(0, 0..ROWS))
             .unwrap();
-        let norm = trainer.step(batch(0, ROWS)).unwrap().gradient_norm.unwrap();
+        let norm = trainer.step(batch(0, 0..ROWS)).unwrap().gradient_norm.unwrap();
         assert!((norm - expected).abs() <= 1e-5 * expected, "{devices}: {norm}, not {expected}");
         let moved = moved(&model, &trainer.into_module().unwrap());
         assert!((moved - TIGHT).abs() <= 1e-3 * TIGHT, "{devices}: a step of {moved}");
@@ -176,9 +169,9 @@ fn what_an_update_is_undone_from_is_counted_to_the_byte() {
             .optimizer(Sgd { momentum, ..Sgd::default() })
             .clip_norm(TIGHT)
             .post_validation(post_validation)
-            .build(&batch(0, ROWS))
+            .build(&batch(0, 0..ROWS))
             .unwrap();
-        let step = |step| batch(step, ROWS * microbatches as usize);
+        let step = |step| batch(step, 0..ROWS * microbatches as usize);
         trainer.step(step(0)).unwrap();
         let measured = trainer.step(step(1)).unwrap().peak_bytes;
         let memory = trainer.prediction().memory.iter();
@@ -200,7 +193,7 @@ fn settings_that_make_no_sense_say_what_does() {
             .unwrap()
             .clip_norm(clip.0)
             .post_validation(clip.1)
-            .build(&batch(0, ROWS));
+            .build(&batch(0, 0..ROWS));
         built.expect_err("it is refused").to_string()
     };
     assert!(error(Clip(None, true)).contains("clip_norm"));

@@ -1,29 +1,26 @@
 //! Promise: trained weights are the same bits however the model is placed and scheduled, and are
 //! those of Burn's own training.
 
+#[path = "common/batches.rs"]
+mod batches;
 #[path = "common/distance.rs"]
 mod distance;
 #[path = "common/families.rs"]
 mod families;
-#[path = "common/tokens.rs"]
-mod tokens;
 
+use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::module::Module;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, SgdConfig};
 use burn::tensor::Device;
 use distance::assert_close;
 use families::families;
-use tokens::{Tokens, tokens};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::nn::with_dropout_key;
 use zerobubble::plan::{ONE_F_ONE_B, Schedule, ZB_H1};
 use zerobubble::{AdamW, Balance, Decayed, Momentum, Optimizer, Sgd, Trainer};
 
 const STEPS: u64 = 5;
-const ROWS: usize = 2;
-const CONTEXT: usize = 7;
-const VOCABULARY: usize = 11;
 const SEED: u64 = 9;
 const LEARNING_RATE: f64 = 1e-2;
 
@@ -34,10 +31,6 @@ fn gpt(dropout: f64, tied: bool) -> Gpt {
         .with_dropout(dropout)
         .with_tied(tied)
         .init(&device)
-}
-
-fn batch(step: u64, rows: std::ops::Range<usize>) -> Tokens {
-    tokens(step, rows, CONTEXT, VOCABULARY)
 }
 
 fn trainer(

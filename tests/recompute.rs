@@ -1,14 +1,14 @@
 //! Promise: a stage that computes F again before B trains to the same bits in less memory, to the
 //! byte that was predicted, and `auto` has it do so only where the memory limit asks for it.
 
+#[path = "common/batches.rs"]
+mod batches;
 #[path = "common/families.rs"]
 mod families;
-#[path = "common/tokens.rs"]
-mod tokens;
 
+use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::tensor::{Device, Tensor};
 use families::families;
-use tokens::{Tokens, tokens};
 use zerobubble::capture::capture;
 use zerobubble::compile::{Program, compile, compile_recomputing};
 use zerobubble::differentiate::differentiate;
@@ -22,18 +22,11 @@ use zerobubble::train::TrainerBuilder;
 use zerobubble::{Balance, Precision, Recompute, Result, Trainer};
 
 const STEPS: u64 = 3;
-const ROWS: usize = 2;
-const CONTEXT: usize = 7;
-const VOCABULARY: usize = 11;
 
 fn gpt(dropout: f64, tied: bool) -> Gpt {
     let device = Device::flex();
     let config = GptConfig::new(VOCABULARY, CONTEXT, 6, 12, 2);
     config.with_dropout(dropout).with_tied(tied).init(&device)
-}
-
-fn batch(step: u64, rows: usize) -> Tokens {
-    tokens(step, 0..rows, CONTEXT, VOCABULARY)
 }
 
 /// What is trained, and in how many microbatches.
@@ -72,7 +65,7 @@ impl<'a> Job<'a> {
         limit: impl Into<Option<u64>>,
     ) -> Result<Trainer<Gpt, Tokens>> {
         let builder = self.builder().recompute(recompute).memory_limit_per_device(limit);
-        builder.build(&batch(0, ROWS))
+        builder.build(&batch(0, 0..ROWS))
     }
 
     /// Trains, and gives the weights' hash and what every device held at most.
@@ -80,7 +73,7 @@ impl<'a> Job<'a> {
         let rows = ROWS * self.microbatches as usize;
         let mut peaks = Vec::new();
         for step in 0..STEPS {
-            peaks = trainer.step(batch(step, rows)).unwrap().peak_bytes;
+            peaks = trainer.step(batch(step, 0..rows)).unwrap().peak_bytes;
         }
         (trainer.weights_hash().unwrap(), peaks)
     }
@@ -128,7 +121,7 @@ fn weights_are_the_same_bits_on_gpus() {
     for activations in [Precision::F32, Precision::F16] {
         let hash = |job: &Job, recompute| {
             let builder = job.builder().activations(activations).recompute(recompute);
-            job.train(builder.build(&batch(0, ROWS)).unwrap()).0
+            job.train(builder.build(&batch(0, 0..ROWS)).unwrap()).0
         };
         let expected = hash(&Job::new(&model, "gpu:0", &GPIPE, 3), Recompute::None);
         for (devices, schedule) in rows.clone() {
@@ -187,7 +180,7 @@ fn a_stash_is_what_crossed_into_the_stage() {
 fn split_gpt() -> Split {
     let model = gpt(0.1, true);
     let loss = |model: &Gpt, (tokens, targets)| model.loss(tokens, targets);
-    split(differentiate(capture(&model, &loss, &batch(0, ROWS)).unwrap(), 1.0).unwrap()).unwrap()
+    split(differentiate(capture(&model, &loss, &batch(0, 0..ROWS)).unwrap(), 1.0).unwrap()).unwrap()
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! One test for every bug that a release or a review found, with its story.
+//! Promise: every bug that a release or a review found stays repaired. Each has one test, with its
+//! story.
 //!
 //! `gradients` compares loss and gradients with Burn's own, so that it succeeds is the test.
 

@@ -243,7 +243,7 @@ fn trains(placement: &Placement, microbatches: u32) -> CheckedPlan {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn an_evaluation_ends_over_links_of_any_room_wherever_stages_are(
+    fn an_evaluation_ends_over_links_of_any_capacity_wherever_stages_are(
         picks in prop::collection::vec(0usize..3, 1..9),
         microbatches in 1u32..9,
         capacity in 1u32..4,

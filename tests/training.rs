@@ -1,5 +1,7 @@
 //! Promise: training does what people expect of it: decay, rates, evaluation, bad batches.
 
+#[path = "common/batches.rs"]
+mod batches;
 #[path = "training/decay.rs"]
 mod decay;
 #[path = "common/distance.rs"]
@@ -12,29 +14,20 @@ mod families;
 mod not_finite;
 #[path = "training/rates.rs"]
 mod rates;
-#[path = "common/tokens.rs"]
-mod tokens;
 
+use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::tensor::{Device, Tensor};
 use distance::assert_close;
-use tokens::{Tokens, tokens};
 use zerobubble::Trainer;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::TrainerBuilder;
 
-const ROWS: usize = 2;
-const CONTEXT: usize = 7;
-const VOCABULARY: usize = 11;
 const SEED: u64 = 9;
 
 /// Layers enough for two stages on each of three devices.
 fn gpt(dropout: f64) -> Gpt {
     let config = GptConfig::new(VOCABULARY, CONTEXT, 4, 12, 2);
     config.with_dropout(dropout).with_tied(true).init(&Device::flex())
-}
-
-fn batch(step: u64, rows: std::ops::Range<usize>) -> Tokens {
-    tokens(step, rows, CONTEXT, VOCABULARY)
 }
 
 fn builder(

@@ -51,7 +51,7 @@ pub enum Command {
     Train(TrainArgs),
     /// Draw a timetable without any model
     Plan(PlanArgs),
-    /// Measure the figures that the README quotes, side by side
+    /// Measure the figures of docs/benchmarks.md, side by side
     Bench(BenchArgs),
 }
 
@@ -138,7 +138,7 @@ pub struct TrainArgs {
         hide_possible_values = true,
         default_value = "stop"
     )]
-    pub on_nan: NanPolicy,
+    pub on_nan: OnNanArg,
     /// A TOML file with these options by name; those on the command line come first
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -168,7 +168,7 @@ pub struct TrainArgs {
         help = "What makes the stages equally slow: counted flops, or block times measured on \
                 every device [default: measured for auto, else flops]"
     )]
-    pub balance: Option<BalanceBy>,
+    pub balance: Option<BalanceArg>,
     /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint
     /// and exit code 130; a second Ctrl-C ends it at once
     #[arg(long, value_name = "DIR")]
@@ -222,7 +222,7 @@ pub enum RateSchedule {
 
 /// What becomes of a step whose loss is not finite.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum NanPolicy {
+pub enum OnNanArg {
     /// The run ends with an error.
     Stop,
     /// Nothing is updated, and the run goes on.
@@ -231,7 +231,7 @@ pub enum NanPolicy {
 
 /// Where the costs of blocks come from when the model is cut into stages.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum BalanceBy {
+pub enum BalanceArg {
     /// Count floating point operations.
     Flops,
     /// Run every block on every device and take the time.

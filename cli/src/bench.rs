@@ -1,4 +1,4 @@
-//! `zerobubble bench`: the figures that the README quotes, side by side in one run.
+//! `zerobubble bench`: the figures of `docs/benchmarks.md`, side by side in one run.
 //!
 //! The contenders take turns, one step each, so that whatever slows the machine down for a while
 //! slows all of them.

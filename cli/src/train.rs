@@ -11,7 +11,7 @@ use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::Plan;
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
-use super::args::{BalanceBy, NanPolicy, TrainArgs};
+use super::args::{BalanceArg, OnNanArg, TrainArgs};
 use super::checkpoint::{Done, Saving};
 use super::drawing::{counted, percent};
 use super::evaluate::{self, Batch};
@@ -211,17 +211,17 @@ fn model(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Gpt> {
     Ok(GptConfig::new(vocabulary, args.context, args.layers, args.width, args.heads).init(device))
 }
 
-fn balance(by: BalanceBy) -> Balance {
-    match by {
-        BalanceBy::Flops => Balance::Flops,
-        BalanceBy::Measured => Balance::Measured,
+fn balance(arg: BalanceArg) -> Balance {
+    match arg {
+        BalanceArg::Flops => Balance::Flops,
+        BalanceArg::Measured => Balance::Measured,
     }
 }
 
-fn on_nan(policy: NanPolicy) -> OnNan {
-    match policy {
-        NanPolicy::Stop => OnNan::Stop,
-        NanPolicy::Skip => OnNan::Skip,
+fn on_nan(arg: OnNanArg) -> OnNan {
+    match arg {
+        OnNanArg::Stop => OnNan::Stop,
+        OnNanArg::Skip => OnNan::Skip,
     }
 }
 

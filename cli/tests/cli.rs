@@ -1,5 +1,5 @@
-//! The command line keeps its contract: one JSON object or text on stdout, progress and one-line
-//! errors on stderr, exit code 0, 1 or 2.
+//! Promise: the command line keeps its contract: one JSON object or text on stdout, progress and
+//! one-line errors on stderr, exit code 0, 1 or 2.
 
 use std::fs;
 use std::path::PathBuf;

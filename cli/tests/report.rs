@@ -60,8 +60,8 @@ fn report(options: &[&str]) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// What a browser finds in `page` where there is room for `width` pixels. A window cannot be as
-/// narrow as a phone, but a frame can.
+/// What a browser finds in `page` in a frame of `width` pixels: a window cannot be as narrow as a
+/// phone.
 fn opened(page: &str, width: u32) -> Value {
     let folder = folder();
     let script = |text: &str| format!("<script>{text}</script>");
@@ -122,8 +122,8 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() {
     let found = opened(&page, 390);
     assert_eq!(found["problems"], Value::Array(Vec::new()));
     assert_eq!(found["width"]["window"], 390);
-    let [page, room] = ["page", "room"].map(|key| found["width"][key].as_u64().unwrap());
-    assert!(page <= room, "{page} pixels in {room}");
+    let [page, visible] = ["page", "visible"].map(|key| found["width"][key].as_u64().unwrap());
+    assert!(page <= visible, "{page} pixels in {visible}");
 }
 
 #[test]

@@ -44,8 +44,8 @@ mod tests {
         let one_f_one_b_1 = "1F0 1BW0 1F1 1BW1";
         assert_eq!(
             ends(gpipe_0, one_f_one_b_1, 0),
-            "deadlock: device 0 waits after 0F1 for room on link 0>1 of capacity 0, \
-             device 1 waits after 1BW0 for room on link 1>0 of capacity 0"
+            "deadlock: device 0 waits after 0F1 because link 0>1 is full (capacity 0), \
+             device 1 waits after 1BW0 because link 1>0 is full (capacity 0)"
         );
         assert_eq!(ends(gpipe_0, one_f_one_b_1, 1), "ends");
     }

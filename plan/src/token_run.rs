@@ -112,7 +112,7 @@ fn waits(network: &Network, device: DeviceId) -> Option<String> {
         let link = network.plan.placement.outbound(action).expect("only a sender blocks on a send");
         let capacity = network.queues[link.index()].capacity;
         return Some(format!(
-            "device {device} waits after {action} for room on link {link} of capacity {capacity}"
+            "device {device} waits after {action} because link {link} is full (capacity {capacity})"
         ));
     }
     let link = network.plan.placement.inbound(action).expect("only a receiver waits for a parcel");

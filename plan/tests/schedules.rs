@@ -1,6 +1,6 @@
-//! Every schedule, at every small size, is what it promises to be: legal, free of deadlock, within
-//! its stash, with exactly the bubble that its source states; and what the simulator says of any
-//! legal plan holds: its bound on the makespan, its channel capacities, its text.
+//! Promise: every schedule, at every small size, is legal, free of deadlock, within its stash, and
+//! has exactly the bubble that its source states; and what the simulator says of any legal plan
+//! holds: its bound on the makespan, its channels' capacities, its text.
 
 #[path = "schedules/bubbles.rs"]
 mod bubbles;

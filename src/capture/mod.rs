@@ -119,7 +119,7 @@ fn check_parameters(record: &Record) -> Result<()> {
             .hint("train a module that holds at least one Param<Tensor<D>>"));
     }
     match record.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
-        Some(parameters::Parameter { path, dtype, .. }) => {
+        Some(parameters::RecordedParameter { path, dtype, .. }) => {
             Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
                 .hint("cast the module to f32"))
         }

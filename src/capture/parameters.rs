@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::Shape;
 
 /// A parameter on the capture device.
-pub(super) struct Parameter {
+pub(super) struct RecordedParameter {
     pub id: ParamId,
     pub tensor: TensorId,
     pub path: String,
@@ -21,10 +21,10 @@ pub(super) struct Parameter {
 }
 
 /// The float parameters of a module that lives on a capture device.
-pub(super) fn recorded<M: Module>(model: &M) -> Vec<Parameter> {
+pub(super) fn recorded<M: Module>(model: &M) -> Vec<RecordedParameter> {
     struct Visitor {
         path: Vec<String>,
-        found: Vec<Parameter>,
+        found: Vec<RecordedParameter>,
     }
     impl ModuleVisitor for Visitor {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -40,7 +40,7 @@ pub(super) fn recorded<M: Module>(model: &M) -> Vec<Parameter> {
             let (shape, dtype) = (Shape(tensor.shape().to_vec()), tensor.dtype());
             if let Ok(tensor) = tensor.try_into_primitive::<CaptureBackend>() {
                 let path = self.path.join(".");
-                self.found.push(Parameter {
+                self.found.push(RecordedParameter {
                     id: param.id,
                     tensor: tensor.id(),
                     path,

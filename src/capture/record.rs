@@ -12,7 +12,7 @@ use burn_ir::{OperationIr, TensorId};
 use burn_router::{RouterClient, RouterTensor};
 
 use super::lift::{lift_tensor, lifted};
-use super::parameters::{self, Parameter};
+use super::parameters::{self, RecordedParameter};
 use crate::batch::{Batch, move_to};
 use crate::error::{Error, Result, panic_message, quietly};
 use crate::loss::{IntoLoss, Loss};
@@ -35,7 +35,7 @@ pub(super) struct Record {
     /// The tensors of the batch.
     pub inputs: Vec<TensorId>,
     /// The float parameters, in the module's own order.
-    pub parameters: Vec<Parameter>,
+    pub parameters: Vec<RecordedParameter>,
     /// Stand-ins of what was answered, in the order of the answers.
     pub answered: Vec<TensorId>,
     /// What is minimised; what was to be read where the record ends there.

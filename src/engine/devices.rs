@@ -33,15 +33,15 @@ pub fn devices(spec: &str) -> Result<Vec<Box<dyn EngineDevice>>> {
     }
     let mut devices: Vec<Box<dyn EngineDevice>> = Vec::with_capacity(count);
     let mut cpus = 0;
-    for Item { gpu, times } in items {
+    for Item { kind, times } in items {
         for queue in 0..times {
-            devices.push(match gpu {
-                None => {
+            devices.push(match kind {
+                Kind::Cpu => {
                     let name = format!("cpu:{cpus}");
                     cpus += 1;
                     Box::new(BurnDevice::new(name, Device::flex()))
                 }
-                Some(index) => {
+                Kind::Gpu(index) => {
                     let name = match times {
                         1 => format!("gpu:{index}"),
                         _ => format!("gpu:{index}/{queue}"),
@@ -56,40 +56,47 @@ pub fn devices(spec: &str) -> Result<Vec<Box<dyn EngineDevice>>> {
 
 /// How often a list names one device.
 struct Item {
-    /// The adapter, if it is one.
-    gpu: Option<usize>,
+    kind: Kind,
     times: usize,
 }
 
+/// A device that a list can name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Cpu,
+    /// The adapter of this number.
+    Gpu(usize),
+}
+
 fn auto() -> Vec<Item> {
-    let gpus: Vec<Item> =
-        Gpu::hardware().into_iter().map(|gpu| Item { gpu: Some(gpu), times: 1 }).collect();
+    let once = |index: usize| Item { kind: Kind::Gpu(index), times: 1 };
+    let gpus: Vec<Item> = Gpu::hardware().into_iter().map(once).collect();
     if !gpus.is_empty() {
         return gpus;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    vec![Item { gpu: None, times: cores.min(AUTO_DEVICES) }]
+    vec![Item { kind: Kind::Cpu, times: cores.min(AUTO_DEVICES) }]
 }
 
 fn item(text: &str) -> Result<Item> {
     let unknown =
         |problem: String| Error::config(problem).hint("cpu, cpux2, gpu:0, gpu:0x2, or auto");
     let (name, times) = text.split_once('x').unwrap_or((text, "1"));
-    let gpu = match name.split_once(':') {
+    let kind = match name.split_once(':') {
         // CPU devices are alike: which one an id names makes no difference.
-        Some(("cpu", index)) if index.parse::<u32>().is_ok() => None,
+        Some(("cpu", index)) if index.parse::<u32>().is_ok() => Kind::Cpu,
         Some(("gpu", index)) => {
             let index = index.parse::<usize>();
-            Some(index.map_err(|_| unknown(format!("'{text}' does not say which GPU")))?)
+            Kind::Gpu(index.map_err(|_| unknown(format!("'{text}' does not say which GPU")))?)
         }
-        None if name == "cpu" => None,
+        None if name == "cpu" => Kind::Cpu,
         None if name == "gpu" => {
             return Err(unknown(format!("'{text}' does not say which GPU")));
         }
         _ => return Err(unknown(format!("'{text}' is not a device"))),
     };
     match times.parse::<usize>() {
-        Ok(times @ 1..) if times <= MOST_DEVICES => Ok(Item { gpu, times }),
+        Ok(times @ 1..) if times <= MOST_DEVICES => Ok(Item { kind, times }),
         Ok(times @ 1..) => Err(Error::config(format!(
             "{times} devices in '{text}', at most {MOST_DEVICES} are allowed"
         ))

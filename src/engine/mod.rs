@@ -46,7 +46,8 @@ pub trait Engine: Compute {
 /// once, so an engine around another one forwards every method.
 pub trait Compute: Send {
     /// Takes the inputs of a step, by microbatch and [`InputId`](crate::graph::InputId), and clears
-    /// all gradients.
+    /// all gradients. Every device gets a handle to all inputs, and moves to itself only those that
+    /// its stages read.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ pub enum Precision {
     /// 32 bits, as they were computed.
     F32,
     /// 16 bits, IEEE 754 binary16: rounded when they are stored, infinite above 65504. Only GPUs
-    /// that `zerobubble devices` lists with f16 have it.
+    /// that [`gpus`](super::wgpu::gpus) lists with f16 have it.
     F16,
 }
 

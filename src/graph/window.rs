@@ -49,8 +49,8 @@ impl Pool {
         both(|axis| {
             let (stride, padding) = (self.stride[axis], self.padding[axis]);
             let extra = if self.ceil { stride.checked_sub(1)? } else { 0 };
-            let room = size[axis] + 2 * padding + extra;
-            let free = room.checked_sub(extent(self.kernel[axis], self.dilation[axis])?)?;
+            let padded = size[axis] + 2 * padding + extra;
+            let free = padded.checked_sub(extent(self.kernel[axis], self.dilation[axis])?)?;
             let last = free.checked_div(stride)?;
             let outside = self.ceil && last * stride >= size[axis] + padding;
             Some(if outside { last } else { last + 1 })
@@ -87,8 +87,8 @@ mod tests {
     use super::*;
 
     /// Starts of windows, counted from the padding's, one by one.
-    fn starts(room: usize, stride: usize, extent: usize) -> usize {
-        (0..room).step_by(stride).filter(|start| start + extent <= room).count()
+    fn starts(padded: usize, stride: usize, extent: usize) -> usize {
+        (0..padded).step_by(stride).filter(|start| start + extent <= padded).count()
     }
 
     #[test]
@@ -97,10 +97,10 @@ mod tests {
             let (size, kernel, stride) = (1 + case % 6, 1 + case / 6 % 4, 1 + case / 24 % 3);
             // No window is padding alone.
             let (padding, dilation) = ((case / 72 % 2).min(kernel / 2), 1 + case / 144);
-            let (room, extent) = (size + 2 * padding, (kernel - 1) * dilation + 1);
-            let fit = starts(room, stride, extent);
+            let (padded, extent) = (size + 2 * padding, (kernel - 1) * dilation + 1);
+            let fit = starts(padded, stride, extent);
             // One more, that does not fit by less than a stride, where it starts before the end.
-            let more = fit * stride < size + padding && fit * stride + extent < room + stride;
+            let more = fit * stride < size + padding && fit * stride + extent < padded + stride;
             let some = |count: usize| (count > 0).then_some([count; 2]);
             let windows =
                 |ceil| pool(kernel, stride, padding, dilation, ceil).windows([size, size]);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::WINDOW;
-use super::worker::{Answer, Order, Report, Task};
+use super::worker::{Answer, Duty, Order, Report};
 use crate::error::{Error, Result};
 
 /// All devices, as the scheduler sees them.
@@ -37,18 +37,18 @@ impl Devices {
         Ok(())
     }
 
-    /// Gives every device a task and waits until all are done.
-    pub(super) fn all(&mut self, task: impl Fn() -> Task) -> Result<()> {
+    /// Gives every device a duty and waits until all are done.
+    pub(super) fn all(&mut self, duty: impl Fn() -> Duty) -> Result<()> {
         for device in 0..self.count() {
-            self.order(device, Order::Do(task()))?;
+            self.order(device, Order::Do(duty()))?;
         }
         (0..self.count()).try_for_each(|_| self.report().map(drop))
     }
 
-    /// Gives every device a task with a sender for what it asks of them; gives all answers.
-    pub(super) fn ask<T>(&mut self, task: impl Fn(Sender<Vec<T>>) -> Task) -> Result<Vec<T>> {
+    /// Gives every device a duty with a sender for what it asks of them; gives all answers.
+    pub(super) fn ask<T>(&mut self, duty: impl Fn(Sender<Vec<T>>) -> Duty) -> Result<Vec<T>> {
         let (reply, answers) = bounded(self.count());
-        self.all(|| task(reply.clone()))?;
+        self.all(|| duty(reply.clone()))?;
         Ok(answers.try_iter().flatten().collect())
     }
 

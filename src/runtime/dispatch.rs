@@ -28,7 +28,7 @@ pub(super) struct Planned {
 }
 
 /// An action and those on other devices that must be done before it, as lane and position: the one
-/// whose parcel it takes, and the one that makes room for its own.
+/// whose parcel it takes, and the one that frees the link's capacity for its own.
 struct Next {
     action: Action,
     after: [Option<(usize, usize)>; 2],
@@ -103,7 +103,7 @@ impl Planned {
         let positions: HashMap<Action, (usize, usize)> = lanes
             .flat_map(|(lane, actions)| (0..).zip(actions).map(move |(at, &of)| (of, (lane, at))))
             .collect();
-        let room = |action: Action| {
+        let frees_capacity = |action: Action| {
             let link = checked.sends(action)?;
             let channel = channels.iter().find(|channel| channel.link == link)?;
             let microbatch = action.microbatch.0.checked_sub(channel.capacity.max(1))?;
@@ -115,7 +115,7 @@ impl Planned {
                 checked.receives(action).is_some()
             });
             let position = |action: Action| positions[&action];
-            Next { action, after: [producer, room(action)].map(|of| of.map(position)) }
+            Next { action, after: [producer, frees_capacity(action)].map(|of| of.map(position)) }
         };
         let lanes: Vec<Vec<Next>> =
             plan.lanes.iter().map(|lane| lane.iter().map(next).collect()).collect();

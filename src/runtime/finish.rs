@@ -1,4 +1,4 @@
-//! The end of a step, decided device by device. It knows no channel: tasks come out, answers go
+//! The end of a step, decided device by device. It knows no channel: duties come out, answers go
 //! in.
 //!
 //! ```text
@@ -15,7 +15,8 @@
 //! finds the sum so far within the limit updates, to be undone from a snapshot if the sum of all is
 //! above it.
 
-use super::worker::{Did, Parameters, Sums, Task};
+use super::Parameters;
+use super::worker::{Did, Duty, Sums};
 use crate::engine::{Clipping, MicrobatchLoss, PartialSums, Update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
@@ -145,7 +146,7 @@ impl Finish {
         self.skipped.get_or_insert(fault);
     }
 
-    /// Takes what came of a task.
+    /// Takes what came of a duty.
     ///
     /// # Errors
     ///
@@ -167,16 +168,16 @@ impl Finish {
     }
 
     /// What `device` is to do now, if anything.
-    pub(super) fn next(&mut self, device: usize) -> Option<Task> {
+    pub(super) fn next(&mut self, device: usize) -> Option<Duty> {
         let Device { actions, done, answered, .. } = self.devices[device];
         if actions > 0 || !answered || !self.updates {
             return None;
         }
-        let (done, task) = match done {
-            Done::Provisional if self.skipped.is_some() => (Done::Undone, Task::Undo),
+        let (done, duty) = match done {
+            Done::Provisional if self.skipped.is_some() => (Done::Undone, Duty::Undo),
             _ if self.skipped.is_some() => return None,
             Done::Actions if self.lanes[device].1.sent.is_empty() => self.reduce(device)?,
-            Done::Actions => (Done::Sent, Task::SendPartialSums),
+            Done::Actions => (Done::Sent, Duty::SendPartialSums),
             Done::Sent => self.reduce(device)?,
             Done::Reduced => self.update()?,
             Done::Provisional => self.validate()?,
@@ -185,7 +186,7 @@ impl Finish {
         };
         self.devices[device].done = done;
         self.devices[device].answered = false;
-        Some(task)
+        Some(duty)
     }
 
     /// Whether all is done.
@@ -214,10 +215,10 @@ impl Finish {
         self.skipped.clone()
     }
 
-    fn reduce(&self, device: usize) -> Option<(Done, Task)> {
+    fn reduce(&self, device: usize) -> Option<(Done, Duty)> {
         let mut awaited = self.lanes[device].1.awaited.iter();
         let all = awaited.all(|sum| self.sums.iter().any(|(of, _)| of == sum));
-        let reduce = || Task::Reduce {
+        let reduce = || Duty::Reduce {
             sums: if self.lanes[device].1.awaited.is_empty() {
                 Vec::new()
             } else {
@@ -229,33 +230,33 @@ impl Finish {
     }
 
     /// An update when its scale is known, or before.
-    fn update(&self) -> Option<(Done, Task)> {
+    fn update(&self) -> Option<(Done, Duty)> {
         let learning_rate = self.learning_rate;
         if let Some(factor) = self.factor() {
             let update = Update { learning_rate, scale: self.scale(factor), provisional: false };
-            return Some((Done::Update, Task::Update(update)));
+            return Some((Done::Update, Duty::Update(update)));
         }
         let clipping = self.clipping.filter(|clipping| clipping.post_validation)?;
         let so_far = self.norms.iter().map(|(_, square)| square).sum::<f64>().sqrt();
         let so_far = so_far * self.per_weight();
         let within = so_far <= clipping.max_norm;
         let update = Update { learning_rate, scale: self.scale(1.0), provisional: true };
-        within.then_some((Done::Provisional, Task::Update(update)))
+        within.then_some((Done::Provisional, Duty::Update(update)))
     }
 
     /// What follows a provisional update when the norm is known.
-    fn validate(&self) -> Option<(Done, Task)> {
+    fn validate(&self) -> Option<(Done, Duty)> {
         let factor = self.factor()?;
         if factor == 1.0 {
             return self.broadcast();
         }
         let (learning_rate, scale) = (self.learning_rate, self.scale(factor));
         let update = Update { learning_rate, scale, provisional: false };
-        Some((Done::Update, Task::Redo(update)))
+        Some((Done::Update, Duty::Redo(update)))
     }
 
     /// The new values of shared parameters, when every device's update stands.
-    fn broadcast(&self) -> Option<(Done, Task)> {
+    fn broadcast(&self) -> Option<(Done, Duty)> {
         let factor = self.factor()?;
         let stands = |device: &Device| match device.done {
             Done::Update => device.answered,
@@ -265,7 +266,7 @@ impl Finish {
         let values: Parameters =
             self.devices.iter().flat_map(|device| device.values.clone()).collect();
         let due = !values.is_empty() && self.devices.iter().all(stands);
-        due.then_some((Done::Broadcast, Task::Broadcast(values)))
+        due.then_some((Done::Broadcast, Duty::Broadcast(values)))
     }
 
     /// What gradients are multiplied by that are clipped by this factor.

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::devices::Devices;
 use super::dispatch::{Dispatcher, Planned};
 use super::finish::Finish;
-use super::worker::{Answer, Did, Order, Ran, Task};
+use super::worker::{Answer, Did, Duty, Order, Ran};
 use super::{OnNan, Request, StepOutcome};
 use crate::engine::{MicrobatchLoss, StepInputs};
 use crate::error::{Error, Result};
@@ -42,15 +42,15 @@ impl Scheduler {
                     self.answer(&reply, outcome)
                 }
                 Request::Parameters(reply) => {
-                    let parameters = self.devices.ask(Task::Parameters);
+                    let parameters = self.devices.ask(Duty::Parameters);
                     self.answer(&reply, parameters)
                 }
                 Request::State(reply) => {
-                    let state = self.devices.ask(Task::State);
+                    let state = self.devices.ask(Duty::State);
                     self.answer(&reply, state)
                 }
                 Request::Restore(state, reply) => {
-                    let restored = self.devices.all(|| Task::Restore(state.clone()));
+                    let restored = self.devices.all(|| Duty::Restore(state.clone()));
                     self.answer(&reply, restored)
                 }
             };
@@ -71,7 +71,7 @@ impl Scheduler {
 
     fn step(&mut self, step: u64, inputs: &StepInputs, learning_rate: f64) -> Result<StepOutcome> {
         let start = Instant::now();
-        self.devices.all(|| Task::Begin { step, inputs: inputs.clone(), start })?;
+        self.devices.all(|| Duty::Begin { step, inputs: inputs.clone(), start })?;
         let mut outcome = StepOutcome::of(self.microbatches, self.peak_bytes.clone());
         self.dispatcher.begin();
         self.finish.begin(learning_rate);
@@ -88,7 +88,7 @@ impl Scheduler {
     fn evaluate(&mut self, plan: &CheckedPlan, inputs: &StepInputs) -> Result<StepOutcome> {
         assert!(plan.is_forward_only(), "an evaluation has no backward work");
         let start = Instant::now();
-        self.devices.all(|| Task::BeginEvaluation { inputs: inputs.clone(), start })?;
+        self.devices.all(|| Duty::BeginEvaluation { inputs: inputs.clone(), start })?;
         let plan_of = plan.plan();
         let mut outcome = StepOutcome::of(plan_of.microbatches as usize, self.peak_bytes.clone());
         let mut dispatcher = Dispatcher::Planned(Planned::new(plan, &self.channels));
@@ -100,7 +100,7 @@ impl Scheduler {
     }
 }
 
-/// Dispatches all actions, and the tasks after them, and waits for them.
+/// Dispatches all actions, and the duties after them, and waits for them.
 fn play(
     devices: &mut Devices,
     dispatcher: &mut Dispatcher,
@@ -151,9 +151,9 @@ fn dispatch(
         }
     }
     while devices.takes_orders(device)
-        && let Some(task) = finish.next(device)
+        && let Some(duty) = finish.next(device)
     {
-        devices.order(device, Order::Do(task))?;
+        devices.order(device, Order::Do(duty))?;
     }
     Ok(None)
 }
@@ -175,7 +175,7 @@ fn take(
             ran.fault.or(weightless)
         }
         Answer::Did(did) => {
-            outcome.note_task(device, &did);
+            outcome.note_duty(device, &did);
             finish.answered(device, did).err()
         }
     }
@@ -205,7 +205,7 @@ impl StepOutcome {
         }
     }
 
-    fn note_task(&mut self, device: usize, did: &Did) {
+    fn note_duty(&mut self, device: usize, did: &Did) {
         let span = |&start, &end| Span { label: Label::Update, start, end };
         match did {
             // Without norms it is the update's first part and is over in no time.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use burn_dispatch::DispatchTensor;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-use super::States;
 use super::link::Links;
+use super::{Parameters, States};
 use crate::compile::Accumulator;
 use crate::engine::{Engine, IN_FLIGHT, MicrobatchLoss, Outcome, Parcel, StepInputs, Update};
 use crate::error::{Error, Result};
@@ -20,11 +20,11 @@ pub(super) enum Order {
     /// Compute an action.
     Run(Action),
     /// What comes before or after the actions.
-    Do(Task),
+    Do(Duty),
 }
 
 /// What a device does besides its actions.
-pub(super) enum Task {
+pub(super) enum Duty {
     /// Get ready for a step that starts at `start`.
     Begin { step: u64, inputs: StepInputs, start: Instant },
     /// Get ready for an evaluation.
@@ -72,7 +72,7 @@ pub(super) struct Ran {
     pub transfers: Vec<(f64, f64)>,
 }
 
-/// What came of a task.
+/// What came of a duty.
 pub(super) enum Did {
     Done,
     PartialSums(Sums),
@@ -81,7 +81,6 @@ pub(super) enum Did {
 }
 
 pub(super) type Sums = Vec<(Accumulator, DispatchTensor)>;
-pub(super) type Parameters = Vec<(ParameterId, DispatchTensor)>;
 
 /// A device and its ends of the links.
 pub(super) struct Worker {
@@ -143,8 +142,8 @@ impl Worker {
                     let run = |worker: &mut Self| Ok(worker.compute(action)?.map(Answer::Ran));
                     (Some(action), self.guarded(run))
                 }
-                Ok(Order::Do(task)) => {
-                    (None, self.guarded(|worker| Ok(Some(Answer::Did(worker.obey(task)?)))))
+                Ok(Order::Do(duty)) => {
+                    (None, self.guarded(|worker| Ok(Some(Answer::Did(worker.obey(duty)?)))))
                 }
             };
             // What failed is over, unless it was taken off already.
@@ -175,33 +174,33 @@ impl Worker {
         })
     }
 
-    fn obey(&mut self, task: Task) -> Result<Did> {
-        match task {
-            Task::Begin { step, inputs, start } => {
+    fn obey(&mut self, duty: Duty) -> Result<Did> {
+        match duty {
+            Duty::Begin { step, inputs, start } => {
                 (self.start, self.free) = (start, 0.0);
                 self.engine.begin_step(step, &inputs)?;
             }
-            Task::BeginEvaluation { inputs, start } => {
+            Duty::BeginEvaluation { inputs, start } => {
                 (self.start, self.free) = (start, 0.0);
                 self.engine.begin_evaluation(&inputs)?;
             }
-            Task::SendPartialSums => {
+            Duty::SendPartialSums => {
                 return self.engine.owner().take_partial_sums().map(Did::PartialSums);
             }
-            Task::Reduce { sums, norms } => {
+            Duty::Reduce { sums, norms } => {
                 let start = self.now();
                 self.engine.owner().reduce(&sums)?;
                 let norms = if norms { self.engine.owner().squared_norms()? } else { Vec::new() };
                 return Ok(Did::Reduced { norms, start, end: self.now() });
             }
-            Task::Update(update) => return self.update(&update, false),
-            Task::Undo => self.engine.owner().undo()?,
-            Task::Redo(update) => return self.update(&update, true),
-            Task::Broadcast(values) => self.engine.owner().set_parameters(&values)?,
+            Duty::Update(update) => return self.update(&update, false),
+            Duty::Undo => self.engine.owner().undo()?,
+            Duty::Redo(update) => return self.update(&update, true),
+            Duty::Broadcast(values) => self.engine.owner().set_parameters(&values)?,
             // Who asked may be gone, and then nobody misses the answer.
-            Task::Parameters(reply) => drop(reply.send(self.engine.owner().parameters()?)),
-            Task::State(reply) => drop(reply.send(self.engine.owner().state()?)),
-            Task::Restore(state) => self.engine.owner().restore(&state)?,
+            Duty::Parameters(reply) => drop(reply.send(self.engine.owner().parameters()?)),
+            Duty::State(reply) => drop(reply.send(self.engine.owner().state()?)),
+            Duty::Restore(state) => self.engine.owner().restore(&state)?,
         }
         Ok(Did::Done)
     }

@@ -43,7 +43,7 @@ pub(super) struct ArrangeRequest<'a> {
 }
 
 /// The devices of a run, opened.
-pub(super) type Devices = [Box<dyn EngineDevice>];
+pub(super) type OpenedDevices = [Box<dyn EngineDevice>];
 
 /// A plan with everything that was decided and predicted of it.
 pub(super) struct Arranged {
@@ -65,7 +65,7 @@ pub(super) struct Arranged {
 }
 
 /// Finds the plan for `devices` and proves that it ends and fits.
-pub(super) fn arrange(request: &ArrangeRequest, devices: &Devices) -> Result<Arranged> {
+pub(super) fn arrange(request: &ArrangeRequest, devices: &OpenedDevices) -> Result<Arranged> {
     let recomputed = if request.recompute == Recompute::Stage { everywhere } else { nowhere };
     let first = planned(request, devices, recomputed);
     let fits = first.as_ref().map_err(Error::clone).and_then(|of| fitting(request, of));
@@ -97,7 +97,7 @@ fn everywhere(stages: usize) -> Vec<StageId> {
 
 fn planned(
     request: &ArrangeRequest,
-    devices: &Devices,
+    devices: &OpenedDevices,
     recomputed: Recomputed,
 ) -> Result<Arranged> {
     if *request.schedule == Schedule::Auto {
@@ -116,7 +116,7 @@ fn fitting(request: &ArrangeRequest, arranged: &Arranged) -> Result<()> {
 /// A plan with as little recomputation as makes it fit, where `plain`, which has none, does not.
 fn where_needed(
     request: &ArrangeRequest,
-    devices: &Devices,
+    devices: &OpenedDevices,
     plain: Result<Arranged>,
 ) -> Result<Arranged> {
     // A search also finds plans that fit with recomputation only.
@@ -229,7 +229,7 @@ fn lay_out(
     request: &ArrangeRequest,
     plan: CheckedPlan,
     stage_blocks: Vec<Range<usize>>,
-    devices: &Devices,
+    devices: &OpenedDevices,
     recomputed: &[StageId],
 ) -> Result<Arranged> {
     let ArrangeRequest { split, times, rule, .. } = *request;

@@ -59,8 +59,8 @@ function curve(place, { points, held, from, what }) {
   const [first, last] = [held.length ? held[0][0] : points[0][0], points.at(-1)[0]];
   const high = most(all.map((p) => p[1]));
   const low = from ?? least(all.map((p) => p[1]));
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
-  const domain = [first, Math.max(last, first + 1), from ?? low - room, high + room];
+  const margin = (high - low || Math.abs(high) || 1) * 0.06;
+  const domain = [first, Math.max(last, first + 1), from ?? low - margin, high + margin];
   const rest = () => { reading.textContent = what(null); };
   rest();
   drawn(place, (width) => {

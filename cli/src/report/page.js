@@ -80,8 +80,8 @@ function memory() {
   lead("memory-lead", "Grey is what a device holds throughout: parameters, their gradients and the "
     + "optimizer’s state. Blue is what microbatches leave there between their actions, and what an "
     + "action needs while it runs, as predicted from the plan; time runs from its start to its end. "
-    + "The dashed line is the most that was measured. A device needs room for parcels on their way "
-    + "besides.");
+    + "The dashed line is the most that was measured. A device needs memory for parcels on their "
+    + "way besides.");
   const highest = most(data.devices.flatMap((d) => [d.memory.predicted, d.memory.measured]));
   for (const device of data.devices) {
     const place = el("figure", {}, el("figcaption", {}, `Device ${device.device}`));

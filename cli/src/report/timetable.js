@@ -191,14 +191,14 @@ function lanes(line, view, select) {
     const where = extent(s);
     if (!where) return null;
     const [from, to] = where;
-    const [top, room, { fill, ink }] = [pitch * s.device, to - from - 2, paint(s.kind)];
+    const [top, textWidth, { fill, ink }] = [pitch * s.device, to - from - 2, paint(s.kind)];
     const edge = Math.min(1, (to - from) / 12);
     const group = svg("g", { class: `bar ${s.kind}`, style: `--edge:${px(edge)}` },
       svg("rect", { x: px(from), y: top, width: px(Math.max(to - from, 0.1)), height: LANE, fill }));
     group.span = s;
     const several = stages[s.device].length > 1 && s.stage !== undefined;
     // What does not fit is left out: a part of a number would be another number.
-    const fit = (texts, size) => texts.find((text) => 0.64 * size * text.length <= room);
+    const fit = (texts, size) => texts.find((text) => 0.64 * size * text.length <= textWidth);
     const work = fit(several ? [s.stage + s.kind, s.kind] : [s.kind], 9);
     const middle = px((from + to) / 2);
     if (work) group.append(svg("text", { class: "work", x: middle,

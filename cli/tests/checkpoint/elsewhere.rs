@@ -2,13 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use zerobubble::nn::{Dropout, DropoutConfig};
 use zerobubble::plan::{GPIPE, ONE_F_ONE_B, Schedule, ZB_H1, ZB_V};
 use zerobubble::train::Checkpoints;
 use zerobubble::{AdamW, Momentum, Optimizer, Sgd, Trainer};
 
-use crate::harness::{Folder, hash, report};
+use crate::harness::{Folder, Tokens, hash, report};
 
 /// A model with a weight on both ends of a pipeline, dropout, and weights that are not trained.
 #[derive(Module, Debug)]
@@ -38,7 +38,7 @@ impl Tied {
         }
     }
 
-    fn loss(&self, (tokens, targets): (Tensor<2, Int>, Tensor<2, Int>)) -> Tensor<1> {
+    fn loss(&self, (tokens, targets): Tokens) -> Tensor<1> {
         let x = self.embedding.forward(tokens);
         let x = self.dropout.forward(self.first.forward(x)).tanh();
         let x = self.second.forward(self.frozen.forward(x).tanh());
@@ -51,8 +51,6 @@ impl Tied {
             .forward(logits, targets)
     }
 }
-
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
 
 fn batch(step: u64, rows: usize) -> Tokens {
     let tokens = |salt: u64| {

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use burn::tensor::{Int, Tensor};
 use serde_json::Value;
 use tempfile::{Builder, TempDir};
+
+/// Tokens, and the tokens that follow them.
+pub type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
 
 /// A model that is trained in a moment.
 const TINY: [[&str; 2]; 6] = [

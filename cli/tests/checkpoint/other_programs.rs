@@ -10,9 +10,7 @@ use zerobubble::Trainer;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::Checkpoints;
 
-use crate::harness::Folder;
-
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
+use crate::harness::{Folder, Tokens};
 
 /// Type, shape and little-endian bytes in hex of every tensor, by name.
 type Listed = BTreeMap<String, (String, Vec<usize>, String)>;

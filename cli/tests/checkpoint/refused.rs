@@ -8,7 +8,7 @@ use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::train::Checkpoints;
 use zerobubble::{AdamW, Sgd, Trainer};
 
-use crate::harness::{Folder, check_failure, hash, text};
+use crate::harness::{Folder, Tokens, check_failure, hash, text};
 
 const TWO: [&str; 6] = ["--devices", "cpu", "--checkpoint-every", "1", "--steps", "2"];
 
@@ -104,8 +104,6 @@ fn a_full_disk_ends_the_run_and_leaves_the_older_checkpoints() {
     let resumed = hash(&folder.saving(&more).output().unwrap());
     assert_eq!(resumed, folder.hash(&["--devices", "cpu", "--steps", "4"]));
 }
-
-type Tokens = (Tensor<2, Int>, Tensor<2, Int>);
 
 /// A trainer that was left as it was made.
 struct Made {

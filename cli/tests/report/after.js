@@ -44,7 +44,7 @@ function use() {
   found.command = text("command");
   found.settings = text("settings");
   const root = document.documentElement;
-  found.width = { page: root.scrollWidth, room: root.clientWidth, window: innerWidth };
+  found.width = { page: root.scrollWidth, visible: root.clientWidth, window: innerWidth };
 }
 
 try {

@@ -48,7 +48,7 @@ families! {
 ///
 /// Prints as its name, and two families are equal when their names are.
 pub struct Family {
-    /// What it is called on the command line and in a plan's text.
+    /// What it is called where a schedule is chosen by name, and in a plan's text.
     pub name: &'static str,
     /// What it does, in one line.
     pub about: &'static str,

@@ -120,8 +120,8 @@ proptest! {
         let (Channel { link, capacity }, error) = &refused[pick.index(refused.len())];
         prop_assert!(error.problem.starts_with("deadlock: "), "{}", error);
         let named = sites(plan.plan()).into_iter().filter(|(device, _, action)| {
-            let waits = format!("device {device} waits after {action} for room on link {link} ");
-            let waits = format!("{waits}of capacity {capacity}");
+            let waits = format!("device {device} waits after {action} because link {link} ");
+            let waits = format!("{waits}is full (capacity {capacity})");
             plan.sends(*action) == Some(*link) && error.problem.contains(&waits)
         });
         prop_assert_eq!(named.count(), 1, "{}", error);

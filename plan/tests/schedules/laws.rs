@@ -1,5 +1,4 @@
-//! What holds for any legal plan: the bound on its makespan, its channel channel_capacities, its
-//! text.
+//! What holds for any legal plan: the bound on its makespan, its channels' capacities, its text.
 
 use std::collections::HashSet;
 

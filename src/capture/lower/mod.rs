@@ -18,7 +18,7 @@ use burn_ir::{
 
 use states::Update;
 
-use super::parameters::Parameter;
+use super::parameters::RecordedParameter;
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::graph::{
@@ -131,7 +131,7 @@ impl<'a> Lowering<'a> {
             lowering.nodes.insert(*id, node);
         }
         let mut ids = Vec::new();
-        for Parameter { id, tensor, path, shape, .. } in &record.parameters {
+        for RecordedParameter { id, tensor, path, shape, .. } in &record.parameters {
             // A parameter that the module holds twice is one parameter: the first names it.
             let position = ids.iter().position(|known| known == id).unwrap_or_else(|| {
                 ids.push(*id);

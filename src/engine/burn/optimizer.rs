@@ -131,7 +131,7 @@ fn sgd_step(
 ) {
     let config = kernels::Sgd { weight_decay: sgd.weight_decay };
     let momentum = sgd.momentum.map(|momentum| kernels::Momentum {
-        momentum: momentum.factor,
+        factor: momentum.factor,
         dampening: momentum.dampening,
         nesterov: momentum.nesterov,
     });
@@ -148,7 +148,7 @@ fn sgd_step(
     let penalty = scaled(parameter, sgd.weight_decay.into());
     let mut direction = D::float_add(scaled(gradient, step.scale.into()), penalty);
     if let (Some(momentum), Some(velocity)) = (momentum, moments.first_mut()) {
-        let kept = f64::from(momentum.momentum);
+        let kept = f64::from(momentum.factor);
         *velocity = if step.number == 1 {
             direction.clone()
         } else {

@@ -9,11 +9,11 @@ pub enum Binary {
     /// `a + b`.
     Add,
     /// `a - b`.
-    Sub,
+    Subtract,
     /// `a b`.
-    Mul,
+    Multiply,
     /// `a / b`.
-    Div,
+    Divide,
 }
 
 /// Expands `$map!(function)` for the chosen operation: one loop per operation, no branch inside.
@@ -21,9 +21,9 @@ macro_rules! for_each_binary {
     ($op:expr, $map:ident) => {
         match $op {
             Binary::Add => $map!(std::ops::Add::add),
-            Binary::Sub => $map!(std::ops::Sub::sub),
-            Binary::Mul => $map!(std::ops::Mul::mul),
-            Binary::Div => $map!(std::ops::Div::div),
+            Binary::Subtract => $map!(std::ops::Sub::sub),
+            Binary::Multiply => $map!(std::ops::Mul::mul),
+            Binary::Divide => $map!(std::ops::Div::div),
         }
     };
 }
@@ -165,14 +165,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Binary; 4] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div];
+    const ALL: [Binary; 4] = [Binary::Add, Binary::Subtract, Binary::Multiply, Binary::Divide];
 
     fn scalar(op: Binary, a: f32, b: f32) -> f32 {
         match op {
             Binary::Add => a + b,
-            Binary::Sub => a - b,
-            Binary::Mul => a * b,
-            Binary::Div => a / b,
+            Binary::Subtract => a - b,
+            Binary::Multiply => a * b,
+            Binary::Divide => a / b,
         }
     }
 

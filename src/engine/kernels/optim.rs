@@ -26,10 +26,10 @@ pub struct Sgd {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Momentum {
     /// Share of the velocity kept.
-    pub momentum: f32,
+    pub factor: f32,
     /// Share of the gradient dropped, from the second step on.
     pub dampening: f64,
-    /// Whether to step along `velocity * momentum + gradient`.
+    /// Whether to step along `velocity * factor + gradient`.
     pub nesterov: bool,
 }
 
@@ -92,7 +92,7 @@ pub fn sgd(config: &Sgd, step: &Step, params: &mut [f32], grads: &[f32]) {
 /// One step with momentum; the velocity is not read on the first.
 ///
 /// Per element, with `g` the scaled gradient plus `wd p`: `v = g` on the first step and
-/// `v = g (1 - dampening) + v momentum` later, then `p -= lr v`, or `p -= lr (v momentum + g)`.
+/// `v = g (1 - dampening) + v factor` later, then `p -= lr v`, or `p -= lr (v factor + g)`.
 #[multiversion(targets = "simd")]
 pub fn sgd_momentum(
     config: &Sgd,
@@ -106,13 +106,13 @@ pub fn sgd_momentum(
     assert!(grads.len() == n && velocity.len() == n, "slices differ in length");
     let (lr, scale) = (step.rate as f32, step.scale);
     let penalty = config.weight_decay;
-    let Momentum { momentum, dampening, nesterov } = *momentum;
+    let Momentum { factor, dampening, nesterov } = *momentum;
     let fresh = (1.0 - dampening) as f32;
     let elements = params.iter_mut().zip(grads).zip(velocity);
     for ((p, &g), v) in elements {
         let g = decayed(*p, g * scale, penalty);
-        *v = if step.number == 1 { g } else { g * fresh + *v * momentum };
-        let direction = if nesterov { *v * momentum + g } else { *v };
+        *v = if step.number == 1 { g } else { g * fresh + *v * factor };
+        let direction = if nesterov { *v * factor + g } else { *v };
         *p -= direction * lr;
     }
 }
@@ -164,10 +164,10 @@ mod tests {
         let mut grad = if c.weight_decay == 0.0 { g } else { p * c.weight_decay + g };
         if let Some(m) = m {
             let velocity = match *state {
-                Some(v) => grad * (1.0 - m.dampening) as f32 + v * m.momentum,
+                Some(v) => grad * (1.0 - m.dampening) as f32 + v * m.factor,
                 None => grad,
             };
-            grad = if m.nesterov { velocity * m.momentum + grad } else { velocity };
+            grad = if m.nesterov { velocity * m.factor + grad } else { velocity };
             *state = Some(velocity);
         }
         p - grad * lr as f32
@@ -203,7 +203,7 @@ mod tests {
             scale in 0.1f32..=1.0,
         ) {
             let config = Sgd { weight_decay: if decay { 0.05 } else { 0.0 } };
-            let momentum = Momentum { momentum: 0.9, dampening: 0.1, nesterov };
+            let momentum = Momentum { factor: 0.9, dampening: 0.1, nesterov };
             let (mut plain, mut params) = (values(n, 1), values(n, 1));
             let (mut want_plain, mut want) = (plain.clone(), plain.clone());
             let mut velocity = vec![f32::NAN; n];

@@ -24,7 +24,7 @@ pub enum Unary {
     /// The square root, correctly rounded.
     Sqrt,
     /// `1 / x`, correctly rounded.
-    Recip,
+    Reciprocal,
     /// `|x|`.
     Abs,
 }
@@ -101,7 +101,7 @@ macro_rules! for_each_unary {
             Unary::Relu => $map!(relu),
             Unary::Neg => $map!(std::ops::Neg::neg),
             Unary::Sqrt => $map!(f32::sqrt),
-            Unary::Recip => $map!(f32::recip),
+            Unary::Reciprocal => $map!(f32::recip),
             Unary::Abs => $map!(f32::abs),
         }
     };
@@ -154,7 +154,7 @@ mod tests {
         Unary::Relu,
         Unary::Neg,
         Unary::Sqrt,
-        Unary::Recip,
+        Unary::Reciprocal,
         Unary::Abs,
     ];
 
@@ -181,7 +181,7 @@ mod tests {
             }
             Unary::Neg => -x,
             Unary::Sqrt => x.sqrt(),
-            Unary::Recip => 1.0 / x,
+            Unary::Reciprocal => 1.0 / x,
             Unary::Abs => x.abs(),
         }
     }

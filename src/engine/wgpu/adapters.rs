@@ -58,8 +58,8 @@ impl Gpu {
             _ => format!("there are gpu:0 to gpu:{}", count - 1),
         };
         Err(Error::config(format!("gpu:{index}: {found}")).hint(
-            "zerobubble devices, or a Vulkan, Metal or DX12 driver (mesa-vulkan-drivers renders in \
-             software), or cpux2",
+            "`engine::wgpu::gpus()`, or a Vulkan, Metal or DX12 driver (mesa-vulkan-drivers \
+             renders in software), or cpux2",
         ))
     }
 
@@ -97,7 +97,7 @@ impl Gpu {
             Source::Opened(device, queue) => return Ok((device, queue)),
             Source::Adapter(index) => index,
         };
-        let gone = || Error::run(format!("gpu:{index} is gone")).hint("zerobubble devices");
+        let gone = || Error::run(format!("gpu:{index} is gone")).hint("`engine::wgpu::gpus()`");
         let adapter = adapters().into_iter().nth(index).ok_or_else(gone)?;
         let wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SUBGROUP

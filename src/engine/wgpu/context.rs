@@ -7,7 +7,7 @@ use std::time::Duration;
 use wgpu::{BufferUsages, PollType, ShaderRuntimeChecks, SubmissionIndex};
 
 use super::adapters::Gpu;
-use super::layout::Limits;
+use super::layout::AdapterLimits;
 use super::shader::Shader;
 use crate::error::{Error, Result};
 
@@ -17,7 +17,7 @@ const CHECKS: &str = "ZEROBUBBLE_SHADER_CHECKS";
 /// An open device.
 #[derive(Debug)]
 pub struct Context {
-    /// Its name on the command line.
+    /// Its name in errors, such as `gpu:0`.
     name: String,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
@@ -60,9 +60,9 @@ impl Context {
     }
 
     /// What the device allows.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> AdapterLimits {
         let limits = self.device.limits();
-        Limits {
+        AdapterLimits {
             buffer_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             // Parameters are bound as storage or as uniform buffers.
             alignment: u64::from(limits.min_storage_buffer_offset_alignment)

@@ -13,7 +13,7 @@ pub struct WgpuDevice {
     name: String,
     gpu: Gpu,
     /// None before it was opened.
-    limits: Option<super::Limits>,
+    limits: Option<super::AdapterLimits>,
     /// None where an engine has it.
     context: Option<Context>,
 }

@@ -15,14 +15,14 @@ mod values;
 use std::collections::HashMap;
 
 pub(super) use arena::{ArenaId, Arenas, NORM_PART, Range};
-use values::Values;
+use values::SegmentValues;
 
 use super::element::{Element, Elements};
 use super::kernel::{Kernel, Target};
 use super::lower::{BlockKernels, lower};
 use super::pack::pack;
 use crate::compile::{Accumulator, accumulators};
-use crate::engine::{IN_FLIGHT, Precision, StageSetup, UpdateRule};
+use crate::engine::{IN_FLIGHT, PartialSums, Precision, StageSetup, UpdateRule};
 use crate::graph::{InputId, Leaf, NodeId, Op};
 use crate::plan::{self, BufferBytes, StageId, Work};
 use crate::split::{BlockId, Split};
@@ -44,7 +44,7 @@ pub(super) const TIMESTAMPS: u64 = wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
 
 /// What an adapter allows and asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct AdapterLimits {
     /// Most bytes of a buffer that a kernel binds.
     pub buffer_bytes: u64,
     /// What offsets into a buffer are multiples of.
@@ -68,19 +68,17 @@ pub struct Layout {
     pub(super) staging: u64,
     /// How activations are stored.
     pub(super) precision: Precision,
-    limits: Limits,
-    gradients: Gradients,
+    limits: AdapterLimits,
+    gradient_sums: GradientSums,
 }
 
 /// Sums of gradients of a device, by what becomes of them.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Gradients {
+pub(super) struct GradientSums {
     /// Sums to be added to the first sum of their parameter, ascending: local or from elsewhere.
     pub(super) added: Vec<Accumulator>,
-    /// Sums that other devices send.
-    pub(super) foreign: Vec<Accumulator>,
-    /// Sums that go to other devices.
-    pub(super) shared: Vec<Accumulator>,
+    /// Sums that travel.
+    pub(super) partial: PartialSums,
 }
 
 /// Adjacent stages of the device.
@@ -118,7 +116,7 @@ pub(super) struct Script {
     /// The segment whose slot it uses.
     pub(super) segment: usize,
     /// What is copied from staging to the slot first.
-    pub(super) uploads: Vec<Transfer<Source>>,
+    pub(super) uploads: Vec<Transfer<UploadSource>>,
     /// The kernels, in order.
     pub(super) kernels: Vec<Bound>,
     /// What is copied to states, but in an evaluation.
@@ -166,7 +164,7 @@ pub(super) struct Transfer<T> {
 
 /// What an action takes from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum UploadSource {
     /// A tensor of the parcel, at a position, whose elements become these.
     Parcel(usize, Element),
     /// A tensor of the batch.
@@ -193,12 +191,12 @@ pub fn lay_out(
     stash: &plan::StashLimits,
     rule: &UpdateRule,
     precision: Precision,
-    limits: Limits,
+    limits: AdapterLimits,
 ) -> Layout {
     let elements = Elements::new(split, precision);
     let lowered = lowered(split, &elements, stages);
-    let gradients = gradients(split, stages);
-    let arenas = Arenas::new(split, stages, &gradients, rule, limits);
+    let gradient_sums = gradient_sums(split, stages);
+    let arenas = Arenas::new(split, stages, &gradient_sums, rule, limits);
     let mut layout = Layout {
         arenas,
         working: Vec::new(),
@@ -207,12 +205,12 @@ pub fn lay_out(
         staging: LEAST_STAGING,
         precision,
         limits,
-        gradients,
+        gradient_sums,
     };
     let mut working = Vec::new();
     let mut segments = Vec::new();
     for (segment, stages) in (0..).zip(segments_of(stages)) {
-        let values = Values::new(split, &elements, stages, &lowered, segment);
+        let values = SegmentValues::new(split, &elements, stages, &lowered, segment);
         working.extend(values.working());
         segments.push((stages, values));
     }
@@ -257,8 +255,8 @@ impl Layout {
     }
 
     /// What becomes of the sums of gradients.
-    pub(super) fn gradients(&self) -> &Gradients {
-        &self.gradients
+    pub(super) fn gradient_sums(&self) -> &GradientSums {
+        &self.gradient_sums
     }
 
     /// The largest tensor if it is above what the adapter can bind: its stage, what it is, and its
@@ -312,7 +310,7 @@ fn lowered(
     blocks.map(|block| (block, lower(split, elements, block))).collect()
 }
 
-fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
+fn gradient_sums(split: &Split, stages: &[StageSetup]) -> GradientSums {
     let local: Vec<Accumulator> =
         stages.iter().flat_map(|stage| stage.program.accumulators.iter().copied()).collect();
     let owned = |accumulator: &Accumulator| {
@@ -320,10 +318,10 @@ fn gradients(split: &Split, stages: &[StageSetup]) -> Gradients {
     };
     let mut all = accumulators(split);
     let is_local = |accumulator: &Accumulator| local.contains(accumulator);
-    let shared = all.iter().filter(|sum| is_local(sum) && !owned(sum)).copied().collect();
+    let sent = all.iter().filter(|sum| is_local(sum) && !owned(sum)).copied().collect();
     all.retain(owned);
-    let foreign = all.iter().filter(|sum| !is_local(sum)).copied().collect();
+    let awaited = all.iter().filter(|sum| !is_local(sum)).copied().collect();
     let first = |at: usize| at == 0 || all[at - 1].parameter != all[at].parameter;
     let added = (0..all.len()).filter(|&at| !first(at)).map(|at| all[at]).collect();
-    Gradients { added, foreign, shared }
+    GradientSums { added, partial: PartialSums { sent, awaited } }
 }

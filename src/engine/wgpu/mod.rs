@@ -21,6 +21,7 @@ mod play;
 mod shader;
 mod staging;
 mod states;
+// Public for `tests/kernels.rs`: tests of a crate see only what is public.
 #[doc(hidden)]
 pub mod testing;
 mod tile_cache;
@@ -36,7 +37,7 @@ pub use context::Context;
 pub use device::WgpuDevice;
 pub use element::{Element, Elements};
 pub use kernel::{Argument, Body, Chain, Kernel, Operand, Step, Target, View, Write};
-pub use layout::{Layout, Limits, lay_out};
+pub use layout::{AdapterLimits, Layout, lay_out};
 pub use lower::{BlockKernels, kernel_of, lower};
 pub use shader::Abilities;
 pub use shader::Shader;
@@ -77,16 +78,16 @@ pub struct WgpuEngine {
 #[derive(Debug)]
 struct SegmentState {
     dispatches: HashMap<(StageId, Work), Turns>,
-    held: HashMap<MicrobatchId, Held>,
+    held: HashMap<MicrobatchId, HeldSlots>,
 }
 
 /// The dispatches of one work in every turn: see [`layout::Segment::turns`].
 type Turns = Vec<Vec<BoundPipeline>>;
 
-/// A microbatch on its way through a segment.
+/// The slots of a microbatch on its way through a segment.
 #[derive(Debug)]
-struct Held {
-    /// How many W are left; of F, without backward work.
+struct HeldSlots {
+    /// How many W are left before it gives them back; of F, without backward work.
     left: usize,
     /// Whether it has a backward slot.
     backward: bool,
@@ -120,7 +121,8 @@ impl WgpuEngine {
         let Segment { slots, backward_slots, ref backward_buffers, stages, .. } =
             self.layout.segments[segment];
         let held = &mut self.segments[segment].held;
-        let of = held.entry(action.microbatch).or_insert(Held { left: stages, backward: false });
+        let of =
+            held.entry(action.microbatch).or_insert(HeldSlots { left: stages, backward: false });
         of.backward |= action.work != Work::F && !backward_buffers.is_empty();
         let backward = held.values().filter(|of| of.backward).count();
         let fits = held.len() <= slots && backward <= backward_slots;

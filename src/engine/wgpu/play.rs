@@ -9,7 +9,7 @@ use wgpu::{CommandEncoder, ComputePassDescriptor, ComputePassTimestampWrites, Su
 
 use super::WgpuEngine;
 use super::element::Element;
-use super::layout::{KEY_BYTES, Range, SMALL, Sink, Source, TIMESTAMPS, Transfer};
+use super::layout::{KEY_BYTES, Range, SMALL, Sink, TIMESTAMPS, Transfer, UploadSource};
 use super::staging::EntryId;
 use crate::engine::{MicrobatchLoss, Outcome, Parcel, Precision, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
@@ -125,7 +125,7 @@ impl WgpuEngine {
     fn upload(
         &mut self,
         action: Action,
-        uploads: &[Transfer<Source>],
+        uploads: &[Transfer<UploadSource>],
         arrived: Parcel,
         segment: usize,
         encoder: &mut CommandEncoder,
@@ -137,13 +137,13 @@ impl WgpuEngine {
         let data = uploads
             .iter()
             .map(|copy| match copy.what {
-                Source::Parcel(at, Element::F16) => Ok(halves(sent(at))),
-                Source::Parcel(at, _) => words(sent(at)),
-                Source::Input(input) => {
+                UploadSource::Parcel(at, Element::F16) => Ok(halves(sent(at))),
+                UploadSource::Parcel(at, _) => words(sent(at)),
+                UploadSource::Input(input) => {
                     let inputs = inputs.expect("a step has the inputs of all its microbatches");
                     words(inputs[input.0 as usize].clone())
                 }
-                Source::Key => Ok(key.to_vec()),
+                UploadSource::Key => Ok(key.to_vec()),
             })
             .collect::<Result<Vec<_>>>()
             .map_err(|error| error.in_action(action))?;

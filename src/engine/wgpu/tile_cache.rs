@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_measurement_is_remembered_for_its_adapter_and_version() {
-        let scratch = tempdir().expect("there is room");
+        let scratch = tempdir().expect("a folder can be made");
         // It is made when the file is written.
         let folder = scratch.path().join("tiles");
         let kernel = product(128, 128, 96);
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_torn_file_counts_as_none_and_is_replaced() {
-        let folder = tempdir().expect("there is room");
+        let folder = tempdir().expect("a folder can be made");
         let kernel = product(64, 32, 64);
         let mut cache = TileCache::read(Some(folder.path()), adapter("22"));
         cache.measured(&kernel, &CPU, by_label).expect("it works");
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn nothing_is_remembered_where_nothing_can_be_written() {
-        let folder = tempdir().expect("there is room");
+        let folder = tempdir().expect("a folder can be made");
         let file = folder.path().join("file");
         fs::write(&file, "a file, not a folder").expect("it is writable");
         for place in [None, Some(file.as_path())] {

@@ -6,7 +6,7 @@ use wgpu::ComputePassDescriptor;
 
 use super::buffers::Buffers;
 use super::context::Context;
-use super::layout::{ArenaId, Gradients, Layout, Range};
+use super::layout::{ArenaId, Layout, Range};
 use super::shader::{Abilities, Shader, optimizer};
 use super::{BoundPipeline, WgpuEngine};
 use crate::compile::Accumulator;
@@ -40,7 +40,7 @@ impl Updates {
         let arenas = &layout.arenas;
         let wide = abilities.cpu && abilities.wide;
         let mut additions = Vec::new();
-        for sum in &layout.gradients().added {
+        for sum in &layout.gradient_sums().added {
             let (from, to) = (arenas.sums[sum], arenas.parameters[&sum.parameter]);
             let to = Range { arena: ArenaId::Gradients, ..to };
             let shader = optimizer::add(from.bytes.next_multiple_of(16) as usize / 4, wide);
@@ -106,21 +106,20 @@ impl Engine for WgpuEngine {
 
 impl OwnParameters for WgpuEngine {
     fn partial_sums(&mut self) -> PartialSums {
-        let Gradients { foreign, shared, .. } = self.layout.gradients();
-        PartialSums { sent: shared.clone(), awaited: foreign.clone() }
+        self.layout.gradient_sums().partial.clone()
     }
 
     fn take_partial_sums(&mut self) -> Result<Vec<(Accumulator, DispatchTensor)>> {
-        let shared = self.layout.gradients().shared.clone();
+        let sent = self.layout.gradient_sums().partial.sent.clone();
         let sum = |sum: Accumulator| {
             let values = self.read(self.layout.arenas.sums[&sum])?;
             Ok((sum, self.tensor(sum.parameter, values)))
         };
-        shared.into_iter().map(sum).collect()
+        sent.into_iter().map(sum).collect()
     }
 
     fn reduce(&mut self, sums: &[(Accumulator, DispatchTensor)]) -> Result<()> {
-        for sum in self.layout.gradients().foreign.clone() {
+        for sum in self.layout.gradient_sums().partial.awaited.clone() {
             let value = sums.iter().find(|(of, _)| *of == sum).map(|(_, value)| value);
             let value = value.expect("every other device has handed over its sums");
             self.write(self.layout.arenas.sums[&sum], value)?;

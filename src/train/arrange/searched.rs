@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{ArrangeRequest, Arranged, Devices, Recomputed, fitting, lay_out, partition, stages};
+use super::{
+    ArrangeRequest, Arranged, OpenedDevices, Recomputed, fitting, lay_out, partition, stages,
+};
 use crate::engine::StageSetup;
 use crate::error::{Error, Result};
 use crate::plan::{
@@ -26,7 +28,7 @@ pub struct Searched {
 /// than every family that fits.
 pub(super) fn searched(
     request: &ArrangeRequest,
-    devices: &Devices,
+    devices: &OpenedDevices,
     recomputed: Recomputed,
 ) -> Result<Arranged> {
     if let Some(chunks) = request.chunks {
@@ -66,7 +68,7 @@ const MORE_SEARCHES: u32 = 5;
 /// What the search finds within limits of the stages' own bytes.
 fn found(
     request: &ArrangeRequest,
-    devices: &Devices,
+    devices: &OpenedDevices,
     recomputed: Recomputed,
     limits: &[u64],
 ) -> Result<Arranged> {
@@ -92,7 +94,7 @@ fn reduce(limits: &mut [u64], memory: &[DeviceMemory], own: &[u64]) {
 /// The fastest family that fits with all buffers.
 fn best_family(
     request: &ArrangeRequest,
-    devices: &Devices,
+    devices: &OpenedDevices,
     recomputed: Recomputed,
 ) -> Option<Arranged> {
     let arranged = |family: &&Family| {

@@ -36,5 +36,5 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("cannot be written: {error}"))
         .in_file(path)
-        .hint("a folder that can be written to, on a disk with room")
+        .hint("a folder that can be written to, on a disk with free space")
 }

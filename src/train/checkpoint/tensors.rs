@@ -12,10 +12,10 @@ use crate::graph::Shape;
 
 /// Tensors of f32 by name.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Tensors(BTreeMap<String, Values>);
+pub(super) struct Tensors(BTreeMap<String, SavedTensor>);
 
 #[derive(Debug, Clone, PartialEq)]
-struct Values {
+struct SavedTensor {
     shape: Vec<usize>,
     values: Vec<f32>,
 }
@@ -27,10 +27,11 @@ impl Tensors {
     ///
     /// When there is one of that name.
     pub(super) fn add(&mut self, name: String, data: &TensorData) -> Result<()> {
-        let values = Values { shape: data.shape().to_vec(), values: data.iter::<f32>().collect() };
+        let tensor =
+            SavedTensor { shape: data.shape().to_vec(), values: data.iter::<f32>().collect() };
         match self.0.entry(name) {
             Entry::Vacant(free) => {
-                free.insert(values);
+                free.insert(tensor);
                 Ok(())
             }
             Entry::Occupied(taken) => {
@@ -42,7 +43,7 @@ impl Tensors {
 
     /// The tensor of a name that [`check`](Self::check) has found.
     pub(super) fn get(&self, name: &str) -> TensorData {
-        let Values { shape, values } = &self.0[name];
+        let SavedTensor { shape, values } = &self.0[name];
         TensorData::new(values.clone(), shape.clone())
     }
 
@@ -58,8 +59,8 @@ impl Tensors {
         for (name, shape) in expected {
             match self.0.get(name) {
                 None => return other(format!("it has no {name}, which the trainer has")),
-                Some(values) if values.shape != shape.0 => {
-                    let (saved, own) = (&values.shape, &shape.0);
+                Some(tensor) if tensor.shape != shape.0 => {
+                    let (saved, own) = (&tensor.shape, &shape.0);
                     return other(format!("{name} is {saved:?} in it, {own:?} in the trainer"));
                 }
                 Some(_) => {}
@@ -85,14 +86,14 @@ impl Tensors {
                 return Err(Error::data(format!("{name} is of {}, not of F32", view.dtype())));
             }
             let values = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-            let values = Values { shape: view.shape().to_vec(), values: values.collect() };
-            tensors.insert(name.to_owned(), values);
+            let tensor = SavedTensor { shape: view.shape().to_vec(), values: values.collect() };
+            tensors.insert(name.to_owned(), tensor);
         }
         Ok(Self(tensors))
     }
 }
 
-impl View for &Values {
+impl View for &SavedTensor {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }

@@ -78,7 +78,7 @@ pub(super) fn overwrite(
             let mut mask = pool.take(elements.len());
             key.dropout_mask(draw, probability as f32, &mut mask);
             let mask = StridedView::contiguous(&mask, &node.shape.0);
-            kernels::binary_assign(kernels::Binary::Mul, elements, mask);
+            kernels::binary_assign(kernels::Binary::Multiply, elements, mask);
         }
         Elementwise::Fill(value) => {
             let Some(mask) = flex(&operands[0]) else { return false };
@@ -131,7 +131,7 @@ fn elementwise(
         Elementwise::Dropout { draw, probability } => {
             key.dropout_mask(draw, probability as f32, output);
             let x = view(x, &node.shape.0);
-            kernels::binary_assign(kernels::Binary::Mul, output, x);
+            kernels::binary_assign(kernels::Binary::Multiply, output, x);
         }
         _ => return false,
     }
@@ -273,9 +273,9 @@ fn sum(x: &FlexTensor, axes: &[usize], output: &mut [f32], write: WriteMode) -> 
 fn binary(op: Binary) -> kernels::Binary {
     match op {
         Binary::Add => kernels::Binary::Add,
-        Binary::Subtract => kernels::Binary::Sub,
-        Binary::Multiply => kernels::Binary::Mul,
-        Binary::Divide => kernels::Binary::Div,
+        Binary::Subtract => kernels::Binary::Subtract,
+        Binary::Multiply => kernels::Binary::Multiply,
+        Binary::Divide => kernels::Binary::Divide,
     }
 }
 
@@ -289,7 +289,7 @@ fn unary(op: Unary) -> Option<kernels::Unary> {
         Unary::Activation(Activation::Relu) => kernels::Unary::Relu,
         Unary::Neg => kernels::Unary::Neg,
         Unary::Sqrt => kernels::Unary::Sqrt,
-        Unary::Reciprocal => kernels::Unary::Recip,
+        Unary::Reciprocal => kernels::Unary::Reciprocal,
         Unary::Abs => kernels::Unary::Abs,
         _ => return None,
     })

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{ELEMENT, Gradients, Limits};
+use super::{AdapterLimits, ELEMENT, GradientSums};
 use crate::compile::Accumulator;
 use crate::engine::{StageSetup, UpdateRule};
 use crate::graph::{NodeId, ParameterId};
@@ -87,9 +87,9 @@ impl Arenas {
     pub(super) fn new(
         split: &Split,
         stages: &[StageSetup],
-        gradients: &Gradients,
+        gradient_sums: &GradientSums,
         rule: &UpdateRule,
-        limits: Limits,
+        limits: AdapterLimits,
     ) -> Self {
         let graph = &split.joint.graph;
         let bytes = |id: NodeId| graph[id].shape.elements() as u64 * ELEMENT;
@@ -105,8 +105,8 @@ impl Arenas {
         owned.sort_by_key(|&id| (spared(id), id));
         let constants: Vec<NodeId> =
             unique(stages.iter().flat_map(|stage| stage.program.constants.clone()).collect());
-        let mut others: Vec<Accumulator> = gradients.added.clone();
-        others.extend(&gradients.shared);
+        let mut others: Vec<Accumulator> = gradient_sums.added.clone();
+        others.extend(&gradient_sums.partial.sent);
 
         let mut packer = Packer { limits, chunks: Vec::new() };
         let own = packer.arena(ArenaId::Owned, owned.iter().map(|&id| of(id)));
@@ -172,7 +172,7 @@ fn unique<T: Ord>(mut ids: Vec<T>) -> Vec<T> {
 
 /// Puts tensors one after another into buffers.
 struct Packer {
-    limits: Limits,
+    limits: AdapterLimits,
     chunks: Vec<(ArenaId, Vec<u64>)>,
 }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{Bound, KEY_BYTES, Place, Script, Segment, Sink, Source, Target, Transfer, turns};
+use super::{
+    Bound, KEY_BYTES, Place, Script, Segment, Sink, Target, Transfer, UploadSource, turns,
+};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -35,7 +37,8 @@ type Time = (u32, u32);
 /// When a value is there among all actions of the device: segment, stage and work, position.
 type ActionTime = (u32, (u32, Work), u32);
 
-pub(super) struct Values<'a> {
+/// The values of a segment: what touches each, and where it is.
+pub(super) struct SegmentValues<'a> {
     split: &'a Split,
     elements: &'a Elements,
     stages: &'a [StageSetup],
@@ -46,7 +49,7 @@ pub(super) struct Values<'a> {
     places: HashMap<Value, Place>,
 }
 
-impl<'a> Values<'a> {
+impl<'a> SegmentValues<'a> {
     pub(super) fn new(
         split: &'a Split,
         elements: &'a Elements,
@@ -266,8 +269,8 @@ impl<'a> Values<'a> {
     }
 
     /// Gives every value its place, and says what buffers the segment has for `open` microbatches,
-    /// of which `backward` are between B and W. `working` are the homes of [`Values::working`], in
-    /// order.
+    /// of which `backward` are between B and W. `working` are the homes of
+    /// [`SegmentValues::working`], in order.
     ///
     /// What B leaves is in backward slots where they take fewer bytes than buffers in all slots.
     pub(super) fn place(
@@ -368,22 +371,22 @@ impl<'a> Values<'a> {
     }
 
     /// What a work takes from the host. Inputs and key come with the segment's first F.
-    fn taken_from_host(&self, event: Event) -> Vec<(Source, Value)> {
+    fn taken_from_host(&self, event: Event) -> Vec<(UploadSource, Value)> {
         let received = self.received(event);
         let parcel = received.into_iter().enumerate();
-        let mut all: Vec<(Source, Value)> = parcel
+        let mut all: Vec<(UploadSource, Value)> = parcel
             .filter_map(|(at, id)| {
                 let value = Value::Node(id);
                 self.touched
                     .contains_key(&value)
-                    .then_some((Source::Parcel(at, self.elements.of(id)), value))
+                    .then_some((UploadSource::Parcel(at, self.elements.of(id)), value))
             })
             .collect();
         if event == (Work::F, 0) {
             all.extend(self.touched.keys().filter_map(|&value| match value {
-                Value::Key => Some((Source::Key, value)),
+                Value::Key => Some((UploadSource::Key, value)),
                 Value::Node(id) => match self.split.joint.graph[id].op {
-                    Op::Leaf(Leaf::Input(input)) => Some((Source::Input(input), value)),
+                    Op::Leaf(Leaf::Input(input)) => Some((UploadSource::Input(input), value)),
                     _ => None,
                 },
                 Value::Recomputed(_) => None,

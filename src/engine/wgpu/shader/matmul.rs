@@ -1,7 +1,7 @@
 //! Products of matrices to WGSL. Whatever the tile, an element of the output is one chain of `fma`
 //! over ascending k that starts from 0, so that tiles never change a bit.
 
-mod finish;
+mod epilogue;
 mod lanes;
 mod matrix;
 mod shared;
@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use self::finish::Finish;
+use self::epilogue::Epilogue;
 use self::lanes::Tiling;
 use self::matrix::Matrix;
 pub use self::tiles::tiles;
@@ -89,10 +89,10 @@ pub fn matmul(kernel: &Kernel, tile: &Tile) -> Shader {
     let (loads, head, finish, body, groups, size) = match tile {
         Tile::Lanes(lanes) => {
             let tiling = Tiling::new(lanes, &x, &y);
-            let finish = Finish::new(kernel, tiling.paired);
-            let in_twos = finish == Finish::Together;
+            let epilogue = Epilogue::new(kernel, tiling.paired);
+            let in_twos = epilogue == Epilogue::Together;
             let loads = Loads::of_product(kernel, lanes.uniform_bytes, tiling.factors(), in_twos);
-            let finish = finish.wgsl(kernel, chain(kernel));
+            let finish = epilogue.wgsl(kernel, chain(kernel));
             let body = include_str!("../../../../shaders/matmul.wgsl");
             (loads, tiling.head(), finish, body, tiling.groups(), lanes.lanes)
         }

@@ -6,7 +6,7 @@ use crate::graph::DType;
 
 /// How many elements of the output are finished together, and how they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(super) enum Epilogue {
     /// One.
     One,
     /// Two neighbours, one after the other.
@@ -16,7 +16,7 @@ pub(super) enum Finish {
     Together,
 }
 
-impl Finish {
+impl Epilogue {
     /// For the kernel's results: those that are stored together are the floats of one buffer.
     pub fn new(kernel: &Kernel, paired: bool) -> Self {
         match &kernel.writes[..] {
