@@ -1,10 +1,16 @@
 //! Burn's recorded ops to graph ops, one function per family of Burn's.
 
 mod activation;
+mod assign;
 mod base;
+mod interpolate;
 mod module;
 mod numeric;
+mod pool;
+mod range;
+mod sample;
 mod states;
+mod volume;
 mod window;
 
 use std::collections::{HashMap, HashSet};
@@ -59,6 +65,7 @@ pub(super) fn lower(
         return Err(Error::model("the loss does not depend on the model")
             .hint("return the tensor that the model's forward computed"));
     };
+    lowering.check_width(record.loss)?;
     lowering.graph.loss = Some(loss);
     for Update { parameter, value } in updates {
         let parameter = ParameterId(lowering.parameters[&parameter] as u32);
@@ -103,6 +110,8 @@ struct Lowering<'a> {
     /// Nodes that depend on parameters alone.
     views: HashSet<NodeId>,
     draws: Vec<RandomOpIr>,
+    /// Floats that are widened, and so can only be cast back.
+    doubles: HashSet<TensorId>,
     /// Module of the last parameter that an op used, to say where in the model an op stands.
     module: String,
 }
@@ -117,6 +126,7 @@ impl<'a> Lowering<'a> {
             used_views: HashSet::new(),
             views: HashSet::new(),
             draws: Vec::new(),
+            doubles: HashSet::new(),
             module: String::new(),
         };
         for id in &record.inputs {
@@ -186,6 +196,17 @@ impl<'a> Lowering<'a> {
 
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
+        self.check_width(tensor.id)?;
+        self.value(tensor)
+    }
+
+    /// An error for what is to be computed in f64.
+    fn check_width(&self, tensor: TensorId) -> Result<()> {
+        if self.doubles.contains(&tensor) { dtype(BurnDType::F64).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// [`Self::node`], for a tensor that may be widened.
+    fn value(&mut self, tensor: &TensorIr) -> Result<NodeId> {
         if let Some(&parameter) = self.parameters.get(&tensor.id) {
             return Ok(self.graph.parameters[parameter].node);
         }
@@ -269,6 +290,14 @@ impl<'a> Lowering<'a> {
             return Ok(node);
         }
         self.push(Movement::Reshape(shape), &[node])
+    }
+
+    /// Whether any op reads `tensor`.
+    fn is_read(&self, tensor: &TensorIr) -> bool {
+        let reads = |op: &OperationIr| {
+            !matches!(op, OperationIr::Drop(_)) && op.inputs().any(|input| input.id == tensor.id)
+        };
+        self.record.operations.iter().any(reads)
     }
 
     /// Indices along `axis`, repeated to address a tensor of `shape`.
