@@ -42,7 +42,8 @@ fn convolutions_of_rows() {
         rows_of(1).prop_filter("a bias for every channel", |[_, y, _]| y[1] <= y[0]),
     );
     let rows = [
-        Row("groups", -1.0, 1.0, |of| conv1d(of, ConvOptions::new([2], [1], [1], 2))),
+        // With a stride that leaves elements over, Burn's gradient of the weight is wrong.
+        Row("groups", -1.0, 1.0, |of| conv1d(of, ConvOptions::new([1], [1], [2], 2))),
         Row("groups, transposed", -1.0, 1.0, |[x, y, _]| {
             let options = ConvTransposeOptions::new([3], [0], [2], [1], 2);
             let x = x.slice_dim(1, 0..1).repeat_dim(1, y.dims()[0]);
