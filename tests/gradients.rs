@@ -6,8 +6,14 @@
 
 #[path = "common/gradients.rs"]
 mod common;
+#[path = "gradients/indexing.rs"]
+mod indexing;
+#[path = "gradients/resample.rs"]
+mod resample;
 #[path = "gradients/structural.rs"]
 mod structural;
+#[path = "gradients/volume.rs"]
+mod volume;
 #[path = "gradients/window.rs"]
 mod window;
 

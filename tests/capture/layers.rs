@@ -2,21 +2,28 @@
 //! gradients.
 
 use burn::module::Module;
-use burn::nn::PaddingConfig2d;
 use burn::nn::attention::{
     MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
 };
-use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2dConfig};
+use burn::nn::conv::{
+    Conv1dConfig, Conv2d, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig,
+    ConvTranspose3dConfig, DeformConv2dConfig,
+};
+use burn::nn::interpolate::{Interpolate1dConfig, Interpolate2dConfig, InterpolateMode};
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig, MseLoss, Reduction};
-use burn::nn::pool::{AdaptiveAvgPool2dConfig, AvgPool2dConfig, MaxPool2dConfig};
+use burn::nn::pool::{
+    AdaptiveAvgPool1dConfig, AdaptiveAvgPool2dConfig, AdaptiveAvgPool3dConfig, AvgPool1dConfig,
+    AvgPool2dConfig, MaxPool1dConfig, MaxPool2dConfig,
+};
 use burn::nn::transformer::{
     TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
 };
 use burn::nn::{
-    Embedding, EmbeddingConfig, Gelu, GroupNormConfig, InstanceNormConfig, LayerNormConfig,
-    LeakyReluConfig, Linear, LinearConfig, LinearLayout, Relu, RmsNormConfig, RotaryEncodingConfig,
-    Sigmoid, SwiGluConfig, Tanh,
+    Embedding, EmbeddingConfig, Fold4dConfig, Gelu, GroupNormConfig, InstanceNormConfig,
+    LayerNormConfig, LeakyReluConfig, Linear, LinearConfig, LinearLayout, Relu, RmsNormConfig,
+    RotaryEncodingConfig, Sigmoid, SwiGluConfig, Tanh, Unfold4dConfig,
 };
+use burn::nn::{PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
 use super::common::{compare, compare_on_gpu, tensor};
@@ -106,6 +113,86 @@ fn layers_of_images_have_burns_gradients() {
     check_images("GroupNorm without gamma", plain, |layer, x| layer.forward(x));
     let instances = InstanceNormConfig::new(5).init(&device);
     check_images("InstanceNorm", instances, |layer, x| layer.forward(x));
+}
+
+#[test]
+fn layers_of_rows_have_burns_gradients() {
+    let device = seeded();
+    let same = PaddingConfig1d::Same;
+    let conv = Conv1dConfig::new(5, 4, 3).with_padding(same).init(&device);
+    check("Conv1d", conv, |layer, x| layer.forward(x));
+    let grouped = Conv1dConfig::new(5, 10, 2).with_groups(5).with_dilation(2).with_bias(false);
+    check("Conv1d, depthwise", grouped.init(&device), |layer, x| layer.forward(x));
+    let transposed = ConvTranspose1dConfig::new([5, 4], 3).with_stride(2).with_padding_out(1);
+    check("ConvTranspose1d", transposed.init(&device), |layer, x| layer.forward(x));
+    check("MaxPool1d", MaxPool1dConfig::new(2).init(), |layer, x| layer.forward(x));
+    check("AvgPool1d", AvgPool1dConfig::new(3).with_stride(1).init(), |layer, x| layer.forward(x));
+    let adaptive = AdaptiveAvgPool1dConfig::new(4).init();
+    check("AdaptiveAvgPool1d", adaptive, |layer, x| layer.forward(x));
+}
+
+/// Checks a layer on volumes `[3, 2, 5, 3, 1]` behind a linear one.
+fn check_volumes<L: Module>(name: &str, layer: L, forward: impl Fn(&L, Tensor<5>) -> Tensor<5>) {
+    check(name, layer, |layer, x| {
+        forward(layer, x.reshape([3, 2, 5, 3, 1])).flatten::<4>(3, 4).flatten(1, 2)
+    });
+}
+
+#[test]
+fn layers_of_volumes_have_burns_gradients() {
+    let device = seeded();
+    let same = PaddingConfig3d::Same;
+    let conv = Conv3dConfig::new([2, 3], [3, 3, 1]).with_padding(same).init(&device);
+    check_volumes("Conv3d", conv, |layer, x| layer.forward(x));
+    let grouped = Conv3dConfig::new([2, 4], [2, 2, 1]).with_groups(2).with_stride([2, 1, 1]);
+    check_volumes("Conv3d, depthwise", grouped.init(&device), |layer, x| layer.forward(x));
+    let transposed = ConvTranspose3dConfig::new([2, 3], [3, 2, 2]).with_stride([2, 1, 3]);
+    check_volumes("ConvTranspose3d", transposed.init(&device), |layer, x| layer.forward(x));
+    let adaptive = AdaptiveAvgPool3dConfig::new([2, 3, 1]).init();
+    check_volumes("AdaptiveAvgPool3d", adaptive, |layer, x| layer.forward(x));
+}
+
+#[test]
+fn layers_that_resize_have_burns_gradients() {
+    use InterpolateMode::{Cubic, Lanczos, Linear as Bilinear, Nearest};
+    for mode in [Nearest, Bilinear, Cubic] {
+        for corners in [false, true] {
+            let rows = Interpolate1dConfig::new().with_mode(mode.clone());
+            let rows = rows.with_align_corners(corners).with_output_size(Some(9)).init();
+            let name = format!("Interpolate1d, {mode:?}, {corners}");
+            check(&name, rows, |layer, x| layer.forward(x));
+            let images = Interpolate2dConfig::new().with_mode(mode.clone());
+            let images = images.with_align_corners(corners).with_scale_factor(Some([2.0, 1.5]));
+            let name = format!("Interpolate2d, {mode:?}, {corners}");
+            check_images(&name, images.init(), |layer, x| layer.forward(x));
+        }
+    }
+    // Burn's host device has no gradient for this mode, but a batch needs none.
+    let lanczos = Interpolate2dConfig::new().with_mode(Lanczos).with_output_size(Some([7, 4]));
+    let lanczos = lanczos.init();
+    let loss = |model: &Linear, x: Tensor<4>| weighted(model.forward(lanczos.forward(x)));
+    let batch = |device: &Device| tensor(4, [2, 3, 3, 6], -1.0, 1.0).to_device(device);
+    check_everywhere("Interpolate2d, Lanczos", &linear(4, 2), &loss, batch);
+}
+
+#[test]
+fn layers_of_windows_have_burns_gradients() {
+    let plain = Unfold4dConfig::new([2, 2]).init();
+    check("Unfold4d", plain, |layer, x| layer.forward(x.reshape([3, 5, 2, 3])));
+    let padded = Unfold4dConfig::new([2, 3]).with_padding([1, 0]).with_stride([2, 1]);
+    check("Unfold4d, padding", padded.init(), |layer, x| layer.forward(x.reshape([3, 5, 2, 3])));
+    let fold = Fold4dConfig::new([4, 3], [2, 2]).init();
+    check("Fold4d", fold, |layer, x| {
+        let columns = x.swap_dims(1, 2).reshape([3, 5, 6]);
+        let columns = Tensor::cat(vec![columns.clone(), columns.clone() * 2.0, columns.sin()], 1);
+        layer.forward(columns.slice([0..3, 0..12])).flatten(1, 2)
+    });
+    let deformed = DeformConv2dConfig::new([5, 4], [2, 2]).init(&seeded());
+    check_images("DeformConv2d", deformed, |layer, x| {
+        let offset = x.clone().slice([0..3, 0..4, 0..1, 0..2]);
+        let offset = Tensor::cat(vec![offset.clone(), offset.sin()], 1);
+        layer.forward(x, offset, None)
+    });
 }
 
 /// True where a token is padding: the last ones of every row but the first.

@@ -1,20 +1,13 @@
-//! Rows of products, moves, reductions, indexing, softmax, normalisation and attention.
+//! Rows of products, moves, reductions, softmax, normalisation and attention.
 
 use burn::tensor::activation as act;
 use burn::tensor::module as functions;
 use burn::tensor::ops::{AttentionModuleOptions, PadMode};
-use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData, s};
+use burn::tensor::{Bool, Device, Tensor, TensorData, s};
 use proptest::prelude::*;
 
-use super::common::numbers;
+use super::indexing::flat;
 use super::{Dims, Row, check_all, same, size};
-
-fn ints<const D: usize>(like: &Tensor<3>, dims: [usize; D], below: usize) -> Tensor<D, Int> {
-    let count = dims.iter().product();
-    let values: Vec<i64> =
-        numbers(count as u64, count, 0.0, below as f32).into_iter().map(|x| x as i64).collect();
-    Tensor::from_data(TensorData::new(values, dims), &like.device())
-}
 
 /// Operands `[a, m, k]`, `[b, k, n]` and `[1, k, n]` with `a` and `b` equal or 1.
 fn factors() -> impl Strategy<Value = Dims> {
@@ -118,62 +111,14 @@ fn moves() {
         }),
         Row("triu", -2.0, 2.0, |[x, y, _]| x.triu(0) + y.tril(-1)),
         Row("pad", -2.0, 2.0, |[x, ..]| x.pad((1, 0, 2, 1), PadMode::Constant(0.5))),
+        Row("reflected", -2.0, 2.0, |[x, ..]| {
+            let [_, height, width] = x.dims();
+            let (before, after) = (width - 1, (height - 1).min(2));
+            let whole = x.pad((before, 0, 0, after), PadMode::Reflect);
+            whole.pad([(1, 0), (0, 2), (0, 0)], PadMode::Edge)
+        }),
+        Row("edges", -2.0, 2.0, |[x, ..]| x.pad((1, 3, 2, 0), PadMode::Edge)),
         Row("movedim", -2.0, 2.0, |[x, ..]| x.movedim(0, 2)),
-    ];
-    check_all(&rows, 16, same());
-}
-
-fn flat(x: Tensor<3>) -> Tensor<3> {
-    x.reshape([1, 1, -1])
-}
-
-#[test]
-fn slices() {
-    let rows = [
-        Row("slice", -2.0, 2.0, |[x, ..]| x.slice(s![1.., 0..2, 1..3])),
-        Row("negative", -2.0, 2.0, |[x, ..]| x.slice(s![-2.., ..-1, -3..-1])),
-        Row("stepped", -2.0, 2.0, |[x, ..]| x.slice(s![..;2, 1..;2, ..;3])),
-        Row("backwards", -2.0, 2.0, |[x, ..]| x.slice(s![..;-1, ..;-2, 0..2;-1])),
-        Row("narrow", -2.0, 2.0, |[x, y, _]| x.narrow(0, 1, 2) * y.narrow(0, 0, 2)),
-        Row("select_dim", -2.0, 2.0, |[x, ..]| x.slice_dim(1, 1)),
-        Row("assign", -2.0, 2.0, |[x, y, _]| {
-            let part = y.slice(s![0..2, 1..3, 0..1]);
-            x.slice_assign(s![1..3, 0..2, 2..3], part)
-        }),
-        Row("fill", -2.0, 2.0, |[x, ..]| x.slice_fill(s![1.., 0..1, ..], 0.7)),
-    ];
-    let size = || prop::sample::select(vec![3usize, 4, 5, 7]);
-    check_all(&rows, 16, (size(), size(), size()).prop_map(|(a, b, c)| [[a, b, c]; 3]));
-}
-
-#[test]
-fn indexing() {
-    let rows = [
-        Row("gather", -2.0, 2.0, |[x, y, z]| {
-            let [a, b, c] = x.dims();
-            let first = ints(&x, [4, b, c], a);
-            let second = ints(&x, [a, 3, c], b);
-            let third = ints(&x, [a, b, 1], c);
-            let parts =
-                [flat(x.gather(0, first)), flat(y.gather(1, second)), flat(z.gather(2, third))];
-            Tensor::cat(parts.into(), 2)
-        }),
-        Row("select", -2.0, 2.0, |[x, y, z]| {
-            let [a, b, c] = x.dims();
-            let [i, j, k] = [ints(&x, [4], a), ints(&x, [3], b), ints(&x, [5], c)];
-            let parts = [flat(x.select(0, i)), flat(y.select(1, j)), flat(z.select(2, k))];
-            Tensor::cat(parts.into(), 2)
-        }),
-        Row("scatter", -2.0, 2.0, |[x, y, z]| {
-            let index = ints(&x, x.dims(), x.dims()[1]);
-            let x = x.scatter(1, index.clone(), y, IndexingUpdateOp::Add);
-            z.scatter(1, index, x, IndexingUpdateOp::Add)
-        }),
-        Row("embedding", -2.0, 2.0, |[x, ..]| {
-            let [_, rows, _] = x.dims();
-            let table = x.clone().slice(s![0..1, .., ..]).squeeze_dim(0);
-            functions::embedding(table, ints(&x, [3, 5], rows))
-        }),
     ];
     check_all(&rows, 16, same());
 }

@@ -117,6 +117,11 @@ fn max_pools() {
             Row("ceil", low, high, |[x, ..]| {
                 max_pool2d(x, MaxPoolOptions::new([2, 3]).with_ceil_mode(true))
             }),
+            Row("with indices", low, high, |[x, ..]| {
+                let options = MaxPoolOptions::new([3, 2]).with_stride([1, 2]).with_padding([1, 1]);
+                let (largest, at) = functions::max_pool2d_with_indices(images(x), options);
+                (largest * at.float()).flatten(0, 1)
+            }),
             Row("padding of one end", low, high, |[x, ..]| {
                 let padding = [(0, 1), (1, 0)];
                 let options = MaxPoolOptions::new([2, 2]).with_padding_pairs(padding);

@@ -1,16 +1,12 @@
 //! Ops that move, pick and compare elements.
 
-use burn::tensor::{IndexingUpdateOp, Slice};
-use burn_ir::{
-    BaseOperationIr, BoolOperationIr, IntOperationIr, NumericOperationIr, PadModeIr, PadOpIr,
-    SliceAssignOpIr, TensorIr,
-};
+use burn::tensor::DType as BurnDType;
+use burn_ir::{BaseOperationIr, BoolOperationIr, IntOperationIr, TensorIr};
 
 use super::{Lowering, dtype, number, shape};
 use crate::error::Result;
 use crate::graph::{
-    Binary, Comparison, Constant, Elementwise, Indexing, Join, Logical, Movement, NodeId, Shape,
-    Values,
+    Comparison, Constant, Elementwise, Indexing, Join, Logical, Movement, NodeId, Shape, Values,
 };
 
 impl Lowering<'_> {
@@ -39,13 +35,12 @@ impl Lowering<'_> {
             Base::Flip(op) => {
                 let mut node = self.node(&op.input)?;
                 for &axis in &op.axes {
-                    let of = self.graph[node].shape.clone();
-                    let index = (0..of.0[axis] as i64).rev().collect();
-                    let index = self.constant_index(axis, &of, index)?;
-                    node = self.push(Indexing::Gather(axis), &[node, index])?;
+                    let size = self.graph[node].shape.0[axis];
+                    node = self.pick(node, axis, (0..size).rev().collect())?;
                 }
                 self.bind(&op.out, node)
             }
+            Base::Unfold(op) => self.unfold(op),
             Base::RepeatDim(op) => self.repeat(&op.tensor, op.dim, op.times, &op.out),
             Base::Cat(op) => {
                 let tensors: Vec<&TensorIr> = op.tensors.iter().collect();
@@ -63,26 +58,18 @@ impl Lowering<'_> {
         use BaseOperationIr as Base;
         match op {
             Base::Select(op) => {
-                let index = self.node(&op.indices)?;
-                let mut dims = vec![1; op.out.shape.num_dims()];
-                dims[op.dim] = op.indices.shape[0];
-                let index = self.reshape(index, Shape(dims))?;
-                let index = self.push(Movement::Expand(shape(&op.out.shape)), &[index])?;
                 let tensor = self.node(&op.tensor)?;
+                let index = self.along(&op.indices, op.dim, &shape(&op.out.shape))?;
                 let node = self.push(Indexing::Gather(op.dim), &[tensor, index])?;
                 self.bind(&op.out, node)
             }
+            Base::SelectAssign(op) if op.tensor.dtype.is_float() => self.select_assign(op),
             Base::Gather(op) => {
                 self.set(&op.out, Indexing::Gather(op.dim), &[&op.tensor, &op.indices])
             }
-            Base::Scatter(op) if matches!(op.update, IndexingUpdateOp::Add) => {
-                let size = op.tensor.shape[op.dim];
-                let scatter = Indexing::ScatterAdd { axis: op.dim, size };
-                let added = self.apply(scatter, &[&op.indices, &op.value])?;
-                let tensor = self.node(&op.tensor)?;
-                let node = self.push(Binary::Add, &[tensor, added])?;
-                self.bind(&op.out, node)
-            }
+            Base::Scatter(op) if op.tensor.dtype.is_float() => self.scatter(op),
+            Base::GatherNd(op) => self.gather_nd(op),
+            Base::ScatterNd(op) if op.data.dtype.is_float() => self.scatter_nd(op),
             Base::MaskWhere(op) => {
                 self.set(&op.out, Elementwise::Where, &[&op.mask, &op.value, &op.tensor])
             }
@@ -128,9 +115,14 @@ impl Lowering<'_> {
         }
     }
 
-    /// A conversion between element types; nothing happens where the graph has one type for both.
+    /// A conversion between element types; nothing happens where the graph has one type for both,
+    /// nor where a float is only widened until it is cast back.
     pub(super) fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<()> {
-        let node = self.node(input)?;
+        let node = self.value(input.id)?;
+        if out.dtype == BurnDType::F64 && input.dtype.is_float() {
+            self.doubles.insert(out.id);
+            return self.bind(out, node);
+        }
         let to = dtype(out.dtype)?;
         let node = if self.graph[node].dtype == to {
             node
@@ -180,78 +172,5 @@ impl Lowering<'_> {
         let node = self.graph.push_constant(Constant { shape: one, values });
         let node = self.push(Movement::Expand(shape(&out.shape)), &[node])?;
         self.bind(out, node)
-    }
-
-    fn slice(&mut self, mut node: NodeId, ranges: &[Slice]) -> Result<NodeId> {
-        for (axis, slice) in ranges.iter().enumerate() {
-            let of = self.graph[node].shape.clone();
-            let size = of.0[axis];
-            let range = slice.to_range(size);
-            if slice.step == 1 {
-                if range != (0..size) {
-                    let op = Movement::Slice { axis, start: range.start, end: range.end };
-                    node = self.push(op, &[node])?;
-                }
-                continue;
-            }
-            let ascending = range.map(|index| index as i64);
-            let step = slice.step.unsigned_abs();
-            let index: Vec<i64> = if slice.step > 0 {
-                ascending.step_by(step).collect()
-            } else {
-                ascending.rev().step_by(step).collect()
-            };
-            let mut to = of;
-            to.0[axis] = index.len();
-            let index = self.constant_index(axis, &to, index)?;
-            node = self.push(Indexing::Gather(axis), &[node, index])?;
-        }
-        Ok(node)
-    }
-
-    /// The tensor with a range replaced: `Where(inside, padded value, tensor)`.
-    fn slice_assign(&mut self, op: &SliceAssignOpIr) -> Result<()> {
-        if op.ranges.iter().any(|slice| slice.step != 1) {
-            return self.unknown(&BaseOperationIr::SliceAssign(op.clone()));
-        }
-        let tensor = self.node(&op.tensor)?;
-        let value = self.node(&op.value)?;
-        let sizes = op.tensor.shape.to_vec();
-        let margins = op.ranges.iter().zip(sizes).map(|(slice, size)| {
-            let range = slice.to_range(size);
-            (range.start, size - range.end)
-        });
-        let (value, inside) = self.padded(value, margins)?;
-        let node = self.push(Elementwise::Where, &[inside, value, tensor])?;
-        self.bind(&op.out, node)
-    }
-
-    /// A number around the tensor.
-    pub(super) fn pad(&mut self, op: &PadOpIr) -> Result<()> {
-        let PadModeIr::Constant(value) = op.mode else {
-            return self.unknown(&NumericOperationIr::Pad(op.clone()));
-        };
-        let x = self.node(&op.input)?;
-        let (padded, inside) = self.padded(x, op.padding.iter().copied())?;
-        let outside = self.push(Elementwise::Not, &[inside])?;
-        let node = self.push(Elementwise::Fill(number(value)), &[outside, padded])?;
-        self.bind(&op.out, node)
-    }
-
-    /// `x` with zeros before and after it on every axis, and a mask that is true inside.
-    fn padded(
-        &mut self,
-        mut x: NodeId,
-        margins: impl Iterator<Item = (usize, usize)>,
-    ) -> Result<(NodeId, NodeId)> {
-        let shape = self.graph[x].shape.clone();
-        let values = Values::Bool(vec![true; shape.elements()]);
-        let mut inside = self.graph.push_constant(Constant { shape, values });
-        for (axis, (before, after)) in margins.enumerate() {
-            let pad = Join::Pad { axis, before, after };
-            x = self.push(pad, &[x])?;
-            inside = self.push(pad, &[inside])?;
-        }
-        Ok((x, inside))
     }
 }

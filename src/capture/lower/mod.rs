@@ -1,10 +1,16 @@
 //! Burn's recorded ops to graph ops, one function per family of Burn's.
 
 mod activation;
+mod assign;
 mod base;
+mod interpolate;
 mod module;
 mod numeric;
+mod pool;
+mod range;
+mod sample;
 mod states;
+mod volume;
 mod window;
 
 use std::collections::{HashMap, HashSet};
@@ -60,6 +66,7 @@ pub(super) fn lower(
         return Err(Error::model("the loss does not depend on the model")
             .hint("return the tensor that the model's forward computed"));
     };
+    lowering.check_width(record.loss)?;
     lowering.graph.loss = Some(loss);
     if let Some(weight) = record.weight {
         lowering.weigh(loss, weight)?;
@@ -108,6 +115,8 @@ struct Lowering<'a> {
     /// Nodes that depend on parameters alone.
     views: HashSet<NodeId>,
     draws: Vec<RandomOpIr>,
+    /// Floats that are widened, and so can only be cast back.
+    doubles: HashSet<TensorId>,
     /// Module of the last parameter that an op used, to say where in the model an op stands.
     module: String,
 }
@@ -122,6 +131,7 @@ impl<'a> Lowering<'a> {
             used_views: HashSet::new(),
             views: HashSet::new(),
             draws: Vec::new(),
+            doubles: HashSet::new(),
             module: String::new(),
         };
         for id in &record.inputs {
@@ -147,7 +157,8 @@ impl<'a> Lowering<'a> {
     /// Makes the loss a pair of a sum and its weight, through which no gradient flows.
     fn weigh(&mut self, sum: NodeId, weight: TensorId) -> Result<()> {
         let one_float = |node: &Node| node.shape.elements() == 1 && node.dtype == DType::F32;
-        let weight = self.node_of(weight)?;
+        self.check_width(weight)?;
+        let weight = self.value(weight)?;
         if !one_float(&self.graph[sum]) || !one_float(&self.graph[weight]) {
             return Err(Error::model("a sum of losses and its weight are one float each")
                 .hint("`loss.sum()` and the sum of the weights, both of shape [1]"));
@@ -208,10 +219,17 @@ impl<'a> Lowering<'a> {
 
     /// The node that holds `tensor`; a constant or parameter becomes one when it is first used.
     fn node(&mut self, tensor: &TensorIr) -> Result<NodeId> {
-        self.node_of(tensor.id)
+        self.check_width(tensor.id)?;
+        self.value(tensor.id)
     }
 
-    fn node_of(&mut self, id: TensorId) -> Result<NodeId> {
+    /// An error for what is to be computed in f64.
+    fn check_width(&self, tensor: TensorId) -> Result<()> {
+        if self.doubles.contains(&tensor) { dtype(BurnDType::F64).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// [`Self::node`], for a tensor that may be widened.
+    fn value(&mut self, id: TensorId) -> Result<NodeId> {
         if let Some(&parameter) = self.parameters.get(&id) {
             return Ok(self.graph.parameters[parameter].node);
         }
@@ -219,7 +237,7 @@ impl<'a> Lowering<'a> {
             return self.fresh_view(node);
         }
         let Some(data) = self.record.values.get(&id) else {
-            return Err(Error::model(format!("tensor {} was never computed", id)));
+            return Err(Error::model(format!("tensor {id} was never computed")));
         };
         let node = self.graph.push_constant(constant(data)?);
         self.nodes.insert(id, node);
@@ -295,6 +313,14 @@ impl<'a> Lowering<'a> {
             return Ok(node);
         }
         self.push(Movement::Reshape(shape), &[node])
+    }
+
+    /// Whether any op reads `tensor`.
+    fn is_read(&self, tensor: &TensorIr) -> bool {
+        let reads = |op: &OperationIr| {
+            !matches!(op, OperationIr::Drop(_)) && op.inputs().any(|input| input.id == tensor.id)
+        };
+        self.record.operations.iter().any(reads)
     }
 
     /// Indices along `axis`, repeated to address a tensor of `shape`.

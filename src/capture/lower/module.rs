@@ -1,5 +1,5 @@
-//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention; those of images
-//! are in `window.rs`.
+//! Ops that Burn records whole: matmul, linear, layer norm, embedding, attention. Those of images
+//! are in `window.rs`, `pool.rs`, `volume.rs`, `interpolate.rs` and `sample.rs`.
 
 use burn_ir::{AttentionOpIr, BatchNormOpIr, MatmulOpIr, ModuleOperationIr, TensorIr};
 
@@ -36,13 +36,12 @@ impl Lowering<'_> {
                 self.bind(&op.out, node)
             }
             Module::Attention(op) => self.attention(op),
-            Module::Conv2d(op) => self.conv2d(op),
-            Module::ConvTranspose2d(op) => self.conv_transpose2d(op),
-            Module::MaxPool2d(op) => self.max_pool2d(op),
-            Module::AvgPool2d(op) => self.avg_pool2d(op),
-            Module::AdaptiveAvgPool2d(op) => self.adaptive_avg_pool2d(op),
             Module::BatchNorm(op) => self.batch_norm(op),
-            _ => self.unknown(op),
+            Module::Interpolate(op) => self.interpolate(op),
+            Module::DeformableConv2d(op) => self.deformable_conv2d(op),
+            Module::Conv3d(op) => self.conv3d(op),
+            Module::ConvTranspose3d(op) => self.conv_transpose3d(op),
+            _ => self.windowed(op),
         }
     }
 

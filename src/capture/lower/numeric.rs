@@ -123,6 +123,7 @@ impl Lowering<'_> {
                 self.bind(&op.out, node)
             }
             Float::Matmul(op) => self.matmul(op),
+            Float::GridSample2d(op) => self.grid_sample2d(op),
             _ => self.unknown(op),
         }
     }

@@ -1,15 +1,40 @@
-//! Convolutions and pools.
+//! Convolutions of images and of rows, which are images of height 1.
 
 use burn_ir::{
-    AdaptiveAvgPool2dOpIr, AvgPool2dOpIr, Conv2dOpIr, ConvTranspose2dOpIr, MaxPool2dOpIr, TensorIr,
+    Conv1dOpIr, Conv2dOpIr, ConvTranspose1dOpIr, ConvTranspose2dOpIr, ModuleOperationIr, TensorIr,
 };
 
 use super::Lowering;
 use crate::error::Result;
-use crate::graph::{Binary, Constant, Convolution, NodeId, Op, Pool, Shape, Values, Windowed};
+use crate::graph::{Binary, Convolution, NodeId, Shape, Windowed};
 
 impl Lowering<'_> {
-    pub(super) fn conv2d(&mut self, op: &Conv2dOpIr) -> Result<()> {
+    /// What moves a window over images or rows.
+    pub(super) fn windowed(&mut self, op: &ModuleOperationIr) -> Result<()> {
+        use ModuleOperationIr as Module;
+        match op {
+            Module::Conv1d(op) => self.conv1d(op),
+            Module::Conv2d(op) => self.conv2d(op),
+            Module::ConvTranspose1d(op) => self.conv_transpose1d(op),
+            Module::ConvTranspose2d(op) => self.conv_transpose2d(op),
+            Module::Unfold4d(op) => self.unfold4d(op),
+            _ => self.pooled(op),
+        }
+    }
+
+    fn conv1d(&mut self, op: &Conv1dOpIr) -> Result<()> {
+        let of = &op.options;
+        let convolution = Convolution {
+            stride: [1, of.stride[0]],
+            padding: [(0, 0), of.padding[0]],
+            dilation: [1, of.dilation[0]],
+            groups: of.groups,
+        };
+        let node = self.convolved([&op.x, &op.weight], convolution)?;
+        self.bind_biased(&op.out, node, op.bias.as_ref())
+    }
+
+    fn conv2d(&mut self, op: &Conv2dOpIr) -> Result<()> {
         let of = &op.options;
         let convolution = Convolution {
             stride: of.stride,
@@ -17,13 +42,31 @@ impl Lowering<'_> {
             dilation: of.dilation,
             groups: of.groups,
         };
-        let node = self.apply(Windowed::Conv2d(convolution), &[&op.x, &op.weight])?;
-        let node = self.biased(node, op.bias.as_ref())?;
-        self.bind(&op.out, node)
+        let node = self.convolved([&op.x, &op.weight], convolution)?;
+        self.bind_biased(&op.out, node, op.bias.as_ref())
+    }
+
+    fn convolved(&mut self, [x, weight]: [&TensorIr; 2], of: Convolution) -> Result<NodeId> {
+        let (x, weight) = (self.images(x)?, self.images(weight)?);
+        self.push(Windowed::Conv2d(of), &[x, weight])
+    }
+
+    fn conv_transpose1d(&mut self, op: &ConvTranspose1dOpIr) -> Result<()> {
+        let of = &op.options;
+        let convolution = Convolution {
+            stride: [1, of.stride[0]],
+            padding: [(0, 0), (of.padding[0], of.padding[0])],
+            dilation: [1, of.dilation[0]],
+            groups: of.groups,
+        };
+        let transposed = Windowed::Conv2dInputGradient { convolution, size: [1, op.out.shape[2]] };
+        let (x, weight) = (self.images(&op.x)?, self.images(&op.weight)?);
+        let node = self.push(transposed, &[weight, x])?;
+        self.bind_biased(&op.out, node, op.bias.as_ref())
     }
 
     /// The gradient that a convolution from the output's images to `x` has for its input.
-    pub(super) fn conv_transpose2d(&mut self, op: &ConvTranspose2dOpIr) -> Result<()> {
+    fn conv_transpose2d(&mut self, op: &ConvTranspose2dOpIr) -> Result<()> {
         let of = &op.options;
         let convolution = Convolution {
             stride: of.stride,
@@ -31,81 +74,36 @@ impl Lowering<'_> {
             dilation: of.dilation,
             groups: of.groups,
         };
-        let transposed = Windowed::Conv2dInputGradient { convolution, size: size(&op.out) };
+        let size = [op.out.shape[2], op.out.shape[3]];
+        let transposed = Windowed::Conv2dInputGradient { convolution, size };
         let node = self.apply(transposed, &[&op.weight, &op.x])?;
-        let node = self.biased(node, op.bias.as_ref())?;
-        self.bind(&op.out, node)
+        self.bind_biased(&op.out, node, op.bias.as_ref())
     }
 
-    /// Images with a number added to every channel: an op of its own, whose gradient is a sum.
-    fn biased(&mut self, images: NodeId, bias: Option<&TensorIr>) -> Result<NodeId> {
-        let Some(bias) = bias else { return Ok(images) };
-        let channels = bias.shape.num_elements();
+    /// Images, or rows `[n, c, l]` as images of height 1.
+    pub(super) fn images(&mut self, x: &TensorIr) -> Result<NodeId> {
+        let node = self.node(x)?;
+        let mut dims = x.shape.to_vec();
+        if dims.len() == 3 {
+            dims.insert(2, 1);
+        }
+        self.reshape(node, Shape(dims))
+    }
+
+    /// `node` with a number added to every channel, as the value of `out`: an op of its own, whose
+    /// gradient is a sum.
+    pub(super) fn bind_biased(
+        &mut self,
+        out: &TensorIr,
+        node: NodeId,
+        bias: Option<&TensorIr>,
+    ) -> Result<()> {
+        let Some(bias) = bias else { return self.bind_reshaped(out, node) };
+        let mut dims = vec![1; self.graph[node].shape.rank()];
+        dims[1] = bias.shape.num_elements();
         let bias = self.node(bias)?;
-        let bias = self.reshape(bias, Shape(vec![1, channels, 1, 1]))?;
-        self.push(Binary::Add, &[images, bias])
+        let bias = self.reshape(bias, Shape(dims))?;
+        let node = self.push(Binary::Add, &[node, bias])?;
+        self.bind_reshaped(out, node)
     }
-
-    pub(super) fn max_pool2d(&mut self, op: &MaxPool2dOpIr) -> Result<()> {
-        let pool = Pool {
-            kernel: op.kernel_size,
-            stride: op.stride,
-            padding: op.padding,
-            dilation: op.dilation,
-            ceil: op.ceil_mode,
-        };
-        self.set(&op.out, Windowed::MaxPool2d(pool), &[&op.x])
-    }
-
-    pub(super) fn avg_pool2d(&mut self, op: &AvgPool2dOpIr) -> Result<()> {
-        let pool = Pool {
-            kernel: op.kernel_size,
-            stride: op.stride,
-            padding: op.padding,
-            dilation: [1, 1],
-            ceil: op.ceil_mode,
-        };
-        let count_padding = op.count_include_pad;
-        self.set(&op.out, Windowed::AvgPool2d { pool, count_padding }, &[&op.x])
-    }
-
-    /// Where the output's size divides the image's, its windows are all the same. Elsewhere they
-    /// are not, and two products with constant matrices take the means.
-    pub(super) fn adaptive_avg_pool2d(&mut self, op: &AdaptiveAvgPool2dOpIr) -> Result<()> {
-        let [height, width] = size(&op.x);
-        let [rows, columns] = op.output_size;
-        if height.is_multiple_of(rows) && width.is_multiple_of(columns) {
-            let kernel = [height / rows, width / columns];
-            let (padding, dilation) = ([0, 0], [1, 1]);
-            let pool = Pool { kernel, stride: kernel, padding, dilation, ceil: false };
-            return self.set(&op.out, Windowed::AvgPool2d { pool, count_padding: false }, &[&op.x]);
-        }
-        let x = self.node(&op.x)?;
-        let across = self.means(width, columns, true);
-        let down = self.means(height, rows, false);
-        let x = self.push(Op::Matmul, &[x, across])?;
-        let node = self.push(Op::Matmul, &[down, x])?;
-        self.bind(&op.out, node)
-    }
-
-    /// The matrix `[1, 1, to, from]`, or its transpose, whose product with `from` numbers are `to`
-    /// means: number `i` of those from `floor(i from / to)` to `ceil((i + 1) from / to)`.
-    fn means(&mut self, from: usize, to: usize, transposed: bool) -> NodeId {
-        let mut values = vec![0.0; from * to];
-        for i in 0..to {
-            let part = i * from / to..((i + 1) * from).div_ceil(to);
-            let share = 1.0 / part.len() as f32;
-            for j in part {
-                values[if transposed { j * to + i } else { i * from + j }] = share;
-            }
-        }
-        let [a, b] = if transposed { [from, to] } else { [to, from] };
-        let shape = Shape(vec![1, 1, a, b]);
-        self.graph.push_constant(Constant { shape, values: Values::F32(values) })
-    }
-}
-
-/// Height and width.
-fn size(images: &TensorIr) -> [usize; 2] {
-    [images.shape[2], images.shape[3]]
 }
