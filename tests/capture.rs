@@ -310,6 +310,14 @@ fn other_floats_than_f32_are_refused_wherever_they_come_from() {
             |model: &Linear, x: Tensor<2>| x.matmul(model.weight.val().cast(DType::F32)).mean();
         assert_names(&refusal(&model, loss, rows(&flex)), &[name, "f32", "weight"]);
     }
+    // Halves round, and so are no detour; a double may be cast back, but nothing is computed of it.
+    for (dtype, name) in [(DType::F16, "F16"), (DType::BF16, "BF16")] {
+        let halves = |model: &Linear, x| model.forward(x).cast(dtype).cast(DType::F32).mean();
+        assert_names(&refusal(&linear(4, 2), halves, rows(&flex)), &[name, "f32"]);
+    }
+    let doubles = |model: &Linear, x| (model.forward(x).cast(DType::F64) * 2.0).cast(DType::F32);
+    let doubles = |model: &Linear, x| doubles(model, x).mean();
+    assert_names(&refusal(&linear(4, 2), doubles, rows(&flex)), &["F64", "f32"]);
 }
 
 fn train_one_step<M: Module, B: Batch>(

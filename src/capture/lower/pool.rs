@@ -71,7 +71,7 @@ impl Lowering<'_> {
     }
 
     /// Positions of the largest elements of windows among all of their image: the elements of
-    /// every window are put in a row, where padding is one more element, minus infinity.
+    /// every window are put in a row, where padding is one more element, below all others.
     fn largest(&mut self, x: NodeId, pool: Pool, [rows, columns]: [usize; 2]) -> Result<NodeId> {
         let dims = self.graph[x].shape.0.clone();
         let (size, elements) = ([dims[2], dims[3]], dims[2] * dims[3]);

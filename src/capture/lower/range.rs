@@ -5,7 +5,9 @@ use burn_ir::{PadModeIr, PadOpIr, SliceAssignOpIr, Unfold4dOpIr, UnfoldOpIr};
 
 use super::{Lowering, number};
 use crate::error::Result;
-use crate::graph::{Constant, Elementwise, Indexing, Join, Movement, NodeId, Shape, Values};
+use crate::graph::{
+    Constant, Convolution, Elementwise, Indexing, Join, Movement, NodeId, Shape, Values, Windowed,
+};
 
 /// Windows along an axis.
 pub(super) struct Windows {
@@ -42,10 +44,9 @@ impl Lowering<'_> {
     /// The elements of `x` at positions of an axis.
     pub(super) fn pick(&mut self, x: NodeId, axis: usize, at: Vec<usize>) -> Result<NodeId> {
         let mut dims = self.graph[x].shape.0.clone();
-        if let Some(&start) = at.first()
-            && at.iter().copied().eq(start..start + at.len())
-        {
-            let end = start + at.len();
+        let start = at.first().copied().unwrap_or(0);
+        let end = start + at.len();
+        if at.iter().copied().eq(start..end) {
             let whole = start == 0 && end == dims[axis];
             return if whole {
                 Ok(x)
@@ -68,34 +69,45 @@ impl Lowering<'_> {
         self.reshape(picked, Shape(dims))
     }
 
-    /// Windows along one dimension, whose elements become the last one.
     pub(super) fn unfold(&mut self, op: &UnfoldOpIr) -> Result<()> {
-        let (axis, count) = (op.dim, op.out.shape[op.dim]);
-        let windows = Windows { axis, count, size: op.size, step: op.step, dilation: 1 };
         let x = self.node(&op.input)?;
-        let node = self.windows(x, &windows)?;
-        let mut axes: Vec<usize> = (0..=op.input.shape.num_dims()).collect();
-        axes.remove(axis + 1);
-        axes.push(axis + 1);
-        let node = self.push(Movement::Permute(axes), &[node])?;
+        let node = self.unfolded(x, op.dim, op.size, op.step)?;
         self.bind(&op.out, node)
     }
 
-    /// Windows of images, `[n, c, h, w]` as `[n, c * i * j, windows]`.
+    /// Windows along one dimension, whose elements become the last one.
+    fn unfolded(&mut self, x: NodeId, axis: usize, size: usize, step: usize) -> Result<NodeId> {
+        let rank = self.graph[x].shape.rank();
+        let count = (self.graph[x].shape.0[axis] - size) / step + 1;
+        let node = self.windows(x, &Windows { axis, count, size, step, dilation: 1 })?;
+        let mut axes: Vec<usize> = (0..=rank).filter(|&at| at != axis + 1).collect();
+        axes.push(axis + 1);
+        self.push(Movement::Permute(axes), &[node])
+    }
+
+    /// Windows of images, `[n, c, h, w]` as `[n, c * i * j, windows]`. The steps are those that
+    /// Burn takes where it differentiates them, so that training and inference are one graph.
     pub(super) fn unfold4d(&mut self, op: &Unfold4dOpIr) -> Result<()> {
-        let of = &op.options;
-        let mut x = self.node(&op.x)?;
-        for at in [0, 1] {
-            // The windows of the height are two axes by the time of the width's.
-            let axis = 2 + 2 * at;
-            x = self.zeros_around(x, axis, of.padding[at])?;
-            let (size, step, dilation) = (op.kernel_size[at], of.stride[at], of.dilation[at]);
-            let room = self.graph[x].shape.0[axis] - dilation * (size - 1) - 1;
-            let count = room / step + 1;
-            x = self.windows(x, &Windows { axis, count, size, step, dilation })?;
-        }
-        let x = self.push(Movement::Permute(vec![0, 1, 3, 5, 2, 4]), &[x])?;
-        self.bind_reshaped(&op.out, x)
+        let (of, [i, j]) = (&op.options, op.kernel_size);
+        let x = self.node(&op.x)?;
+        let node = if of.padding == [0, 0] && of.dilation == [1, 1] {
+            let rows = self.unfolded(x, 2, i, of.stride[0])?;
+            let blocks = self.unfolded(rows, 3, j, of.stride[1])?;
+            self.push(Movement::Permute(vec![0, 1, 4, 5, 2, 3]), &[blocks])?
+        } else {
+            let channels = op.x.shape[1];
+            let elements = channels * i * j;
+            // Output channel `k` is one element of the window of one channel.
+            let one = (0..elements * elements).map(|at| at / elements == at % elements);
+            let values = Values::F32(one.map(|one| f32::from(u8::from(one))).collect());
+            let shape = Shape(vec![elements, channels, i, j]);
+            let weight = self.graph.push_constant(Constant { shape, values });
+            let padding = of.padding.map(|padding| (padding, padding));
+            let (stride, dilation) = (of.stride, of.dilation);
+            let convolution = Convolution { stride, padding, dilation, groups: 1 };
+            self.push(Windowed::Conv2d(convolution), &[x, weight])?
+        };
+        self.bind_reshaped(&op.out, node)
     }
 
     /// `x` with zeros before and after it on one axis.
@@ -138,7 +150,7 @@ impl Lowering<'_> {
         at: &[usize],
         from: &[Option<usize>],
     ) -> Result<NodeId> {
-        let Some(&before) = at.first() else { return Ok(x) };
+        let before = at.first().copied().unwrap_or(0);
         if at.iter().copied().eq(before..before + at.len()) {
             let after = from.len() - before - at.len();
             let whole = before + after == 0;
