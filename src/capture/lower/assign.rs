@@ -6,7 +6,7 @@ use burn_ir::{GatherNdOpIr, ScatterNdOpIr, ScatterOpIr, SelectAssignOpIr, Tensor
 use super::{Lowering, shape};
 use crate::error::Result;
 use crate::graph::{
-    Binary, Comparison, Constant, Elementwise, Indexing, Movement, NodeId, Scalar, Shape, Values,
+    Binary, Comparison, Constant, DType, Elementwise, Indexing, Movement, NodeId, Scalar, Shape, Values,
 };
 
 impl Lowering<'_> {
@@ -65,11 +65,11 @@ impl Lowering<'_> {
         let size = self.graph[tensor].shape.0[axis];
         let scatter = Indexing::ScatterAdd { axis, size };
         if let IndexingUpdateOp::Add = update {
-            let added = self.push(scatter, &[index, value])?;
+            let added = self.scattered(scatter, index, value)?;
             return self.push(Binary::Add, &[tensor, added]);
         }
         let value = self.replacement(tensor, axis, index, value, update)?;
-        let spread = self.push(scatter, &[index, value])?;
+        let spread = self.scattered(scatter, index, value)?;
         let one = Constant {
             shape: Shape(vec![1; self.graph[value].shape.rank()]),
             values: Values::F32(vec![1.0]),
@@ -79,6 +79,17 @@ impl Lowering<'_> {
         let hits = self.push(scatter, &[index, ones])?;
         let hit = self.push(Elementwise::CompareScalar(Comparison::Greater, 0.0), &[hits])?;
         self.push(Elementwise::Where, &[hit, spread, tensor])
+    }
+
+    /// Values of any type at positions; integers by way of floats, which have them up to 2^24.
+    fn scattered(&mut self, op: Indexing, index: NodeId, value: NodeId) -> Result<NodeId> {
+        let dtype = self.graph[value].dtype;
+        if dtype == DType::F32 {
+            return self.push(op, &[index, value]);
+        }
+        let value = self.push(Elementwise::Cast(DType::F32), &[value])?;
+        let sum = self.push(op, &[index, value])?;
+        self.push(Elementwise::Cast(dtype), &[sum])
     }
 
     /// What the elements that `index` names become.

@@ -63,13 +63,13 @@ impl Lowering<'_> {
                 let node = self.push(Indexing::Gather(op.dim), &[tensor, index])?;
                 self.bind(&op.out, node)
             }
-            Base::SelectAssign(op) if op.tensor.dtype.is_float() => self.select_assign(op),
+            Base::SelectAssign(op) if !op.tensor.dtype.is_bool() => self.select_assign(op),
             Base::Gather(op) => {
                 self.set(&op.out, Indexing::Gather(op.dim), &[&op.tensor, &op.indices])
             }
-            Base::Scatter(op) if op.tensor.dtype.is_float() => self.scatter(op),
+            Base::Scatter(op) if !op.tensor.dtype.is_bool() => self.scatter(op),
             Base::GatherNd(op) => self.gather_nd(op),
-            Base::ScatterNd(op) if op.data.dtype.is_float() => self.scatter_nd(op),
+            Base::ScatterNd(op) if !op.data.dtype.is_bool() => self.scatter_nd(op),
             Base::MaskWhere(op) => {
                 self.set(&op.out, Elementwise::Where, &[&op.mask, &op.value, &op.tensor])
             }
