@@ -52,7 +52,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Train(args) => {
             // Training takes minutes: say beforehand what is trained.
             let start = |job: &Job| if cli.json { Ok(()) } else { print(&job.to_string()) };
-            show(&train::run(args, start)?, cli.json)
+            let outcome = train::run(args, start)?;
+            show(&outcome, cli.json)?;
+            outcome.unwritten().map_or(Ok(()), Err)
         }
         Command::Plan(args) => {
             let format = args.format(cli.json)?;
