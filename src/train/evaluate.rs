@@ -4,6 +4,7 @@ use burn::module::Module;
 
 use super::Trainer;
 use super::inputs;
+use super::step_report::mean;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::plan::{check, evaluation};
@@ -24,6 +25,6 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let round = forward.map(|channel| channel.capacity).min().unwrap_or(count);
         let plan = check(evaluation(&self.plan.plan().placement, count, round))?;
         let losses = self.runtime.evaluate(plan, inputs)?;
-        Ok(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / f64::from(count))
+        Ok(mean(&losses, count))
     }
 }

@@ -27,3 +27,9 @@ pub struct StepReport {
     /// Most bytes that every device has held at once so far.
     pub peak_bytes: Vec<u64>,
 }
+
+/// The mean of the losses of `count` microbatches. Zero has no sign: the loss of what is certain is
+/// -0.0, the negative of ln(1).
+pub(super) fn mean(losses: &[f32], count: u32) -> f64 {
+    losses.iter().fold(0.0, |sum, &loss| sum + f64::from(loss)) / f64::from(count)
+}

@@ -14,7 +14,7 @@ use super::inputs;
 use super::learning_rate::LearningRates;
 use super::profile::Balance;
 use super::stages::Stages;
-use super::step_report::StepReport;
+use super::step_report::{StepReport, mean};
 use crate::batch::Batch;
 use crate::capture::{load, read};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,9 +64,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             .map_err(|error| self.located(error))?;
         let skipped = outcome.skipped.map(|fault| self.located(fault));
         self.steps += 1;
-        let sum: f64 = outcome.losses.iter().map(|&loss| f64::from(loss)).sum();
         Ok(StepReport {
-            loss: sum / f64::from(count),
+            loss: mean(&outcome.losses, count),
             losses: outcome.losses,
             skipped,
             gradient_norm: outcome.gradient_norm,
