@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(UsageError::Asked(help)) => return exit(print(&help)),
         Err(UsageError::Wrong(problem)) => return fail(&problem, WRONG_USAGE),
+        Err(UsageError::Unreadable(error)) => return exit(Err(error)),
     };
     exit(run(&cli).map_err(flags::on_command_line))
 }
