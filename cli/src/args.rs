@@ -1,17 +1,22 @@
 //! What can be written after `zerobubble`, and what is assumed where nothing is.
 
+mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use clap::builder::{RangedU64ValueParser, TypedValueParser};
+use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
-use zerobubble::plan::{PerWork, Schedule, ZB_H1};
+use zerobubble::plan::{Schedule, ZB_H1};
 use zerobubble::train::{Precision, Recompute};
 
 use super::config::with_file;
+use values::{
+    DeviceTimes, all_schedules, count, learning_rate, norm, stash_limit, time, training_schedule,
+    training_schedules,
+};
 
 /// A parsed command line.
 pub struct Cli {
@@ -27,6 +32,8 @@ pub enum UsageError {
     Asked(String),
     /// The arguments make no sense: this says why.
     Wrong(String),
+    /// A file with arguments cannot be read.
+    Unreadable(Error),
 }
 
 /// A portable pipeline-parallel trainer for Burn models.
@@ -66,7 +73,8 @@ pub struct TrainArgs {
         long,
         value_name = "NAME",
         default_value_t = Schedule::from(&ZB_H1),
-        help = schedule_help()
+        value_parser = training_schedule,
+        help = schedule_help(training_schedules())
     )]
     pub schedule: Schedule,
     /// A file with the plan to follow, as plan --format plan or csv prints it
@@ -246,7 +254,7 @@ pub struct PlanArgs {
         long,
         value_name = "NAME",
         default_value_t = Schedule::from(&ZB_H1),
-        help = schedule_help()
+        help = schedule_help(all_schedules())
     )]
     pub schedule: Schedule,
     /// A file with a plan to judge, as --format plan or csv prints it, in place of a schedule
@@ -321,16 +329,17 @@ pub struct BenchArgs {
     pub devices: Option<String>,
 }
 
-/// Times of F, B and W: one triple for all devices, or one for each.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeviceTimes(Vec<PerWork<f64>>);
-
 impl Cli {
     /// Reads a command line, the program's name first.
     pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> std::result::Result<Self, UsageError> {
-        let arguments = with_file(&Arguments::command(), arguments.into_iter().collect())?;
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        if let Some(option) = without_command(&arguments) {
+            let problem = format!("'{option}' without a command (try: train {option})");
+            return Err(UsageError::Wrong(problem));
+        }
+        let arguments = with_file(&Arguments::command(), arguments)?;
         let parsed = Arguments::try_parse_from(arguments)?;
         let command = match parsed.command {
             Some(command) => command,
@@ -338,6 +347,21 @@ impl Cli {
         };
         Ok(Self { json: parsed.json, command })
     }
+}
+
+/// An option of `train` that stands where a command should.
+fn without_command(arguments: &[OsString]) -> Option<String> {
+    let mut words = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
+    let first = words.find(|word| *word != "--json")?;
+    let option = first.split('=').next()?;
+    is_option_of_train(option.strip_prefix("--")?).then(|| option.to_owned())
+}
+
+/// Whether `train` has the option `--name`, besides those that every command has.
+pub fn is_option_of_train(name: &str) -> bool {
+    let definition = Arguments::command();
+    let train = definition.find_subcommand("train").expect("there is one");
+    train.get_arguments().any(|argument| argument.get_long() == Some(name))
 }
 
 /// Gives the options of `train` their defaults.
@@ -376,75 +400,8 @@ impl PlanArgs {
     }
 }
 
-impl DeviceTimes {
-    /// The times of each of `devices` devices.
-    pub fn of(&self, devices: u32) -> Result<Vec<PerWork<f64>>> {
-        match self.0[..] {
-            [all] => Ok(vec![all; devices as usize]),
-            _ if self.0.len() == devices as usize => Ok(self.0.clone()),
-            _ => Err(Error::config(format!(
-                "--cost has {} triples for {devices} devices",
-                self.0.len()
-            ))
-            .hint("one triple F,B,W for all devices, or one for each")),
-        }
-    }
-}
-
-impl FromStr for DeviceTimes {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let triple = |triple: &str| {
-            let times = triple.split(',').map(time).collect::<std::result::Result<Vec<_>, _>>()?;
-            let count = times.len();
-            let times = times.try_into().map(PerWork);
-            times.map_err(|_| format!("'{triple}' has {count} times, F,B,W are three"))
-        };
-        text.split(';').map(triple).collect::<std::result::Result<_, _>>().map(Self)
-    }
-}
-
-fn schedule_help() -> String {
-    let names: Vec<&str> = Schedule::names().collect();
-    format!("Order of the work on the devices: {}", names.join(", "))
-}
-
-/// From 1 to `limit`: limits are far above any use, and keep products of counts in range.
-fn count<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
-    limit: u32,
-) -> impl TypedValueParser<Value = T>
-where
-    <T as TryFrom<u64>>::Error: Send + Sync + 'static + std::error::Error,
-{
-    RangedU64ValueParser::<T>::new().range(1..=u64::from(limit))
-}
-
-fn time(text: &str) -> std::result::Result<f64, String> {
-    number(text, |time| time >= 0.0, "a time, 0 or more")
-}
-
-fn stash_limit(text: &str) -> std::result::Result<f64, String> {
-    number(text, |limit| limit > 0.0, "a number of microbatches above 0")
-}
-
-fn norm(text: &str) -> std::result::Result<f64, String> {
-    number(text, |norm| norm > 0.0, "a norm above 0")
-}
-
-fn learning_rate(text: &str) -> std::result::Result<f64, String> {
-    number(text, |rate| rate > 0.0, "a learning rate above 0")
-}
-
-fn number(
-    text: &str,
-    usable: impl Fn(f64) -> bool,
-    what: &str,
-) -> std::result::Result<f64, String> {
-    match text.trim().parse::<f64>() {
-        Ok(number) if number.is_finite() && usable(number) => Ok(number),
-        _ => Err(format!("'{text}' is not {what}")),
-    }
+fn schedule_help(names: String) -> String {
+    format!("Order of the work on the devices: {names}")
 }
 
 #[cfg(test)]
@@ -478,6 +435,7 @@ mod tests {
     fn a_usage_error_is_its_first_paragraph() {
         let rows = [
             ("zerobubble fly", "unrecognized subcommand 'fly' (try: --help)"),
+            ("zerobubble --json --steps=3", "'--steps' without a command (try: train --steps)"),
             (
                 "zerobubble plan --stage 4",
                 "unexpected argument '--stage' found; a similar argument exists: '--stages' \
@@ -488,13 +446,5 @@ mod tests {
             let Err(UsageError::Wrong(problem)) = read(line) else { panic!("'{line}' is right") };
             assert_eq!(problem, expected);
         }
-    }
-
-    #[test]
-    fn times_are_for_all_devices_or_for_each() {
-        let times = |text: &str, devices| text.parse::<DeviceTimes>().unwrap().of(devices);
-        assert_eq!(times("1, 2,0.5", 2).unwrap(), [PerWork([1.0, 2.0, 0.5]); 2]);
-        assert_eq!(times("1,1,1;2,3,4", 2).unwrap()[1], PerWork([2.0, 3.0, 4.0]));
-        assert!(times("1,1,1;2,3,4", 3).is_err());
     }
 }

@@ -71,7 +71,8 @@ pub fn run(args: &BenchArgs, device: &str) -> Result<Figures> {
     let index = device.strip_prefix("gpu:").and_then(|index| index.parse::<usize>().ok());
     let unusable = || Error::config(format!("'{device}' is not one GPU")).hint("gpu:0");
     let index = index.ok_or_else(unusable)?;
-    let gpu = Gpu::at(index)?;
+    let hint = "zerobubble devices, which lists the GPUs, or bench without --devices";
+    let gpu = Gpu::at(index).map_err(|error| error.hint(hint))?;
     let info = gpus().into_iter().nth(index).ok_or_else(unusable)?;
     let products = products(gpu, device)?;
     let mut contenders = vec![

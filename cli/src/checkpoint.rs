@@ -67,7 +67,7 @@ impl Saving {
         Ok(Self { checkpoints: Some(checkpoints), every, newest, options })
     }
 
-    /// Puts a new run where the checkpoint was.
+    /// Puts a new run where the checkpoint was; says on stderr which one it is.
     pub fn resume(
         &mut self,
         trainer: &mut Trainer<Gpt, Batch>,
@@ -76,6 +76,7 @@ impl Saving {
         let Some(newest) = self.newest.take() else { return Ok(()) };
         trainer.resume(&newest)?;
         sampler.skip(newest.note::<Note>()?.windows_drawn);
+        tell(&format!("continuing from {}", newest.path().display()));
         Ok(())
     }
 
@@ -112,7 +113,7 @@ impl Saving {
     }
 }
 
-/// The checkpoint to continue from; says on stderr which one it is.
+/// The checkpoint to continue from; says on stderr which ones it is not.
 fn newest(checkpoints: &Checkpoints, options: &Options) -> Result<Option<Checkpoint>> {
     let found = checkpoints.newest()?;
     for error in &found.skipped {
@@ -122,7 +123,6 @@ fn newest(checkpoints: &Checkpoints, options: &Options) -> Result<Option<Checkpo
         Some(checkpoint) => {
             let saved = checkpoint.note::<Note>()?.options;
             saved.check(options).map_err(|error| error.in_file(checkpoint.path()))?;
-            tell(&format!("continuing from {}", checkpoint.path().display()));
             Ok(Some(checkpoint))
         }
         None => {

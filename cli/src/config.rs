@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zerobubble::error::{Error, ErrorKind as Kind};
 
 use super::args::UsageError;
 
@@ -32,8 +33,10 @@ pub fn with_file(
     let matches = definition.clone().try_get_matches_from(&arguments)?;
     let Some((TRAIN, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(path) = given.get_one::<PathBuf>("config") else { return Ok(arguments) };
-    let text = fs::read_to_string(path)
-        .map_err(|error| UsageError::Wrong(format!("{}: {error}", path.display())))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        let error = Error::new(Kind::Io, format!("cannot be read: {error}")).in_file(path);
+        UsageError::Unreadable(error.hint("the path of a TOML file with options"))
+    })?;
     let settings = settings(&definition, path, &text)?;
     let train = train(&definition);
     let wanted = settings.into_iter().filter(|setting| !is_given(train, given, &setting.name));
@@ -59,7 +62,9 @@ fn is_given(train: &Command, given: &ArgMatches, name: &str) -> bool {
 fn settings(definition: &Command, path: &Path, text: &str) -> Result<Vec<Setting>, UsageError> {
     let wrong = |at: usize, problem: &str| {
         let line = 1 + text[..at].matches('\n').count();
-        UsageError::Wrong(format!("{}:{line}: {problem}", path.display()))
+        let hint =
+            if problem.contains("(try:") { "" } else { " (try: a line such as steps = 100)" };
+        UsageError::Wrong(format!("{}:{line}: {problem}{hint}", path.display()))
     };
     let table = DeTable::parse(text)
         .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message()))?;
@@ -82,7 +87,10 @@ fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<
     let is_flag =
         |arg: &Arg| arg.get_long() == Some(name) && matches!(arg.get_action(), ArgAction::SetTrue);
     if name == "config" {
-        return Err("a file names no other".into());
+        return Err("a file names no other (try: the options of the other here)".into());
+    }
+    if ["json", "help", "version"].contains(&name) {
+        return Err(format!("'--{name}' is for the command line alone (try: --{name} there)"));
     }
     let text = match value {
         DeValue::Boolean(set) if train(definition).get_arguments().any(is_flag) => {
@@ -113,7 +121,9 @@ fn check(definition: &Command, argument: &str) -> Result<(), String> {
     }
     match UsageError::from(error) {
         UsageError::Wrong(problem) => Err(problem),
-        UsageError::Asked(_) => Err(format!("'{argument}' is no option")),
+        UsageError::Asked(_) | UsageError::Unreadable(_) => {
+            Err(format!("'{argument}' is no option"))
+        }
     }
 }
 
@@ -132,6 +142,7 @@ mod tests {
         match settings(&Arguments::command(), Path::new("run.toml"), text) {
             Ok(settings) => Ok(settings.into_iter().filter_map(|of| of.argument).collect()),
             Err(UsageError::Wrong(problem) | UsageError::Asked(problem)) => Err(problem),
+            Err(UsageError::Unreadable(error)) => Err(error.to_string()),
         }
     }
 
@@ -160,11 +171,12 @@ mod tests {
             ),
             ("seed = 1\nconfig = \"a\"", "run.toml:2: a file names no other"),
             ("seed = 1\nsteps =", "run.toml:2: "),
-            ("help = true", "run.toml:1: "),
+            ("help = true", "run.toml:1: '--help' is for the command line alone"),
+            ("json = true", "run.toml:1: '--json' is for the command line alone (try: --json"),
         ];
         for (text, expected) in rows {
             let problem = read(text).unwrap_err();
-            assert!(problem.starts_with(expected), "{problem}");
+            assert!(problem.starts_with(expected) && problem.contains("(try: "), "{problem}");
         }
     }
 }

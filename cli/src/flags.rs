@@ -1,13 +1,13 @@
 //! The library's settings -> the command line's options, in the text of errors.
 //!
 //! The library calls a setting as its builder does, in backquotes: `` `recompute(auto)` ``. Who
-//! works on the command line knows it as `--recompute auto`. What the library lists with
-//! `` `engine::wgpu::gpus()` ``, the command `devices` lists.
+//! works on the command line knows it as `--recompute auto`, and `` `clip_norm(None)` `` as
+//! `no --clip-norm`. What the library lists with `` `engine::wgpu::gpus()` ``, the command
+//! `devices` lists.
 
-use clap::CommandFactory;
 use zerobubble::error::Error;
 
-use crate::args::Arguments;
+use crate::args::is_option_of_train;
 
 /// Settings whose option has another name, besides `-` in place of `_`.
 const OTHERWISE: [(&str, &str); 1] = [("chunks_per_device", "chunks")];
@@ -43,13 +43,10 @@ fn option(setting: &str) -> Option<String> {
     let (name, value) = setting.strip_suffix(')')?.split_once('(')?;
     let renamed = OTHERWISE.iter().find(|(own, _)| *own == name).map(|(_, option)| *option);
     let option = renamed.map_or_else(|| name.replace('_', "-"), str::to_owned);
-    is_option_of_train(&option).then(|| format!("--{option} {value}").trim_end().to_owned())
-}
-
-fn is_option_of_train(name: &str) -> bool {
-    let definition = Arguments::command();
-    let train = definition.find_subcommand("train").expect("there is one");
-    train.get_arguments().any(|argument| argument.get_long() == Some(name))
+    is_option_of_train(&option).then(|| match value {
+        "None" => format!("no --{option}"),
+        _ => format!("--{option} {value}").trim_end().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -63,6 +60,7 @@ mod tests {
             ("`schedule(zb-h1)` or `devices(cpux4)`", "--schedule zb-h1 or --devices cpux4"),
             ("`chunks_per_device(2)`", "--chunks 2"),
             ("`post_validation()`", "--post-validation"),
+            ("`clip_norm(None)`, not `clip_norm(1)`", "no --clip-norm, not --clip-norm 1"),
             ("`engine::wgpu::gpus()`, or cpux2", "zerobubble devices, or cpux2"),
             ("op `x(2)` of `a.b`", "op `x(2)` of `a.b`"),
             ("plain", "plain"),

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(UsageError::Asked(help)) => return exit(print(&help)),
         Err(UsageError::Wrong(problem)) => return fail(&problem, WRONG_USAGE),
+        Err(UsageError::Unreadable(error)) => return exit(Err(error)),
     };
     exit(run(&cli).map_err(flags::on_command_line))
 }
@@ -52,7 +53,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Train(args) => {
             // Training takes minutes: say beforehand what is trained.
             let start = |job: &Job| if cli.json { Ok(()) } else { print(&job.to_string()) };
-            show(&train::run(args, start)?, cli.json)
+            let outcome = train::run(args, start)?;
+            show(&outcome, cli.json)?;
+            outcome.unwritten().map_or(Ok(()), Err)
         }
         Command::Plan(args) => {
             let format = args.format(cli.json)?;

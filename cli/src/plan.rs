@@ -10,8 +10,8 @@ use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
     DeviceMemory, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
-    StageCost, StashLimits, ZB_H1, ZB_V, check, communication, dynamic, generate, progress, search,
-    simulate, simulate_dynamic, sum_of_blocks, to_csv,
+    StageCost, StashLimits, check, communication, dynamic, dynamic_base, generate, progress,
+    search, simulate, simulate_dynamic, sum_of_blocks, to_csv,
 };
 use zerobubble::trace::{Annotations, draw, svg};
 
@@ -116,7 +116,7 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
         (Some(path), _) => read(path)?,
         (None, Schedule::Auto) => return searched(args),
         (None, Schedule::Family(family)) => {
-            check_size(args, args.chunks.unwrap_or(1))?;
+            check_size(args)?;
             generate(family, args.stages, args.chunks, args.microbatches)?
         }
         (None, Schedule::Dynamic) => return decided(args),
@@ -136,18 +136,28 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
 pub fn read(path: &Path) -> Result<Plan> {
     let in_file = |error: Error| error.in_file(path);
     let text = fs::read_to_string(path).map_err(|error| {
-        in_file(Error::new(ErrorKind::Io, format!("it cannot be read: {error}")))
+        let error = Error::new(ErrorKind::Io, format!("cannot be read: {error}"));
+        in_file(error.hint("the path of a file that plan --format plan or csv wrote"))
     })?;
     plan::read(&text).map_err(|error| in_file(error.into()))
 }
 
-fn check_size(args: &PlanArgs, chunks: u32) -> Result<()> {
-    let pairs = u64::from(args.stages) * u64::from(args.microbatches) * u64::from(chunks);
-    if pairs > PAIRS_LIMIT {
-        return Err(Error::config(format!("{pairs} pairs of stage and microbatch are too many"))
-            .hint(format!(
-                "fewer --stages, --chunks or --microbatches: their product at most {PAIRS_LIMIT}"
-            )));
+fn check_size(args: &PlanArgs) -> Result<()> {
+    let (options, limit) = match (&args.schedule, args.chunks) {
+        (Schedule::Auto, _) => {
+            ("--stages or --microbatches", PAIRS_LIMIT / u64::from(BLOCKS_PER_DEVICE))
+        }
+        (_, None) => ("--stages or --microbatches", PAIRS_LIMIT),
+        (_, Some(_)) => ("--stages, --chunks or --microbatches", PAIRS_LIMIT),
+    };
+    let product: u64 =
+        [args.chunks.unwrap_or(1), args.stages, args.microbatches].map(u64::from).iter().product();
+    if product > limit {
+        let schedule = &args.schedule;
+        return Err(Error::config(format!(
+            "{product} pairs of stage and microbatch are too many for {schedule}"
+        ))
+        .hint(format!("fewer {options}: their product at most {limit}")));
     }
     Ok(())
 }
@@ -168,9 +178,8 @@ fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
 /// What the devices come to by themselves, if every action takes the time that it costs: from
 /// zb-h1, or from zb-v with two chunks per device.
 fn decided(args: &PlanArgs) -> Result<Proved> {
-    let chunks = args.chunks.unwrap_or(1);
-    check_size(args, chunks)?;
-    let base = if chunks == 2 { &ZB_V } else { &ZB_H1 };
+    let base = dynamic_base(args.chunks)?;
+    check_size(args)?;
     let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
     let costs = costs(args, base.plan())?;
     let plan = dynamic(&base, &costs)?;
@@ -189,7 +198,7 @@ fn searched(args: &PlanArgs) -> Result<Proved> {
         return Err(Error::config("--chunks with auto, which chooses them")
             .hint("one of them, or another --schedule"));
     }
-    check_size(args, BLOCKS_PER_DEVICE)?;
+    check_size(args)?;
     let times = args.cost.of(args.stages)?;
     let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
     let row = |times: &PerWork<f64>| {

@@ -6,7 +6,8 @@ mod machine;
 mod page;
 
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use zerobubble::error::{Error, ErrorKind, Result};
@@ -38,6 +39,13 @@ pub struct Finished<'a> {
 /// Finds out before the first step whether the files that `args` name can be written, so that no
 /// run is lost for a typing error.
 pub fn check(args: &TrainArgs) -> Result<()> {
+    if let (Some(report), Some(trace)) = (&args.report, &args.trace)
+        && place(report) == place(trace)
+    {
+        return Err(Error::config("the file of both --report and --trace")
+            .in_file(trace)
+            .hint("another file for one of them"));
+    }
     [&args.report, &args.trace].into_iter().flatten().try_for_each(|path| {
         let existed = path.exists();
         OpenOptions::new().create(true).append(true).open(path).map_err(unwritable(path))?;
@@ -45,21 +53,29 @@ pub fn check(args: &TrainArgs) -> Result<()> {
     })
 }
 
-/// Writes the files, and gives a line about each.
-pub fn write(finished: &Finished) -> Result<Vec<String>> {
+/// The same for all paths of a file in a folder that is there.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+    let in_folder = || Some(folder.ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
+/// Writes the files, and gives a line about each, or why it could not be written.
+pub fn write(finished: &Finished) -> Vec<Result<String>> {
     let TrainArgs { report, trace, .. } = finished.args;
     let mut lines = Vec::new();
     if let Some(path) = report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let page = page(finished, now.map_or(0, |time| time.as_secs()))?;
-        fs::write(path, page).map_err(unwritable(path))?;
-        lines.push(format!("report         {}", path.display()));
+        let page = page(finished, now.map_or(0, |time| time.as_secs()));
+        let written = page.and_then(|page| fs::write(path, page).map_err(unwritable(path)));
+        lines.push(written.map(|()| format!("report         {}", path.display())));
     }
     if let Some(path) = trace {
-        fs::write(path, recording(finished)).map_err(unwritable(path))?;
-        lines.push(format!("trace          {}", path.display()));
+        let written = fs::write(path, recording(finished)).map_err(unwritable(path));
+        lines.push(written.map(|()| format!("trace          {}", path.display())));
     }
-    Ok(lines)
+    lines
 }
 
 fn recording(finished: &Finished) -> String {
@@ -72,10 +88,18 @@ fn recording(finished: &Finished) -> String {
     })
 }
 
-fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error {
+fn unwritable(path: &Path) -> impl Fn(io::Error) -> Error {
     move |error| {
-        Error::new(ErrorKind::Io, format!("it cannot be written: {error}"))
-            .in_file(path)
-            .hint("a file in a folder that is there")
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                "a file in a folder that is there"
+            }
+            io::ErrorKind::IsADirectory => "a file, not a folder",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "a file on a disk with free space"
+            }
+            _ => "another file",
+        };
+        Error::new(ErrorKind::Io, format!("it cannot be written: {error}")).in_file(path).hint(hint)
     }
 }

@@ -111,8 +111,18 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
     };
     let (trainer, steps) = (&trainer, &steps);
     let finished = Finished { args, job: &job, trainer, steps, report: &report };
-    report.written = report::write(&finished)?;
+    report.written = report::write(&finished);
     Ok(Outcome::Trained(Box::new(report)))
+}
+
+impl Outcome {
+    /// Why a file that was asked for is not there. What the run found is worth telling before.
+    pub fn unwritten(self) -> Option<Error> {
+        match self {
+            Outcome::Trained(report) => report.written.into_iter().find_map(Result::err),
+            Outcome::Done(_) => None,
+        }
+    }
 }
 
 fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>, rates: &Rates) -> Job {

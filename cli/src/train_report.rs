@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use serde::Serialize;
+use zerobubble::error::Result;
 use zerobubble::plan::{DeviceId, Simulation};
-use zerobubble::trace::{RecordedStep, bubble, draw};
+use zerobubble::trace::{RecordedStep, Span, bubble, draw};
 use zerobubble::train::StepReport;
 
 use super::drawing::{bytes, line_width, percent};
@@ -60,9 +61,9 @@ pub struct TrainReport {
     /// Text by the trained model.
     #[serde(skip)]
     pub sample: String,
-    /// A line about every file that was written.
+    /// A line about every file that was to be written, or why it was not.
     #[serde(skip)]
-    pub written: Vec<String>,
+    pub written: Vec<Result<String>>,
 }
 
 /// Both bubbles, measured and predicted, as fractions.
@@ -245,11 +246,13 @@ pub fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
 
 /// What every device's transfers took in a step.
 pub fn transfers(step: &StepReport) -> Vec<Transfers> {
-    let of = |spans: &Vec<zerobubble::trace::Span>| Transfers {
-        moves: spans.len(),
-        seconds: spans.iter().map(|span| span.end - span.start).sum(),
-    };
+    let of = |spans: &Vec<Span>| Transfers { moves: spans.len(), seconds: transfer_seconds(spans) };
     step.timeline.transfers.iter().map(of).collect()
+}
+
+/// How long a device's transfers took. The `sum` of none would be -0.0.
+pub fn transfer_seconds(spans: &[Span]) -> f64 {
+    spans.iter().fold(0.0, |sum, span| sum + (span.end - span.start))
 }
 
 /// The planned and the measured step, drawn equally wide.
@@ -290,6 +293,6 @@ impl fmt::Display for TrainReport {
         writeln!(f, "moved          {}\n", self.communication)?;
         writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;
         writeln!(f, "weights hash   {}", self.weights_hash)?;
-        self.written.iter().try_for_each(|line| writeln!(f, "{line}"))
+        self.written.iter().flatten().try_for_each(|line| writeln!(f, "{line}"))
     }
 }

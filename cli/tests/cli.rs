@@ -80,9 +80,10 @@ fn file(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let rows: [(&[&str], &str); 28] = [
+    let rows: [(&[&str], &str); 35] = [
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
+        (&["--json", "--steps", "3"], "'--steps' without a command (try: train --steps)"),
         (&["plan", "--schedul", "1f1b"], "a similar argument exists: '--schedule'"),
         (
             &["plan", "--schedule", "zb"],
@@ -90,7 +91,16 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         ),
         (&["plan", "--stages", "0"], "invalid value '0' for '--stages"),
         (&["plan", "--stages", "four"], "invalid value 'four' for '--stages"),
-        (&["plan", "--stages", "1000", "--microbatches", "1000"], "too many"),
+        (
+            &["plan", "--stages", "1000", "--microbatches", "1000"],
+            "(try: fewer --stages or --microbatches: their product at most 65536)",
+        ),
+        (
+            &["plan", "--schedule", "auto", "--stages", "100", "--microbatches", "100"],
+            "(try: fewer --stages or --microbatches: their product at most 5461)",
+        ),
+        (&["plan", "--schedule", "dynamic", "--chunks", "3"], "dynamic with 3 chunks per device"),
+        (&["train", "--schedule", "dynamic", "--chunks", "3"], "it takes 1 or 2"),
         (&["plan", "--cost", "1,2"], "'1,2' has 2 times, F,B,W are three"),
         (&["plan", "--cost", "1,-1,1"], "'-1' is not a time"),
         (&["plan", "--cost", "1,nan,1"], "'nan' is not a time"),
@@ -100,7 +110,11 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["train", "--microbatches", "0"], "invalid value '0' for '--microbatches"),
         (&["train", "--microbatch-size", "0"], "invalid value '0' for '--microbatch-size"),
         (&["train", "--steps", "0"], "invalid value '0' for '--steps"),
-        (&["train", "--schedule", "zb"], "there is no schedule 'zb'"),
+        (&["train", "--schedule", "zb"], "v-min, dualpipe-v, auto, dynamic)"),
+        (&["train", "--schedule", "forward-only"], "forward-only has no backward work"),
+        (&["train", "--report", "new.html", "--trace", "./new.html"], "--report and --trace"),
+        (&["bench", "--devices", "gpu:99"], "or bench without --devices)"),
+        (&["bench", "plan", "--steps", "3"], "cannot be used with '--steps <N>'"),
         (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
         (&["train", "--steps", "3", "--warmup", "3"], "a warm-up of 3 in 3 steps"),
         (&["train", "--min-learning-rate", "1e-4"], "--learning-rate-schedule cosine"),
@@ -109,7 +123,6 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
             "learning rate must be greater than 0 and at most 1",
         ),
         (&["train", "--on-nan", "ignore"], "invalid value 'ignore' for '--on-nan"),
-        (&["train", "--config", "absent.toml"], "absent.toml: "),
         (&["train", "--clip-norm", "0"], "'0' is not a norm above 0"),
         (&["train", "--post-validation"], "--clip-norm <R>"),
         (&["train", "--width", "10", "--heads", "4"], "cannot be divided among 4 heads"),
@@ -153,6 +166,15 @@ fn an_unusable_text_is_named() {
         let output = tiny(&["--text", path]);
         check_failure(&output, 1, expected);
         check_failure(&output, 1, path);
+    }
+    // Other files that are read are named alike.
+    for option in ["--config", "--plan"] {
+        for name in ["absent.txt", "latin1.txt"] {
+            let path = folder.path().join(name);
+            let output = tiny(&[option, path.to_str().unwrap()]);
+            check_failure(&output, 1, &format!("{name}: cannot be read: "));
+            check_failure(&output, 1, "(try: ");
+        }
     }
 }
 
@@ -241,6 +263,16 @@ fn a_file_of_options_is_as_the_options_themselves() {
 #[test]
 fn an_unknown_option_in_a_file_is_wrong_usage_on_its_line() {
     let folder = folder();
+    for (line, expected) in [
+        ("config = \"x\"", "options.toml:1: a file names no other (try: "),
+        ("json = true", "options.toml:1: '--json' is for the command line alone (try: "),
+        ("\0", "options.toml:1: "),
+    ] {
+        let file = file(&folder, "options.toml", line.as_bytes());
+        let output = run(&["train", "--config", file.to_str().unwrap()]);
+        check_failure(&output, 2, expected);
+        check_failure(&output, 2, "(try: ");
+    }
     let file = file(&folder, "unknown.toml", b"# a run\nsteps = 2\nwidht = 16\n");
     let output = run(&["train", "--config", file.to_str().unwrap()]);
     check_failure(&output, 2, "unknown.toml:3: unexpected argument '--widht'");
@@ -254,6 +286,8 @@ fn help_and_version_are_on_stdout() {
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("zerobubble"));
         assert_eq!(text(&output.stderr), "");
+        let offers = text(&output.stdout).contains("forward-only");
+        assert_eq!(offers, arguments == ["help", "plan"], "{arguments:?}");
     }
 }
 
@@ -361,6 +395,12 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
     let progress: Vec<&str> = text(&output.stderr).lines().collect();
     assert_eq!(progress.len(), 2, "{progress:?}");
     assert!(progress[1].starts_with("step 2/2  loss "), "{progress:?}");
+    // What is certain has no loss, and CPU devices move nothing: zero has no sign.
+    let folder = folder();
+    let certain = file(&folder, "certain.txt", &[b'a'; 400]);
+    let output = tiny(&["--devices", "cpu", "--json", "--text", certain.to_str().unwrap()]);
+    assert_eq!(json(&output)["losses"], Value::from(vec![0.0, 0.0]));
+    assert!(!text(&output.stdout).contains("-0.0") && !text(&output.stderr).contains("-0.0"));
 }
 
 #[test]

@@ -152,3 +152,21 @@ fn a_file_that_cannot_be_written_is_said_before_training() {
         assert!(error.contains("missing"), "{error}");
     }
 }
+
+/// What is written to this file finds a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_cannot_be_written_in_the_end_takes_no_figures_with_it() {
+    for option in ["--report", "--trace"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zerobubble"));
+        command.args(RUN.split_whitespace()).args(["--json", option, "/dev/full"]);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(found["weights_hash"].is_string(), "{found}");
+        let last = error.lines().last().unwrap();
+        assert!(last.starts_with("error: /dev/full: it cannot be written: "), "{error}");
+        assert!(last.ends_with("(try: a file on a disk with free space)"), "{error}");
+    }
+}

@@ -22,7 +22,8 @@ fn simulated(plan: &CheckedPlan, costs: &Costs) -> (Timeline, Value) {
         loss: 0.5,
         timeline: &timeline,
     };
-    let steps = [step(7, 0.0), step(8, 1e4)];
+    // The sum of no times is -0.0.
+    let steps = [step(7, -0.0), step(8, 1e4)];
     let recording = Recording { plan, costs, devices: &devices, steps: &steps, figures_of: 7 };
     let text = chrome(&recording);
     assert_eq!(text, chrome(&recording));

@@ -2,6 +2,7 @@
 //!
 //! Architecture invariant: Burn's recorded ops and parameter ids stop here.
 
+mod copies;
 mod eager;
 mod fuse;
 mod lift;
@@ -18,6 +19,7 @@ use burn::module::{Module, ParamId};
 use burn::tensor::DType;
 use burn_ir::RandomOpIr;
 
+use copies::without_copies;
 use eager::modes_agree;
 pub(crate) use eager::{EagerRun, eager_run, is_mean};
 pub(crate) use lift::{TrainingCapture, lift};
@@ -29,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, prune, verify as verify_graph};
 use crate::loss::IntoLoss;
 use lower::{Lowered, lower};
-use reads::{Answered, of_one_example, record_answering, unknown};
+use reads::{of_one_example, record_answering, unknown};
 use record::{Mode, Record};
 
 /// A model's graph, and what is needed to prove that it is.
@@ -74,27 +76,25 @@ where
     check_floats(example)?;
     let frozen = parameters::frozen(model);
     let running = lift::running(model);
-    let graph_of = |record: &Record, mode| -> Result<(Graph, Vec<RandomOpIr>)> {
-        check_parameters(record)?;
-        let Lowered { graph, draws } = lower(record, &frozen, &running)?;
-        verify_graph(&graph)?;
+    let recorded = |mode| -> Result<(Graph, Vec<RandomOpIr>)> {
+        let lowered = |example: &B| -> Result<(Lowered, Option<String>)> {
+            let answered = record_answering(model, loss, example, mode, &running)?;
+            check_parameters(&answered.record)?;
+            let lowered = lower(&answered.record, &frozen, &running)?;
+            verify_graph(&lowered.readable.graph)?;
+            Ok((lowered, answered.last_read))
+        };
+        let (Lowered { readable, draws }, last_read) = lowered(example)?;
+        // What the model reads may decide what it computes, and may end up as a constant.
+        let others = [false, true].map(|last| lowered(&of_one_example(example, last)));
+        let others = others.into_iter().map(|other| Ok(other?.0.readable));
+        let graph = match others.collect::<Result<Vec<_>>>() {
+            Ok(others) => without_copies(&readable, &others)?,
+            Err(_) => None,
+        };
+        let read = || last_read.unwrap_or_else(|| "the batch".into());
+        let graph = graph.ok_or_else(|| unknown(&read()))?;
         Ok((prune(&fuse::fuse(&graph, mode)?), draws))
-    };
-    let recorded = |mode| {
-        let answering = |example: &B| record_answering(model, loss, example, mode, &running);
-        let Answered { record, last_read } = answering(example)?;
-        let (graph, draws) = graph_of(&record, mode)?;
-        if let Some(read) = last_read {
-            // What was read may decide what is computed.
-            for last in [false, true] {
-                let other = answering(&of_one_example(example, last));
-                let other = other.and_then(|other| graph_of(&other.record, mode));
-                if !other.is_ok_and(|(other, _)| other == graph) {
-                    return Err(unknown(&read));
-                }
-            }
-        }
-        Ok((graph, draws))
     };
     let (training, draws) = recorded(Mode::Training)?;
     let inference = recorded(Mode::Inference).ok().map(|(graph, _)| graph);

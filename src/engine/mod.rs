@@ -276,9 +276,10 @@ impl MicrobatchLoss {
         }
     }
 
-    /// The mean of a whole batch: over the microbatches, or of all that weighs.
+    /// The mean of a whole batch: over the microbatches, or of all that weighs. Zero has no sign:
+    /// the loss of what is certain is -0.0, the negative of ln(1).
     pub fn mean_of(losses: &[Self]) -> f64 {
-        let sum: f64 = losses.iter().map(|loss| f64::from(loss.value)).sum();
+        let sum = losses.iter().fold(0.0, |sum, loss| sum + f64::from(loss.value));
         let weights = losses.iter().filter_map(|loss| loss.weight).map(f64::from);
         let weight = if losses.iter().any(|loss| loss.weight.is_some()) {
             weights.sum()

@@ -17,8 +17,8 @@ use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
     BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, PerWork, PlaceOptions,
-    Placement, Plan, Schedule, Simulation, StageId, StashLimits, Work, ZB_H1, ZB_V, check,
-    communication, dynamic, fit, generate, place, progress, simulate, simulate_dynamic,
+    Placement, Plan, Schedule, Simulation, StageId, StashLimits, Work, ZB_H1, check, communication,
+    dynamic, dynamic_base, fit, generate, place, progress, simulate, simulate_dynamic,
 };
 use crate::runtime::Dispatch;
 use crate::split::Split;
@@ -166,7 +166,7 @@ fn proposal(request: &ArrangeRequest, devices: u32) -> Result<Plan> {
         Schedule::Fixed(plan) => Plan::clone(plan),
         // The base: dynamic follows it where nothing is late.
         Schedule::Dynamic => {
-            let base = if request.chunks == Some(2) { &ZB_V } else { &ZB_H1 };
+            let base = dynamic_base(request.chunks)?;
             generate(base, devices, request.chunks, request.microbatches)?
         }
         Schedule::Auto => unreachable!("auto is searched for"),

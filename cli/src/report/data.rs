@@ -15,7 +15,7 @@ use super::command::command;
 use super::machine::machine;
 use crate::drawing::counted;
 use crate::train::compared;
-use crate::train_report::TrainReport;
+use crate::train_report::{TrainReport, transfer_seconds};
 
 /// Everything on the page. Times are in seconds, and those of the plan in what costs are in.
 #[derive(Serialize)]
@@ -260,10 +260,7 @@ fn devices(of: &Finished, plan: &CheckedPlan, measured: &Bubble) -> Vec<DeviceDa
                 share(time.span_idle, time.span_idle + time.busy)
             }),
             memory: memory(of, prediction, DeviceId(device)),
-            transfers: TransferData {
-                moves: spans.len(),
-                seconds: spans.iter().map(|span| span.end - span.start).sum(),
-            },
+            transfers: TransferData { moves: spans.len(), seconds: transfer_seconds(spans) },
         }
     };
     (0..).zip(&of.report.devices).map(device).collect()

@@ -18,7 +18,9 @@ fn another_run_is_told_apart_by_the_first_option_that_differs() {
     hash(&folder.saving(&TWO).output().unwrap());
     let refused = |arguments: &[&str], parts: &[&str]| {
         let all = [&["--devices", "cpu", "--resume", "--steps", "4"][..], arguments].concat();
-        check_failure(&folder.saving(&all).output().unwrap(), 1, parts);
+        let output = folder.saving(&all).output().unwrap();
+        check_failure(&output, 1, parts);
+        assert!(!text(&output.stderr).contains("continuing from "), "{arguments:?}");
         assert_eq!(folder.names(), ["step-00000001", "step-00000002"]);
     };
     let rows = [
@@ -28,7 +30,8 @@ fn another_run_is_told_apart_by_the_first_option_that_differs() {
         ("--heads", "4", "saved with --heads 2, not 4"),
         ("--context", "9", "saved with --context 8, not 9"),
         ("--microbatch-size", "2", "saved with --microbatch-size 1, not 2"),
-        ("--microbatches", "3", "saved with microbatches 2, the trainer has 3"),
+        ("--microbatches", "3", "saved with --microbatches 2, not --microbatches 3"),
+        ("--clip-norm", "1", "saved with no --clip-norm, not --clip-norm 1 (try: no --clip-norm,"),
     ];
     for (option, value, problem) in rows {
         refused(&[option, value], &["step-00000002", problem]);
@@ -152,11 +155,14 @@ fn a_checkpoint_of_another_model_or_setting_is_refused_with_the_first_difference
         (Made { layers: 3, ..MADE }, "blocks.2."),
         (Made { layers: 1, ..MADE }, "it has blocks.1."),
         (Made { width: 16, ..MADE }, "in it, [5, 16] in the trainer"),
-        (Made { seed: 4, ..MADE }, "saved with seed 0, the trainer has 4"),
-        (Made { microbatches: 3, ..MADE }, "saved with microbatches 2, the trainer has 3"),
-        (Made { rows: 2, ..MADE }, "saved with microbatch [[1, 4], [1, 4]]"),
-        (Made { sgd: true, ..MADE }, "the trainer has Sgd"),
-        (Made { clip_norm: Some(0.1), ..MADE }, "saved with clip_norm none, the trainer has 0.1"),
+        (Made { seed: 4, ..MADE }, "saved with `seed(0)`, not `seed(4)`"),
+        (Made { microbatches: 3, ..MADE }, "saved with `microbatches(2)`, not `microbatches(3)`"),
+        (Made { rows: 2, ..MADE }, "saved with microbatches of shape [[1, 4], [1, 4]]"),
+        (Made { sgd: true, ..MADE }, "not optimizer Sgd"),
+        (
+            Made { clip_norm: Some(0.1), ..MADE },
+            "saved with `clip_norm(None)`, not `clip_norm(0.1)`",
+        ),
     ];
     for (made, expected) in rows {
         let mut trainer = made.trainer();

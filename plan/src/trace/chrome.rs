@@ -146,9 +146,9 @@ impl TraceEvent {
     }
 }
 
-/// Readers keep whole nanoseconds.
+/// Readers keep whole nanoseconds. Zero has no sign.
 fn microseconds(seconds: f64) -> f64 {
-    (seconds * 1e9).round() / 1e3
+    (seconds * 1e9).round() / 1e3 + 0.0
 }
 
 /// What processes and threads are called, and their order.

@@ -33,7 +33,7 @@ pub struct Trace {
 
 fn number(event: &Value, key: &str) -> f64 {
     let number = event[key].as_f64().unwrap_or_else(|| panic!("no {key} in {event}"));
-    assert!(number.is_finite() && number >= 0.0, "{key} of {event}");
+    assert!(number.is_finite() && number.is_sign_positive(), "{key} of {event}");
     number
 }
 

@@ -24,6 +24,7 @@ use burn_ir::{
 
 use states::Update;
 
+use super::copies::Readable;
 use super::parameters::RecordedParameter;
 use super::record::Record;
 use crate::error::{Error, Result};
@@ -35,8 +36,8 @@ use crate::nn::{BOUNDARY, DETACH};
 
 /// A record as a graph.
 pub(super) struct Lowered {
-    /// The graph.
-    pub graph: Graph,
+    /// The graph, and what of it the model can read.
+    pub readable: Readable,
     /// The numbers that it draws at random, by draw.
     pub draws: Vec<RandomOpIr>,
 }
@@ -76,7 +77,14 @@ pub(super) fn lower(
         let update = lowering.nodes[&value];
         lowering.graph.states.push(State { parameter, update });
     }
-    Ok(Lowered { graph: lowering.graph, draws: lowering.draws })
+    let read = record.inputs.iter().chain(&record.answered);
+    let source = |id: &TensorId| {
+        let node = lowering.nodes.get(id)?;
+        constant(&record.values[id]).ok().map(|value| (*node, value))
+    };
+    let sources = read.filter_map(source).collect();
+    let Lowering { graph, draws, .. } = lowering;
+    Ok(Lowered { readable: Readable { graph, sources }, draws })
 }
 
 /// What an operation draws at random, if it does.

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+/// What stands for the norm of gradients that are not clipped.
+pub(super) const NO_NORM: &str = "none";
+
 /// The form of the files; another one is not read.
 const FORMAT: u32 = 1;
 
@@ -59,20 +62,24 @@ impl Manifest {
 impl Settings {
     /// Whether these, of a checkpoint, are those of the trainer.
     pub(super) fn check(&self, trainer: &Self) -> Result<()> {
-        let rows = [
-            ("seed", self.seed.to_string(), trainer.seed.to_string()),
-            ("microbatches", self.microbatches.to_string(), trainer.microbatches.to_string()),
-            ("microbatch", format!("{:?}", self.microbatch), format!("{:?}", trainer.microbatch)),
-            ("optimizer", self.optimizer.clone(), trainer.optimizer.clone()),
-            ("clip_norm", self.clip_norm.clone(), trainer.clip_norm.clone()),
-        ];
-        match rows.into_iter().find(|(_, saved, given)| saved != given) {
+        let mut pairs = self.named().into_iter().zip(trainer.named());
+        match pairs.find(|(saved, given)| saved != given) {
             None => Ok(()),
-            Some((setting, saved, given)) => {
-                Err(Error::data(format!("saved with {setting} {saved}, the trainer has {given}"))
-                    .hint(format!("{setting} {saved}, or another folder")))
-            }
+            Some((saved, given)) => Err(Error::data(format!("saved with {saved}, not {given}"))
+                .hint(format!("{saved}, or another folder"))),
         }
+    }
+
+    /// Each as an error names it; what the builder sets, as it sets it.
+    fn named(&self) -> [String; 5] {
+        let clip_norm = if self.clip_norm == NO_NORM { "None" } else { &self.clip_norm };
+        [
+            format!("`seed({})`", self.seed),
+            format!("`microbatches({})`", self.microbatches),
+            format!("microbatches of shape {:?}", self.microbatch),
+            format!("optimizer {}", self.optimizer),
+            format!("`clip_norm({clip_norm})`"),
+        ]
     }
 }
 

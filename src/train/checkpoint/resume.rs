@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn_dispatch::DispatchTensor;
 use serde::Serialize;
 
-use super::manifest::{Manifest, Settings};
+use super::manifest::{Manifest, NO_NORM, Settings};
 use super::tensors::Tensors;
 use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS};
 use crate::batch::Batch;
@@ -94,7 +94,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             microbatches: self.plan.plan().microbatches,
             microbatch: self.example.clone(),
             optimizer: format!("{:?}", self.optimizer),
-            clip_norm: self.clip_norm.map_or("none".into(), |norm| norm.to_string()),
+            clip_norm: self.clip_norm.map_or(NO_NORM.into(), |norm| norm.to_string()),
         }
     }
 
