@@ -53,7 +53,7 @@ fn exp_(x0: f32) -> f32 {
 // The whole part of log2 x, and ln of the rest, which is in sqrt(1/2)..sqrt(2); for x > 0.
 struct Logarithm {
     exponent: i32,
-    // Of ln(1 + f): f - f^2 / 2, and what is missing.
+    // Of ln(1 + f): f, and what is missing.
     f: f32,
     low: f32,
 }
@@ -63,6 +63,12 @@ fn logarithm_(x: f32) -> Logarithm {
     let scaled = select(x, x * 8388608.0, denormal);
     let bits = bitcast<u32>(scaled) - 0x3f3504f3u;
     let f = bitcast<f32>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0;
+    let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
+    return Logarithm(exponent, f, logarithm_low_(f));
+}
+
+// ln(1 + f) - f.
+fn logarithm_low_(f: f32) -> f32 {
     let z = f * f;
     var p = fma(7.0376836e-2, f, -1.151461e-1);
     p = fma(p, f, 1.1676999e-1);
@@ -72,8 +78,7 @@ fn logarithm_(x: f32) -> Logarithm {
     p = fma(p, f, 2.0000715e-1);
     p = fma(p, f, -2.4999994e-1);
     p = fma(p, f, 3.333333e-1);
-    let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
-    return Logarithm(exponent, f, fma(z, -0.5, p * f * z));
+    return fma(z, -0.5, p * f * z);
 }
 
 // ln x; -infinity at 0, NaN below.

@@ -4,6 +4,7 @@ mod activation;
 mod base;
 mod module;
 mod numeric;
+mod order;
 mod states;
 mod window;
 
