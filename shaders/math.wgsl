@@ -200,7 +200,9 @@ fn sine_(x: f32, quadrant: i32) -> f32 {
 
 // |x|^y with the sign that an integer y gives; NaN for x < 0 and any other y. The error is about
 // 1 + |y| / 2 units in the last place.
-fn power_(x: f32, y: f32) -> f32 {
+fn power_(x: f32, y0: f32) -> f32 {
+    // An infinite exponent does what the largest does.
+    let y = clamp(y0, -1e38, 1e38);
     let l = logarithm_(abs(x));
     // y exponent + y log2 of the rest. The first product is exact for the first bits of y; the
     // others are of thrice the exponent, lest the two be made one.
@@ -220,8 +222,8 @@ fn power_(x: f32, y: f32) -> f32 {
     let odd = whole && floor(y * 0.5) * 2.0 != y;
     let below = bitcast<i32>(x) < 0;
     let signed = select(whole_size, -whole_size, odd && below);
-    let none = (below && !whole && !end) || is_nan_(x) || is_nan_(y);
-    return select(signed, from_bits(0x7fc00000u), none);
+    let none = (below && !whole && !end) || is_nan_(x) || is_nan_(y0);
+    return select(select(signed, from_bits(0x7fc00000u), none), 1.0, x == 1.0 || y0 == 0.0);
 }
 
 // x^n by squaring, without the bits that an i32 has no room for.

@@ -361,8 +361,7 @@ fn power(exponent: f64, of: DType, x: &str) -> String {
         _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS => {
             format!("1.0 / ({})", product(factors))
         }
-        // An infinite exponent does what the largest does.
-        _ => format!("power_({x}, {})", literal(exponent.clamp(-1e38, 1e38), of)),
+        _ => format!("power_({x}, {})", literal(exponent, of)),
     }
 }
 
