@@ -14,6 +14,8 @@ use burn::nn::{
     BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear,
     LinearConfig, Relu,
 };
+use burn::tensor::module::deform_conv2d;
+use burn::tensor::ops::DeformConvOptions;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 use common::{compare, numbers, tensor};
 use zerobubble::batch::Batch;
@@ -240,10 +242,13 @@ fn an_unknown_op_is_an_error_that_names_it_and_its_module() {
     let net: Net = (linear(4, 4), vec![linear(4, 4)]);
     let loss = |net: &Net, x| {
         let y = net.1[0].forward(net.0.forward(x));
-        let sizes = y.dims();
-        y.unfold::<3, _>(1, sizes[1], 1).sum()
+        let [height, width] = y.dims();
+        let offset = Tensor::zeros([1, 2, height, width], &y.device());
+        let weight = Tensor::ones([1, 1, 1, 1], &y.device());
+        let options = DeformConvOptions::new([1, 1], [0, 0], [1, 1], 1, 1);
+        deform_conv2d(y.unsqueeze(), offset, weight, None, None, options).sum()
     };
-    assert_names(&refusal(&net, loss, rows(&Device::flex())), &["module 1.0", "Unfold"]);
+    assert_names(&refusal(&net, loss, rows(&Device::flex())), &["module 1.0", "DeformableConv2d"]);
 
     type Convolution = (Linear, Vec<Conv1d>);
     let net: Convolution = (linear(4, 6), vec![Conv1dConfig::new(5, 2, 3).init(&seeded())]);

@@ -28,8 +28,8 @@ pub enum Reduction {
     /// Index of the smallest element along the axis, which stays with size 1.
     ArgMin(usize),
     /// Indices of the elements along the axis in order. NaN is the largest. Of equal elements the
-    /// first comes first; where there are more than 20 of them, CPU devices may do otherwise, as
-    /// Burn's sort does.
+    /// first comes first, but for CPU devices on a long axis: there they come as Burn's sort has
+    /// them, so that gradients go to the same elements.
     ArgSort {
         /// The dimension that is sorted.
         axis: usize,
