@@ -6,8 +6,9 @@ use crate::graph::{
     Reduction, Shape, Values,
 };
 
-/// With `S` the sums from every position to the end of the axis: `S(g o) / x` before the first zero,
-/// at it `S(g p)`, where `p` are the products with 1 for that zero, and behind it nothing.
+/// With `S` the sums from every position to the end of the axis: before the first zero
+/// `S(g o) / x`, at it `S(g p)`, where `p` are the products with 1 for that zero, and behind it
+/// nothing.
 pub(super) fn product(b: &mut Builder, axis: usize, o: NodeId, g: NodeId) -> Result<NodeId> {
     let x = b.graph[o].inputs[0];
     let zero = b.push(Elementwise::CompareScalar(Comparison::Equal, 0.0), &[x])?;

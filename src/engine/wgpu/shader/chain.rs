@@ -215,11 +215,9 @@ fn needs_math(chain: &Chain) -> bool {
 /// Whether a step calls a function of `shaders/functions.wgsl`, which calls `shaders/math.wgsl`.
 fn needs_functions(chain: &Chain) -> bool {
     let calls = |op: &Elementwise| match op {
-        Elementwise::Unary(unary) => match unary {
-            Unary::Log1p | Unary::Asin | Unary::Acos | Unary::Atan => true,
-            Unary::Sinh | Unary::Cosh | Unary::Asinh | Unary::Acosh | Unary::Atanh => true,
-            _ => false,
-        },
+        Elementwise::Unary(Unary::Log1p | Unary::Asin | Unary::Acos | Unary::Atan) => true,
+        Elementwise::Unary(Unary::Sinh | Unary::Cosh) => true,
+        Elementwise::Unary(Unary::Asinh | Unary::Acosh | Unary::Atanh) => true,
         Elementwise::Binary(Binary::Remainder | Binary::Atan2 | Binary::Hypot) => true,
         _ => false,
     };
