@@ -53,7 +53,7 @@ fn exp_(x0: f32) -> f32 {
 // The whole part of log2 x, and ln of the rest, which is in sqrt(1/2)..sqrt(2); for x > 0.
 struct Logarithm {
     exponent: i32,
-    // Of ln(1 + f): f - f^2 / 2, and what is missing.
+    // Of ln(1 + f): f, and what is missing.
     f: f32,
     low: f32,
 }
@@ -63,6 +63,12 @@ fn logarithm_(x: f32) -> Logarithm {
     let scaled = select(x, x * 8388608.0, denormal);
     let bits = bitcast<u32>(scaled) - 0x3f3504f3u;
     let f = bitcast<f32>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0;
+    let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
+    return Logarithm(exponent, f, logarithm_low_(f));
+}
+
+// ln(1 + f) - f.
+fn logarithm_low_(f: f32) -> f32 {
     let z = f * f;
     var p = fma(7.0376836e-2, f, -1.151461e-1);
     p = fma(p, f, 1.1676999e-1);
@@ -72,8 +78,7 @@ fn logarithm_(x: f32) -> Logarithm {
     p = fma(p, f, 2.0000715e-1);
     p = fma(p, f, -2.4999994e-1);
     p = fma(p, f, 3.333333e-1);
-    let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
-    return Logarithm(exponent, f, fma(z, -0.5, p * f * z));
+    return fma(z, -0.5, p * f * z);
 }
 
 // ln x; -infinity at 0, NaN below.
@@ -195,7 +200,9 @@ fn sine_(x: f32, quadrant: i32) -> f32 {
 
 // |x|^y with the sign that an integer y gives; NaN for x < 0 and any other y. The error is about
 // 1 + |y| / 2 units in the last place.
-fn power_(x: f32, y: f32) -> f32 {
+fn power_(x: f32, y0: f32) -> f32 {
+    // An infinite exponent does what the largest does.
+    let y = clamp(y0, -1e38, 1e38);
     let l = logarithm_(abs(x));
     // y exponent + y log2 of the rest. The first product is exact for the first bits of y; the
     // others are of thrice the exponent, lest the two be made one.
@@ -215,8 +222,8 @@ fn power_(x: f32, y: f32) -> f32 {
     let odd = whole && floor(y * 0.5) * 2.0 != y;
     let below = bitcast<i32>(x) < 0;
     let signed = select(whole_size, -whole_size, odd && below);
-    let none = (below && !whole && !end) || is_nan_(x) || is_nan_(y);
-    return select(signed, from_bits(0x7fc00000u), none);
+    let none = (below && !whole && !end) || is_nan_(x) || is_nan_(y0);
+    return select(select(signed, from_bits(0x7fc00000u), none), 1.0, x == 1.0 || y0 == 0.0);
 }
 
 // x^n by squaring, without the bits that an i32 does not hold.

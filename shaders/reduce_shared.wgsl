@@ -1,10 +1,10 @@
 // Long sums of few outputs; one workgroup computes one output. Thread t adds the inputs t, t +
 // WORKGROUP and so on; then neighbours are added in a fixed tree.
 //
-// The head has OUTPUTS, INPUTS (of one output), `load(o, n)`, which is input n of output o,
-// `w0_put(o, value)`, and the grid.
+// The head has Element, OUTPUTS, INPUTS (of one output), `load(o, n)`, which is input n of output
+// o, `w0_put(o, value)`, and the grid.
 
-var<workgroup> parts: array<f32, WORKGROUP>;
+var<workgroup> parts: array<Element, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -15,7 +15,7 @@ fn main(
     if (o >= OUTPUTS) {
         return;
     }
-    var total = 0.0;
+    var total = Element();
     for (var n = local; n < INPUTS; n += WORKGROUP) {
         total += load(o, n);
     }

@@ -9,7 +9,9 @@ mod blocks;
 
 use crate::differentiate::Joint;
 use crate::error::{Error, Result};
-use crate::graph::{Facts, Graph, Leaf, NodeId, Op, ParameterId, State, Windowed, verify};
+use crate::graph::{
+    Facts, Graph, Leaf, NodeId, Op, ParameterId, Reduction, State, Windowed, verify,
+};
 use crate::plan::{PerWork, Work};
 
 /// Position of a block in the model.
@@ -273,6 +275,11 @@ fn cost(graph: &Graph, id: NodeId) -> f64 {
             2.0 * node.shape.elements() as f64 * x.0[x.rank() - 1] as f64
         }
         Op::Windowed(op) if op.is_convolution() => convolution_cost(op, graph, id),
+        Op::Reduction(Reduction::ArgSort { axis, .. }) => {
+            // A sort compares an element about so often.
+            let comparisons = (node.shape.0[*axis] as f64).log2().max(1.0);
+            ELEMENTWISE_COST * node.shape.elements() as f64 * comparisons
+        }
         Op::Movement(_) => 0.0,
         _ => {
             let widest = node.inputs.iter().map(|&input| graph[input].shape.elements());

@@ -6,8 +6,12 @@
 
 #[path = "common/gradients.rs"]
 mod common;
+#[path = "gradients/functions.rs"]
+mod functions;
 #[path = "gradients/indexing.rs"]
 mod indexing;
+#[path = "gradients/order.rs"]
+mod order;
 #[path = "gradients/resample.rs"]
 mod resample;
 #[path = "gradients/structural.rs"]
@@ -21,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, Param};
 use burn::tensor::activation as act;
-use burn::tensor::module as functions;
+use burn::tensor::module as layers;
 use burn::tensor::{Device, Tensor, s};
 use common::{compare, compare_on_gpu, tensor};
 use proptest::prelude::*;
@@ -336,7 +340,7 @@ fn seven_dimensions() {
             (act::softmax(wide(x), 6) * act::log_softmax(wide(y), 6)).flatten(0, 4)
         }),
         Row("layer_norm", -2.0, 2.0, |[x, y, z]| {
-            functions::layer_norm(wide(x), row(&y), Some(row(&z)), 1e-3).flatten(0, 4)
+            layers::layer_norm(wide(x), row(&y), Some(row(&z)), 1e-3).flatten(0, 4)
         }),
         Row("dropout", -2.0, 2.0, |[x, ..]| {
             DropoutConfig::new(0.4).init().forward(wide(x)).flatten(0, 4)

@@ -1,5 +1,7 @@
 //! Promise: every WGSL kernel computes what Burn computes on Flex, whatever the shapes and strides.
 
+#[path = "kernels/functions.rs"]
+mod functions;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/window.rs"]
@@ -78,7 +80,7 @@ fn functions_of_a_tensor_and_a_number_are_burns() {
             Exact,
             seed,
         );
-        let dropout = Elementwise::Dropout { layer: 3, probability: 0.3 };
+        let dropout = Elementwise::Dropout { draw: 3, probability: 0.3 };
         check(dropout, &[floats(shape)], Exact, seed);
     });
 }
@@ -151,6 +153,23 @@ fn special_values_are_treated_as_burn_does() {
         Unary::Activation(Activation::Relu),
         Unary::Activation(Activation::Sigmoid),
     ] {
+        check(unary.into());
+    }
+    for unary in [
+        Unary::Tan,
+        Unary::Asin,
+        Unary::Acos,
+        Unary::Atan,
+        Unary::Sinh,
+        Unary::Cosh,
+        Unary::Asinh,
+        Unary::Acosh,
+        Unary::Atanh,
+        Unary::Log1p,
+    ] {
+        check(unary.into());
+    }
+    for unary in [Unary::Ceil, Unary::Round, Unary::Trunc] {
         check(unary.into());
     }
     for comparison in [Comparison::Equal, Comparison::NotEqual, Comparison::Less] {

@@ -191,6 +191,7 @@ fn in_place_operands(op: &Op) -> &'static [usize] {
         Elementwise::Random { .. } | Elementwise::Mode => &[],
         Elementwise::Fill(_) => &[1],
         Elementwise::ActivationGradient(_) | Elementwise::Cast(_) | Elementwise::Where => &[],
+        Elementwise::Binary(_) | Elementwise::Bitwise(_) => &[],
         Elementwise::Not | Elementwise::Logical(_) => &[],
         Elementwise::Compare(_) | Elementwise::CompareScalar(..) => &[],
     }

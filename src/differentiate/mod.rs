@@ -3,6 +3,7 @@
 //! What is added is backward work. Every added node is owned by the forward node whose rule asked
 //! for it, so that wherever the forward graph is cut, the backward graph is cut with it.
 
+mod cumulative;
 mod elementwise;
 mod rules;
 mod structural;
@@ -10,7 +11,8 @@ mod window;
 
 use crate::error::{Error, Result};
 use crate::graph::{
-    Binary, DType, Elementwise, Graph, Movement, NodeId, Op, ParameterId, Reduction, Scalar, Shape,
+    Binary, Constant, DType, Elementwise, Graph, Movement, NodeId, Op, ParameterId, Reduction,
+    Scalar, Shape, Values,
 };
 
 /// Forward, loss and backward in one graph.
@@ -161,13 +163,17 @@ impl Builder {
 
     /// `value` in the shape of `like`.
     fn full(&mut self, value: f64, like: NodeId) -> Result<NodeId> {
-        use crate::graph::{Constant, Values};
         let shape = self.graph[like].shape.clone();
         let one = Shape(vec![1; shape.rank()]);
         let values = Values::F32(vec![value as f32]);
-        let constant = self.graph.push_constant(Constant { shape: one, values });
-        self.owners.push(self.owner);
+        let constant = self.constant(Constant { shape: one, values });
         self.push(Movement::Expand(shape), &[constant])
+    }
+
+    fn constant(&mut self, constant: Constant) -> NodeId {
+        let node = self.graph.push_constant(constant);
+        self.owners.push(self.owner);
+        node
     }
 
     fn shape(&self, node: NodeId) -> Shape {

@@ -1,6 +1,6 @@
 //! Gradient rules of products, moves and normalisation.
 
-use super::{Builder, Gradients, Result, one, second_derivative};
+use super::{Builder, Gradients, Result, cumulative, one, second_derivative};
 use crate::graph::{Indexing, Join, Movement, NodeId, Op, Reduction, RowWise, Shape};
 
 /// `X Y` has gradients `G Y^T` and `X^T G`, summed over repeated batch dimensions.
@@ -55,7 +55,11 @@ pub(super) fn reduction(b: &mut Builder, op: &Reduction, o: NodeId, g: NodeId) -
         &Reduction::CumulativeSum { axis, reverse } => {
             one(b.push(Reduction::CumulativeSum { axis, reverse: !reverse }, &[g]))
         }
-        Reduction::ArgMax(_) | Reduction::ArgMin(_) => Ok(vec![None]),
+        &Reduction::CumulativeProduct(axis) => one(cumulative::product(b, axis, o, g)),
+        &Reduction::CumulativeMax(axis) | &Reduction::CumulativeMin(axis) => {
+            one(cumulative::extreme(b, axis, o, g))
+        }
+        Reduction::ArgMax(_) | Reduction::ArgMin(_) | Reduction::ArgSort { .. } => Ok(vec![None]),
     }
 }
 

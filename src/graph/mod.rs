@@ -16,8 +16,8 @@ mod window;
 
 pub use facts::{Facts, Storage};
 pub use op::{
-    Activation, Binary, Comparison, Distribution, Elementwise, Indexing, Join, Leaf, Logical,
-    Movement, Op, Reduction, RowWise, Scalar, Unary, Windowed,
+    Activation, Binary, Bitwise, Comparison, Distribution, Elementwise, Indexing, Join, Leaf,
+    Logical, Movement, Op, Reduction, RowWise, Scalar, Unary, Windowed,
 };
 pub use prune::prune;
 pub use verify::verify;

@@ -13,7 +13,7 @@ mod rule;
 mod windowed;
 
 pub use elementwise::{
-    Activation, Binary, Comparison, Distribution, Elementwise, Logical, Scalar, Unary,
+    Activation, Binary, Bitwise, Comparison, Distribution, Elementwise, Logical, Scalar, Unary,
 };
 pub use indexing::Indexing;
 pub use join::Join;
@@ -40,7 +40,7 @@ pub enum Op {
     Movement(Movement),
     /// Product of the last two dimensions, batched over equal (or size 1) leading ones.
     Matmul,
-    /// Sums and extremes along axes.
+    /// Sums, products, extremes and order along axes.
     Reduction(Reduction),
     /// Tensors one after another.
     Join(Join),
@@ -168,4 +168,4 @@ macro_rules! functions {
     )*};
 }
 
-functions!(Unary, Binary, Logical);
+functions!(Unary, Binary, Bitwise, Logical);

@@ -51,20 +51,23 @@ pub enum Of {
     Floats(Vec<usize>, f32, f32),
     /// Integers below a number.
     Indices(Vec<usize>, usize),
+    /// Integers from a number to a number.
+    Integers(Vec<usize>, i64, i64),
     Bools(Vec<usize>),
 }
 
 impl Of {
     fn shape(&self) -> &[usize] {
         match self {
-            Of::Floats(shape, ..) | Of::Indices(shape, _) | Of::Bools(shape) => shape,
+            Of::Floats(shape, ..) | Of::Integers(shape, ..) => shape,
+            Of::Indices(shape, _) | Of::Bools(shape) => shape,
         }
     }
 
     fn dtype(&self) -> DType {
         match self {
             Of::Floats(..) => DType::F32,
-            Of::Indices(..) => DType::Int,
+            Of::Indices(..) | Of::Integers(..) => DType::Int,
             Of::Bools(_) => DType::Bool,
         }
     }
@@ -121,6 +124,14 @@ pub fn operand(of: &Of, lie: Lie, seed: u64) -> (Vec<u32>, DispatchTensor, View)
             let values: Vec<i64> = numbers(seed, count, 0.0, *below as f32)
                 .into_iter()
                 .map(|x| (x as i64).min(*below as i64 - 1))
+                .collect();
+            let words = values.iter().map(|&x| x as u32).collect();
+            (words, host_int(TensorData::new(values, shape)))
+        }
+        Of::Integers(_, low, high) => {
+            let values: Vec<i64> = numbers(seed, count, *low as f32, *high as f32 + 1.0)
+                .into_iter()
+                .map(|x| (x.floor() as i64).min(*high))
                 .collect();
             let words = values.iter().map(|&x| x as u32).collect();
             (words, host_int(TensorData::new(values, shape)))

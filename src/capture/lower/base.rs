@@ -1,12 +1,13 @@
 //! Ops that move, pick and compare elements.
 
 use burn::tensor::DType as BurnDType;
-use burn_ir::{BaseOperationIr, BoolOperationIr, IntOperationIr, TensorIr};
+use burn_ir::{BaseOperationIr, BoolOperationIr, TensorIr};
 
 use super::{Lowering, dtype, number, shape};
 use crate::error::Result;
 use crate::graph::{
-    Comparison, Constant, Elementwise, Indexing, Join, Logical, Movement, NodeId, Shape, Values,
+    Comparison, Constant, DType, Elementwise, Indexing, Join, Logical, Movement, NodeId, Reduction,
+    Shape, Values,
 };
 
 impl Lowering<'_> {
@@ -90,15 +91,36 @@ impl Lowering<'_> {
                 let compare = Elementwise::CompareScalar(Comparison::NotEqual, number(op.rhs));
                 self.set(&op.out, compare, &[&op.lhs])
             }
+            Base::Any(op) => {
+                let axes = (0..op.input.shape.num_dims()).collect();
+                let any = self.any(&op.input, axes, Comparison::NotEqual)?;
+                self.bind_reshaped(&op.out, any)
+            }
+            Base::AnyDim(op) => {
+                let any = self.any(&op.input, vec![op.axis], Comparison::NotEqual)?;
+                self.bind(&op.out, any)
+            }
+            Base::All(op) => {
+                let axes = (0..op.input.shape.num_dims()).collect();
+                let none = self.any(&op.input, axes, Comparison::Equal)?;
+                let all = self.push(Elementwise::Not, &[none])?;
+                self.bind_reshaped(&op.out, all)
+            }
+            Base::AllDim(op) => {
+                let none = self.any(&op.input, vec![op.axis], Comparison::Equal)?;
+                let all = self.push(Elementwise::Not, &[none])?;
+                self.bind(&op.out, all)
+            }
             _ => self.unknown(op),
         }
     }
 
-    pub(super) fn int(&mut self, op: &IntOperationIr) -> Result<()> {
-        match op {
-            IntOperationIr::IntoFloat(op) => self.cast(&op.input, &op.out),
-            _ => self.unknown(op),
-        }
+    /// Whether, along the axes, an element compares to zero so.
+    fn any(&mut self, x: &TensorIr, axes: Vec<usize>, to_zero: Comparison) -> Result<NodeId> {
+        let found = self.apply(Elementwise::CompareScalar(to_zero, 0.0), &[x])?;
+        let ones = self.push(Elementwise::Cast(DType::F32), &[found])?;
+        let count = self.push(Reduction::Sum(axes), &[ones])?;
+        self.push(Elementwise::CompareScalar(Comparison::Greater, 0.0), &[count])
     }
 
     pub(super) fn bool(&mut self, op: &BoolOperationIr) -> Result<()> {
@@ -164,9 +186,9 @@ impl Lowering<'_> {
     /// One number in the shape of `out`.
     pub(super) fn full(&mut self, out: &TensorIr, value: f64) -> Result<()> {
         let values = match dtype(out.dtype)? {
-            crate::graph::DType::F32 => Values::F32(vec![value as f32]),
-            crate::graph::DType::Int => Values::Int(vec![value as i64]),
-            crate::graph::DType::Bool => Values::Bool(vec![value != 0.0]),
+            DType::F32 => Values::F32(vec![value as f32]),
+            DType::Int => Values::Int(vec![value as i64]),
+            DType::Bool => Values::Bool(vec![value != 0.0]),
         };
         let one = Shape(vec![1; out.shape.num_dims()]);
         let node = self.graph.push_constant(Constant { shape: one, values });

@@ -6,6 +6,7 @@ mod base;
 mod interpolate;
 mod module;
 mod numeric;
+mod order;
 mod pool;
 mod range;
 mod sample;

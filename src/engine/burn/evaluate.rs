@@ -100,14 +100,38 @@ fn movement(op: &Movement, node: &Node, operands: Vec<DispatchTensor>) -> Dispat
 
 fn reduction(op: &Reduction, operands: Vec<DispatchTensor>) -> DispatchTensor {
     let [x] = take(operands);
-    match op {
-        Reduction::Sum(axes) => D::float_sum_dims(x, axes),
-        &Reduction::CumulativeSum { axis, reverse: false } => D::float_cumsum(x, axis),
-        &Reduction::CumulativeSum { axis, reverse: true } => {
-            reversed(D::float_cumsum(reversed(x, axis), axis), axis)
+    if let &Reduction::CumulativeSum { axis, reverse: true } = op {
+        let forwards = Reduction::CumulativeSum { axis, reverse: false };
+        return reversed(reduction(&forwards, vec![reversed(x, axis)]), axis);
+    }
+    if !is_float(&x) {
+        return int_reduction(op, x);
+    }
+    match *op {
+        Reduction::Sum(ref axes) => D::float_sum_dims(x, axes),
+        Reduction::CumulativeSum { axis, .. } => D::float_cumsum(x, axis),
+        Reduction::CumulativeProduct(axis) => D::float_cumprod(x, axis),
+        Reduction::CumulativeMax(axis) => D::float_cummax(x, axis),
+        Reduction::CumulativeMin(axis) => D::float_cummin(x, axis),
+        Reduction::ArgMax(axis) => D::float_argmax(x, axis, IntDType::I64),
+        Reduction::ArgMin(axis) => D::float_argmin(x, axis, IntDType::I64),
+        // Not by `argsort`, which may order equal elements otherwise than Burn's sort.
+        Reduction::ArgSort { axis, descending } => {
+            D::float_sort_with_indices(x, axis, descending, IntDType::I64).1
         }
-        Reduction::ArgMax(axis) => D::float_argmax(x, *axis, IntDType::I64),
-        Reduction::ArgMin(axis) => D::float_argmin(x, *axis, IntDType::I64),
+    }
+}
+
+fn int_reduction(op: &Reduction, x: DispatchTensor) -> DispatchTensor {
+    match *op {
+        Reduction::Sum(ref axes) => axes.iter().fold(x, |x, &axis| D::int_sum_dim(x, axis)),
+        Reduction::CumulativeSum { axis, .. } => D::int_cumsum(x, axis),
+        Reduction::CumulativeProduct(axis) => D::int_cumprod(x, axis),
+        Reduction::CumulativeMax(axis) => D::int_cummax(x, axis),
+        Reduction::CumulativeMin(axis) => D::int_cummin(x, axis),
+        Reduction::ArgMax(axis) => D::int_argmax(x, axis),
+        Reduction::ArgMin(axis) => D::int_argmin(x, axis),
+        Reduction::ArgSort { axis, descending } => D::int_sort_with_indices(x, axis, descending).1,
     }
 }
 
@@ -117,7 +141,7 @@ fn reversed(x: DispatchTensor, axis: usize) -> DispatchTensor {
     let size = x.shape()[axis];
     let index: Vec<i64> = (0..size as i64).rev().collect();
     let index = D::int_from_data(TensorData::new(index, [size]), &x.device());
-    D::float_select(x, axis, index)
+    if is_float(&x) { D::float_select(x, axis, index) } else { D::int_select(x, axis, index) }
 }
 
 fn join(op: Join, node: &Node, operands: Vec<DispatchTensor>) -> DispatchTensor {

@@ -18,6 +18,8 @@ pub enum Elementwise {
     Not,
     /// Function of the Bools `x` and `y`; a dimension of size 1 is repeated.
     Logical(Logical),
+    /// Function of the bits of the integers `x` and `y`; a dimension of size 1 is repeated.
+    Bitwise(Bitwise),
     /// `x ? y`, a Bool; a dimension of size 1 is repeated.
     Compare(Comparison),
     /// `x ? number`, a Bool.
@@ -85,12 +87,27 @@ pub enum Unary {
     Sign,
     Exp,
     Log,
+    /// `log(1 + x)`, exact near 0.
+    Log1p,
     Sqrt,
     Reciprocal,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
     Erf,
     Floor,
+    Ceil,
+    /// To the next whole number, to the even one of two.
+    Round,
+    Trunc,
     /// A function whose gradient is one op.
     Activation(Activation),
 }
@@ -126,7 +143,15 @@ pub enum Binary {
     Add,
     Subtract,
     Multiply,
+    /// Of integers without the fraction.
     Divide,
+    /// `x - floor(x / y) * y`, which has the sign of `y`.
+    Remainder,
+    Power,
+    /// The angle of the point `(y, x)`, for floats.
+    Atan2,
+    /// `sqrt(x^2 + y^2)`, for floats.
+    Hypot,
 }
 
 /// Functions of two Bools.
@@ -135,6 +160,19 @@ pub enum Binary {
 pub enum Logical {
     And,
     Or,
+}
+
+/// Functions of the bits of two integers. Those of GPUs have 32 bits, others 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the functions")]
+pub enum Bitwise {
+    And,
+    Or,
+    Xor,
+    /// By as many bits as the last bits of `y` say.
+    ShiftLeft,
+    /// By as many bits as the last bits of `y` say; the sign stays.
+    ShiftRight,
 }
 
 /// Comparisons of two elements.
@@ -174,7 +212,8 @@ impl Elementwise {
             Elementwise::CompareScalar(..) | Elementwise::Cast(_) => 1,
             Elementwise::Dropout { .. } | Elementwise::Random { .. } => 1,
             Elementwise::Mode => 2,
-            Elementwise::Binary(_) | Elementwise::Logical(_) | Elementwise::Compare(_) => 2,
+            Elementwise::Binary(_) | Elementwise::Bitwise(_) => 2,
+            Elementwise::Logical(_) | Elementwise::Compare(_) => 2,
             Elementwise::Fill(_) | Elementwise::ActivationGradient(_) => 2,
             Elementwise::Where => 3,
         }
@@ -203,6 +242,14 @@ impl Elementwise {
             Elementwise::ActivationGradient(_) => same_floats(operands),
             Elementwise::CompareScalar(..) => same(DType::Bool),
             Elementwise::Cast(dtype) => same(*dtype),
+            Elementwise::Binary(Binary::Atan2 | Binary::Hypot) => {
+                require(operands[1], require(x, DType::F32)?)?;
+                Ok((broadcast(operands)?, DType::F32))
+            }
+            Elementwise::Bitwise(_) => {
+                require(operands[1], require(x, DType::Int)?)?;
+                Ok((broadcast(operands)?, DType::Int))
+            }
             Elementwise::Binary(_) => {
                 if x.dtype != operands[1].dtype || x.dtype == DType::Bool {
                     return Err("two numbers of one type".into());
@@ -238,6 +285,7 @@ impl fmt::Display for Elementwise {
             Elementwise::Binary(binary) => write!(f, "{binary}"),
             Elementwise::Not => f.write_str("not"),
             Elementwise::Logical(logical) => write!(f, "{logical}"),
+            Elementwise::Bitwise(bitwise) => write!(f, "bitwise_{bitwise}"),
             Elementwise::Compare(comparison) => write!(f, "{comparison}"),
             Elementwise::CompareScalar(comparison, value) => write!(f, "{comparison} {value:?}"),
             Elementwise::Where => f.write_str("where"),
@@ -284,4 +332,4 @@ macro_rules! lowercase {
     )*};
 }
 
-lowercase!(Activation, Scalar, Binary, Logical, Comparison);
+lowercase!(Activation, Scalar, Binary, Bitwise, Logical, Comparison);

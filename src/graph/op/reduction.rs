@@ -1,8 +1,8 @@
-//! Sums and extremes along axes.
+//! Sums, products, extremes and order along axes.
 
 use std::fmt;
 
-use super::rule::{Output, require, within};
+use super::rule::{Output, within};
 use crate::graph::{DType, Node, Shape};
 
 /// Computes every element of the output from the elements of `x` along axes.
@@ -17,26 +17,50 @@ pub enum Reduction {
         /// Whether the sums start at the end of the axis.
         reverse: bool,
     },
+    /// Product of every element along the axis and those before it.
+    CumulativeProduct(usize),
+    /// The largest of every element along the axis and those before it.
+    CumulativeMax(usize),
+    /// The smallest of every element along the axis and those before it.
+    CumulativeMin(usize),
     /// Index of the largest element along the axis, which stays with size 1.
     ArgMax(usize),
     /// Index of the smallest element along the axis, which stays with size 1.
     ArgMin(usize),
+    /// Indices of the elements along the axis in order. NaN is the largest. Of equal elements the
+    /// first comes first, but for CPU devices on a long axis: there they come as Burn's sort has
+    /// them, so that gradients go to the same elements.
+    ArgSort {
+        /// The dimension that is sorted.
+        axis: usize,
+        /// Whether the largest element comes first.
+        descending: bool,
+    },
 }
 
 impl Reduction {
     pub(super) fn output(&self, x: &Node) -> Output {
-        require(x, DType::F32)?;
+        if x.dtype == DType::Bool {
+            return Err("numbers".into());
+        }
         match self {
             Reduction::Sum(axes) => {
                 let mut dims = x.shape.0.clone();
                 for &axis in axes {
                     *dims.get_mut(axis).ok_or("axes of the operand")? = 1;
                 }
-                Ok((Shape(dims), DType::F32))
+                Ok((Shape(dims), x.dtype))
             }
-            Reduction::CumulativeSum { axis, .. } => {
+            Reduction::CumulativeSum { axis, .. }
+            | Reduction::CumulativeProduct(axis)
+            | Reduction::CumulativeMax(axis)
+            | Reduction::CumulativeMin(axis) => {
                 within(*axis, &x.shape)?;
-                Ok((x.shape.clone(), DType::F32))
+                Ok((x.shape.clone(), x.dtype))
+            }
+            Reduction::ArgSort { axis, .. } => {
+                within(*axis, &x.shape)?;
+                Ok((x.shape.clone(), DType::Int))
             }
             Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => {
                 within(*axis, &x.shape)?;
@@ -52,6 +76,12 @@ impl fmt::Display for Reduction {
             Reduction::Sum(axes) => write!(f, "sum {axes:?}"),
             Reduction::CumulativeSum { axis, reverse } => {
                 write!(f, "cumulative_sum {axis}{}", if *reverse { " reverse" } else { "" })
+            }
+            Reduction::CumulativeProduct(axis) => write!(f, "cumulative_product {axis}"),
+            Reduction::CumulativeMax(axis) => write!(f, "cumulative_max {axis}"),
+            Reduction::CumulativeMin(axis) => write!(f, "cumulative_min {axis}"),
+            Reduction::ArgSort { axis, descending } => {
+                write!(f, "argsort {axis}{}", if *descending { " descending" } else { "" })
             }
             Reduction::ArgMax(axis) => write!(f, "argmax {axis}"),
             Reduction::ArgMin(axis) => write!(f, "argmin {axis}"),

@@ -6,7 +6,7 @@ use burn_dispatch::DispatchTensor;
 
 use super::{D, bool_dtype, expand, is_float, shape, take};
 use crate::graph::{
-    Activation, Binary, Comparison, DType, Elementwise, Logical, Node, Scalar, Unary,
+    Activation, Binary, Bitwise, Comparison, DType, Elementwise, Logical, Node, Scalar, Unary,
 };
 use crate::random::RunKey;
 
@@ -24,6 +24,7 @@ pub(super) fn evaluate(
         Elementwise::Binary(op) => with_two(operands, |x, y| binary(op, x, y)),
         Elementwise::Logical(Logical::And) => with_two(operands, D::bool_and),
         Elementwise::Logical(Logical::Or) => with_two(operands, D::bool_or),
+        Elementwise::Bitwise(op) => with_two(operands, |x, y| bitwise(op, x, y)),
         Elementwise::Compare(op) => with_two(operands, |x, y| compare(op, x, y)),
         Elementwise::Fill(value) => with_two(operands, |mask, x| fill(node, value, mask, x)),
         Elementwise::ActivationGradient(op) => {
@@ -74,12 +75,25 @@ fn unary(op: Unary, x: DispatchTensor) -> DispatchTensor {
         Unary::Sign => D::float_sign(x),
         Unary::Exp => D::float_exp(x),
         Unary::Log => D::float_log(x),
+        Unary::Log1p => D::float_log1p(x),
         Unary::Sqrt => D::float_sqrt(x),
         Unary::Reciprocal => D::float_recip(x),
         Unary::Sin => D::float_sin(x),
         Unary::Cos => D::float_cos(x),
+        Unary::Tan => D::float_tan(x),
+        Unary::Asin => D::float_asin(x),
+        Unary::Acos => D::float_acos(x),
+        Unary::Atan => D::float_atan(x),
+        Unary::Sinh => D::float_sinh(x),
+        Unary::Cosh => D::float_cosh(x),
+        Unary::Asinh => D::float_asinh(x),
+        Unary::Acosh => D::float_acosh(x),
+        Unary::Atanh => D::float_atanh(x),
         Unary::Erf => D::float_erf(x),
         Unary::Floor => D::float_floor(x),
+        Unary::Ceil => D::float_ceil(x),
+        Unary::Round => D::float_round(x),
+        Unary::Trunc => D::float_trunc(x),
         Unary::Activation(Activation::Tanh) => D::float_tanh(x),
         Unary::Activation(Activation::Sigmoid) => D::sigmoid(x),
         Unary::Activation(Activation::Relu) => D::relu(x),
@@ -133,10 +147,26 @@ fn binary(op: Binary, x: DispatchTensor, y: DispatchTensor) -> DispatchTensor {
         Binary::Subtract if float => D::float_sub(x, y),
         Binary::Multiply if float => D::float_mul(x, y),
         Binary::Divide if float => D::float_div(x, y),
+        Binary::Remainder if float => D::float_remainder(x, y),
+        Binary::Power if float => D::float_powf(x, y),
+        Binary::Atan2 => D::float_atan2(x, y),
+        Binary::Hypot => D::float_hypot(x, y),
         Binary::Add => D::int_add(x, y),
         Binary::Subtract => D::int_sub(x, y),
         Binary::Multiply => D::int_mul(x, y),
         Binary::Divide => D::int_div(x, y),
+        Binary::Remainder => D::int_remainder(x, y),
+        Binary::Power => D::int_powi(x, y),
+    }
+}
+
+fn bitwise(op: Bitwise, x: DispatchTensor, y: DispatchTensor) -> DispatchTensor {
+    match op {
+        Bitwise::And => D::bitwise_and(x, y),
+        Bitwise::Or => D::bitwise_or(x, y),
+        Bitwise::Xor => D::bitwise_xor(x, y),
+        Bitwise::ShiftLeft => D::bitwise_left_shift(x, y),
+        Bitwise::ShiftRight => D::bitwise_right_shift(x, y),
     }
 }
 

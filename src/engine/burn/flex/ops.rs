@@ -65,8 +65,9 @@ pub(super) fn overwrite(
     let Op::Elementwise(op) = node.op else { return false };
     match op {
         Elementwise::Binary(op) => {
-            let Some(other) = flex(&operands[1 - position]) else { return false };
-            kernels::binary_assign(binary(op), elements, view(other, &node.shape.0));
+            let other = flex(&operands[1 - position]);
+            let (Some(op), Some(other)) = (binary(op), other) else { return false };
+            kernels::binary_assign(op, elements, view(other, &node.shape.0));
         }
         Elementwise::Scalar(Scalar::Multiply, factor) => kernels::scale(elements, factor as f32),
         Elementwise::Unary(op) => match unary(op) {
@@ -99,8 +100,9 @@ fn elementwise(
     let x = operands[0];
     match op {
         Elementwise::Binary(op) => {
+            let Some(op) = binary(op) else { return false };
             let (x, y) = (view(x, &node.shape.0), view(operands[1], &node.shape.0));
-            kernels::binary(binary(op), output, x, y);
+            kernels::binary(op, output, x, y);
         }
         Elementwise::Scalar(Scalar::Multiply, factor) => {
             kernels::copy(output, view(x, &node.shape.0));
@@ -270,13 +272,14 @@ fn sum(x: &FlexTensor, axes: &[usize], output: &mut [f32], write: WriteMode) -> 
     true
 }
 
-fn binary(op: Binary) -> kernels::Binary {
-    match op {
+fn binary(op: Binary) -> Option<kernels::Binary> {
+    Some(match op {
         Binary::Add => kernels::Binary::Add,
         Binary::Subtract => kernels::Binary::Subtract,
         Binary::Multiply => kernels::Binary::Multiply,
         Binary::Divide => kernels::Binary::Divide,
-    }
+        Binary::Remainder | Binary::Power | Binary::Atan2 | Binary::Hypot => return None,
+    })
 }
 
 fn unary(op: Unary) -> Option<kernels::Unary> {

@@ -8,7 +8,8 @@ use super::bindings::{Loads, Neighbours, grid, value_type};
 use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Argument, Chain, Kernel, Operand, Step, Write};
 use crate::graph::{
-    Activation, Binary, Comparison, DType, Distribution, Elementwise, Logical, Scalar, Unary,
+    Activation, Binary, Bitwise, Comparison, DType, Distribution, Elementwise, Logical, Scalar,
+    Unary,
 };
 
 /// Threads of a workgroup.
@@ -111,6 +112,9 @@ fn functions(kernel: &Kernel, chain: &Chain) -> String {
     if needs_math(chain) {
         text += include_str!("../../../../shaders/math.wgsl");
     }
+    if needs_functions(chain) {
+        text += include_str!("../../../../shaders/functions.wgsl");
+    }
     if kernel.uses_key() {
         text += include_str!("../../../../shaders/random.wgsl");
     }
@@ -193,16 +197,9 @@ fn dtype(kernel: &Kernel, chain: &Chain, argument: Argument) -> DType {
 /// Whether a step calls a function of `shaders/math.wgsl`.
 fn needs_math(chain: &Chain) -> bool {
     let calls = |op: &Elementwise| match op {
-        Elementwise::Unary(unary) => matches!(
-            unary,
-            Unary::Exp
-                | Unary::Log
-                | Unary::Sign
-                | Unary::Sin
-                | Unary::Cos
-                | Unary::Erf
-                | Unary::Activation(_)
-        ),
+        Elementwise::Unary(Unary::Exp | Unary::Log | Unary::Sign) => true,
+        Elementwise::Unary(Unary::Sin | Unary::Cos | Unary::Tan | Unary::Erf) => true,
+        Elementwise::Unary(Unary::Activation(_)) | Elementwise::Binary(Binary::Power) => true,
         Elementwise::Scalar(Scalar::Power, _)
         | Elementwise::ActivationGradient(Activation::Gelu) => true,
         Elementwise::Cast(DType::Int) => true,
@@ -210,6 +207,18 @@ fn needs_math(chain: &Chain) -> bool {
         Elementwise::Scalar(_, value)
         | Elementwise::Fill(value)
         | Elementwise::CompareScalar(_, value) => !(*value as f32).is_finite(),
+        _ => false,
+    };
+    needs_functions(chain) || chain.steps.iter().any(|step| calls(&step.op))
+}
+
+/// Whether a step calls a function of `shaders/functions.wgsl`, which calls `shaders/math.wgsl`.
+fn needs_functions(chain: &Chain) -> bool {
+    let calls = |op: &Elementwise| match op {
+        Elementwise::Unary(Unary::Log1p | Unary::Asin | Unary::Acos | Unary::Atan) => true,
+        Elementwise::Unary(Unary::Sinh | Unary::Cosh) => true,
+        Elementwise::Unary(Unary::Asinh | Unary::Acosh | Unary::Atanh) => true,
+        Elementwise::Binary(Binary::Remainder | Binary::Atan2 | Binary::Hypot) => true,
         _ => false,
     };
     chain.steps.iter().any(|step| calls(&step.op))
@@ -222,15 +231,8 @@ fn expression(step: &Step, n: usize, of: DType) -> String {
     match &step.op {
         Elementwise::Unary(op) => unary(*op, of, x),
         Elementwise::Scalar(op, value) => scalar(*op, *value, of, x),
-        Elementwise::Binary(op) => {
-            let sign = match op {
-                Binary::Add => "+",
-                Binary::Subtract => "-",
-                Binary::Multiply => "*",
-                Binary::Divide => "/",
-            };
-            format!("{x} {sign} {}", names[1])
-        }
+        Elementwise::Binary(op) => binary(*op, of, x, &names[1]),
+        Elementwise::Bitwise(op) => bitwise(*op, x, &names[1]),
         Elementwise::Not => format!("!{x}"),
         Elementwise::Logical(Logical::And) => format!("{x} && {}", names[1]),
         Elementwise::Logical(Logical::Or) => format!("{x} || {}", names[1]),
@@ -268,6 +270,31 @@ fn random(distribution: Distribution, n: usize) -> String {
     }
 }
 
+fn binary(op: Binary, of: DType, x: &str, y: &str) -> String {
+    match op {
+        Binary::Add => format!("{x} + {y}"),
+        Binary::Subtract => format!("{x} - {y}"),
+        Binary::Multiply => format!("{x} * {y}"),
+        Binary::Divide => format!("{x} / {y}"),
+        Binary::Remainder if of == DType::Int => format!("int_remainder_({x}, {y})"),
+        Binary::Remainder => format!("remainder_({x}, {y})"),
+        Binary::Power if of == DType::Int => format!("int_power_({x}, u32({y}))"),
+        Binary::Power => format!("power_({x}, {y})"),
+        Binary::Atan2 => format!("atan2_({x}, {y})"),
+        Binary::Hypot => format!("hypot_({x}, {y})"),
+    }
+}
+
+fn bitwise(op: Bitwise, x: &str, y: &str) -> String {
+    match op {
+        Bitwise::And => format!("{x} & {y}"),
+        Bitwise::Or => format!("{x} | {y}"),
+        Bitwise::Xor => format!("{x} ^ {y}"),
+        Bitwise::ShiftLeft => format!("{x} << (u32({y}) & 31u)"),
+        Bitwise::ShiftRight => format!("{x} >> (u32({y}) & 31u)"),
+    }
+}
+
 fn unary(op: Unary, of: DType, x: &str) -> String {
     match op {
         Unary::Neg => format!("-{x}"),
@@ -279,6 +306,11 @@ fn unary(op: Unary, of: DType, x: &str) -> String {
         Unary::Sin => format!("sine_({x}, 0)"),
         Unary::Cos => format!("sine_({x}, 1)"),
         Unary::Erf => format!("erf_({x})"),
+        Unary::Tan => format!("sine_({x}, 0) / sine_({x}, 1)"),
+        Unary::Log1p => format!("log1p_({x})"),
+        Unary::Asin | Unary::Acos | Unary::Atan => format!("{op}_({x})"),
+        Unary::Sinh | Unary::Cosh => format!("{op}_({x})"),
+        Unary::Asinh | Unary::Acosh | Unary::Atanh => format!("{op}_({x})"),
         Unary::Activation(Activation::Tanh) => format!("tanh_({x})"),
         Unary::Activation(Activation::Sigmoid) => format!("sigmoid_({x})"),
         Unary::Activation(Activation::Relu) => format!("select({x}, 0.0, {x} <= 0.0)"),
@@ -327,8 +359,7 @@ fn power(exponent: f64, of: DType, x: &str) -> String {
         _ if exponent.fract() == 0.0 && factors <= MOST_FACTORS => {
             format!("1.0 / ({})", product(factors))
         }
-        // An infinite exponent does what the largest does.
-        _ => format!("power_({x}, {})", literal(exponent.clamp(-1e38, 1e38), of)),
+        _ => format!("power_({x}, {})", literal(exponent, of)),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::Shader;
 use super::abilities::Abilities;
-use super::bindings::{Loads, Neighbours, grid, position};
+use super::bindings::{Loads, Neighbours, grid, position, value_type};
+use crate::engine::wgpu::element::Element;
 use crate::engine::wgpu::kernel::{Kernel, View};
 use crate::graph::Reduction;
 
@@ -28,25 +29,24 @@ enum ThreadMapping {
     Shared,
 }
 
-/// The shader of a kernel whose body sums along axes or finds the position of an extreme.
+/// The shader of a kernel whose body computes along axes.
 pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> Shader {
     let view = &kernel.reads[0].view;
     let axes = match op {
         Reduction::Sum(axes) => axes.clone(),
-        Reduction::CumulativeSum { axis, .. } => vec![*axis],
-        Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => vec![*axis],
+        one => vec![only_axis(one)],
     };
     let kept = part(view, |axis| !axes.contains(&axis), view.offset);
     let summed = part(view, |axis| axes.contains(&axis), 0);
     let (outputs, inputs) = (kept.elements(), summed.elements());
     let mapping = match op {
         Reduction::Sum(_) => mapping_of_sum(view, &axes, [outputs, inputs], abilities),
-        Reduction::CumulativeSum { .. } => ThreadMapping::One,
-        Reduction::ArgMax(_) | Reduction::ArgMin(_) => ThreadMapping::One,
+        _ => ThreadMapping::One,
     };
     let (size, threads) = match mapping {
         ThreadMapping::Shared => (WORKGROUP, outputs * WORKGROUP),
         ThreadMapping::Outputs(_) => (CPU_WORKGROUP, outputs / 4),
+        _ if matches!(op, Reduction::ArgSort { .. }) => (WORKGROUP, outputs * inputs),
         _ => (if abilities.cpu { CPU_WORKGROUP } else { WORKGROUP }, outputs),
     };
     let grid = grid(threads, size);
@@ -58,11 +58,29 @@ pub(super) fn reduce(kernel: &Kernel, op: &Reduction, abilities: &Abilities) -> 
     let mut source = loads.head + &grid.wgsl();
     source += &format!("const OUTPUTS: u32 = {outputs}u;\nconst INPUTS: u32 = {inputs}u;\n");
     let place = format!("{} + {}", position(&kept, "o"), position(&summed, "n"));
-    source += &format!("fn load(o: u32, n: u32) -> f32 {{ return r0_one_at({place}); }}\n");
+    source += &format!(
+        "alias Element = {};\n\
+         fn load(o: u32, n: u32) -> Element {{ return r0_one_at({place}); }}\n",
+        value_type(kernel.reads[0].element)
+    );
+    let written = &kernel.writes[0].shape;
     let (name, functions) = match op {
         Reduction::Sum(_) => ("sum", sum(mapping, &place)),
         &Reduction::CumulativeSum { axis, reverse } => {
-            ("cumulative_sum", cumulative(&kernel.writes[0].shape, axis, reverse))
+            ("cumulative_sum", cumulative(written, axis, reverse, "a + b"))
+        }
+        &Reduction::CumulativeProduct(axis) => {
+            ("cumulative_product", cumulative(written, axis, false, "a * b"))
+        }
+        &Reduction::CumulativeMax(axis) => {
+            ("cumulative_max", cumulative(written, axis, false, &latest(">")))
+        }
+        &Reduction::CumulativeMin(axis) => {
+            ("cumulative_min", cumulative(written, axis, false, &latest("<")))
+        }
+        &Reduction::ArgSort { axis, descending } => {
+            let of = kernel.reads[0].element;
+            ("argsort", order(written, axis, descending, of == Element::Int))
         }
         Reduction::ArgMax(_) => ("argmax", extreme(">")),
         Reduction::ArgMin(_) => ("argmin", extreme("<")),
@@ -82,8 +100,18 @@ pub(super) fn rounds(kernel: &Kernel, op: &Reduction) -> usize {
             let outputs = shape.iter().product::<usize>() / inputs.max(1);
             if outputs < FEW_OUTPUTS { inputs.div_ceil(WORKGROUP).max(MANY_INPUTS) } else { inputs }
         }
-        Reduction::CumulativeSum { axis, .. } => shape[*axis],
-        Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => shape[*axis],
+        one => shape[only_axis(one)],
+    }
+}
+
+/// The axis of what has one.
+fn only_axis(op: &Reduction) -> usize {
+    match op {
+        Reduction::Sum(axes) => panic!("a sum over {} axes", axes.len()),
+        Reduction::CumulativeSum { axis, .. } | Reduction::ArgSort { axis, .. } => *axis,
+        Reduction::CumulativeProduct(axis) => *axis,
+        Reduction::CumulativeMax(axis) | Reduction::CumulativeMin(axis) => *axis,
+        Reduction::ArgMax(axis) | Reduction::ArgMin(axis) => *axis,
     }
 }
 
@@ -121,32 +149,57 @@ fn sum(mapping: ThreadMapping, place: &str) -> String {
         ThreadMapping::Outputs(_) => ("OUTPUTS / 4u", "four_sums(4u * t)"),
     };
     let four = match mapping {
-        ThreadMapping::One => "vec4(0.0)".into(),
+        ThreadMapping::One => "vec4<Element>()".into(),
         _ => format!("r0_four_at({place})"),
     };
     let functions = format!(
-        "{INPUTS}fn four(o: u32, n: u32) -> vec4<f32> {{ return {four}; }}\n\
+        "{INPUTS}fn four(o: u32, n: u32) -> vec4<Element> {{ return {four}; }}\n\
          fn compute(t: u32) {{ {compute}; }}\n"
     );
     by_threads(threads, &functions, include_str!("../../../../shaders/reduce.wgsl"))
 }
 
-/// What sums along `axis` of what has this shape compute; the sums of a line start at its end if
-/// they are reversed.
-fn cumulative(shape: &[usize], axis: usize, reverse: bool) -> String {
-    let written = View::dense(shape);
-    let line = part(&written, |other| other != axis, 0);
-    let place = format!("{} + n * {}u", position(&line, "o"), written.strides[axis]);
+/// What combines the elements along `axis` of what has this shape, `a` those so far and `b` the
+/// next; a line starts at its end if it is reversed.
+fn cumulative(shape: &[usize], axis: usize, reverse: bool, combined: &str) -> String {
     let functions = format!(
-        "{INPUTS}const REVERSE: bool = {reverse};\n\
-         fn place(o: u32, n: u32) -> u32 {{ return {place}; }}\n"
+        "{INPUTS}{}const REVERSE: bool = {reverse};\n\
+         fn combine(a: Element, b: Element) -> Element {{ return {combined}; }}\n",
+        place(shape, axis)
     );
     by_threads("OUTPUTS", &functions, include_str!("../../../../shaders/cumulative.wgsl"))
 }
 
+/// The extreme of `a` and `b`, which is NaN once one is.
+fn latest(sign: &str) -> String {
+    format!("select(a, b, b {sign} a || !(b == b))")
+}
+
+/// `fn place(o, n)`: where element `n` along the axis of line `o` goes.
+fn place(shape: &[usize], axis: usize) -> String {
+    let written = View::dense(shape);
+    let line = part(&written, |other| other != axis, 0);
+    let place = format!("{} + n * {}u", position(&line, "o"), written.strides[axis]);
+    format!("fn place(o: u32, n: u32) -> u32 {{ return {place}; }}\n")
+}
+
+/// What finds the order along `axis` of what has this shape.
+fn order(shape: &[usize], axis: usize, descending: bool, whole: bool) -> String {
+    let sign = if descending { ">" } else { "<" };
+    // Floats have the order of their bits, but for the negative ones, which have the opposite.
+    let key = if whole { "x" } else { "bits ^ ((bits >> 31u) & 0x7fffffff)" };
+    let functions = format!(
+        "{INPUTS}{}fn key(x: Element) -> i32 {{\n    let bits = bitcast<i32>(x);\n    \
+         return {key};\n}}\n\
+         fn beats(a: i32, b: i32) -> bool {{ return a {sign} b; }}\n",
+        place(shape, axis)
+    );
+    by_threads("OUTPUTS * INPUTS", &functions, include_str!("../../../../shaders/order.wgsl"))
+}
+
 /// What finds the position of an extreme: `a` comes before `b` if it is `sign` it.
 fn extreme(sign: &str) -> String {
-    let functions = format!("fn beats(a: f32, b: f32) -> bool {{ return a {sign} b; }}\n");
+    let functions = format!("fn beats(a: Element, b: Element) -> bool {{ return a {sign} b; }}\n");
     by_threads("OUTPUTS", &functions, include_str!("../../../../shaders/argument.wgsl"))
 }
 
