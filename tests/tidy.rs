@@ -23,8 +23,8 @@ const MAY_NAME: [(&str, &[&str]); 7] = [
     ("differentiate", &["error", "graph"]),
     ("split", &["differentiate", "error", "graph", "plan"]),
     ("compile", &["graph", "plan", "split"]),
-    ("capture", &["batch", "error", "graph", "nn"]),
-    ("engine", &["batch", "compile", "error", "graph", "plan", "random", "split"]),
+    ("capture", &["batch", "error", "graph", "loss", "nn"]),
+    ("engine", &["batch", "compile", "error", "graph", "loss", "plan", "random", "split"]),
     ("runtime", &["compile", "engine", "error", "graph", "plan", "trace"]),
 ];
 
@@ -37,7 +37,7 @@ const IMPURE: [&str; 5] = ["Instant", "SystemTime", "env", "fs", "thread"];
 const ONLY_IN: [(&str, &[&str]); 11] = [
     ("burn_ir", &["src/capture/", "src/nn.rs"]),
     ("burn_capture", &["src/capture/", "src/nn.rs"]),
-    ("burn_router", &["src/nn.rs"]),
+    ("burn_router", &["src/capture/", "src/nn.rs"]),
     ("crossbeam_channel", &["src/runtime/"]),
     ("rand", &["cli/src/text.rs", "cli/src/evaluate.rs"]),
     // Raw memory, shaders without bounds checks, and the environment before there are threads.
@@ -51,7 +51,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
         ],
     ),
     ("wgpu", &["src/engine/", "src/train/", "cli/src/devices.rs", "cli/src/bench_gpu.rs"]),
-    ("pollster", &["src/engine/wgpu/"]),
+    ("pollster", &["src/capture/reads.rs", "src/engine/wgpu/"]),
     // What is printed goes through `main.rs` or the progress bar.
     ("println", &[]),
     ("eprintln", &[]),

@@ -15,9 +15,8 @@ use burn_ir::RandomOpIr;
 
 use super::reads::examples;
 use crate::batch::{Batch, move_to};
-use crate::engine::MicrobatchLoss;
 use crate::error::{Error, Result, panic_message, quietly};
-use crate::loss::{IntoLoss, Loss};
+use crate::loss::{IntoLoss, Loss, MicrobatchLoss};
 
 /// What the module computed.
 pub(crate) struct EagerRun {

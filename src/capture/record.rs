@@ -128,16 +128,13 @@ where
         let answered = answered.stand_ins.iter().map(RouterTensor::id).collect();
         Record { operations, values, inputs, parameters, answered, loss, weight }
     };
-    match loss {
-        Ok((loss, weight)) => Ok(Recorded::Whole(record(loss, weight))),
-        Err(message) => match read_tensor(&message).filter(|id| *id > answered.before) {
-            Some(id) => {
-                let offset = id - answered.before;
-                Ok(Recorded::UntilRead(record(TensorId::new(id), None), offset))
-            }
-            None => Err(panicked(&message)),
-        },
-    }
+    let message = match loss {
+        Ok((loss, weight)) => return Ok(Recorded::Whole(record(loss, weight))),
+        Err(message) => message,
+    };
+    let read = read_tensor(&message).filter(|id| *id > answered.before);
+    let read = read.ok_or_else(|| panicked(&message))?;
+    Ok(Recorded::UntilRead(record(TensorId::new(read), None), read - answered.before))
 }
 
 /// The stand-ins of answers on the capture device.

@@ -1,10 +1,10 @@
-//! Proof that the captured graph trains what the module trains: on the example, the graph's loss and
+//! Proof that the captured graph trains what the module trains: on the example, its loss and its
 //! gradients are those that the module computes eagerly in training mode, with the same random
 //! numbers.
 
 use super::EagerRun;
-use crate::engine::MicrobatchLoss;
 use crate::error::{Error, Result};
+use crate::loss::MicrobatchLoss;
 
 /// Largest accepted difference, relative to 1 or to the loss if that is larger: the two sides sum
 /// in different orders in f32.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::burn::{BurnDevice, BurnEngine, reference};
+pub use crate::loss::MicrobatchLoss;
 pub use burn_dispatch::DispatchTensor;
 pub use device::EngineDevice;
 pub use devices::devices;
@@ -232,71 +233,6 @@ pub struct Outcome {
     pub ended: Option<Instant>,
     /// When parcels were moved between the host and the device.
     pub transfers: Vec<(Instant, Instant)>,
-}
-
-/// What a microbatch adds to a step's loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MicrobatchLoss {
-    /// A mean over the microbatch, or a sum with a weight.
-    pub value: f32,
-    /// What the sum's terms weigh together; none for a mean.
-    pub weight: Option<f32>,
-}
-
-impl MicrobatchLoss {
-    /// From the elements that a stage computes: one, or two of a weighted loss.
-    pub(crate) fn of(elements: &[f32]) -> Self {
-        Self { value: elements[0], weight: elements.get(1).copied() }
-    }
-
-    /// Whether the two differ by at most `tolerance`, relative to 1 or to what is larger.
-    pub(crate) fn is_near(self, other: Self, tolerance: f64) -> bool {
-        let near = |a: f32, b: f32| {
-            let (a, b) = (f64::from(a), f64::from(b));
-            (a - b).abs() <= tolerance * a.abs().max(b.abs()).max(1.0)
-        };
-        let weights = match (self.weight, other.weight) {
-            (Some(a), Some(b)) => near(a, b),
-            (a, b) => a == b,
-        };
-        near(self.value, other.value) && weights
-    }
-
-    /// Whether it is a number.
-    pub fn is_finite(self) -> bool {
-        self.value.is_finite() && self.weight.is_none_or(f32::is_finite)
-    }
-
-    /// The mean of the microbatch; 0 where nothing weighs.
-    pub fn mean(self) -> f32 {
-        match self.weight {
-            Some(0.0) => 0.0,
-            Some(weight) => self.value / weight,
-            None => self.value,
-        }
-    }
-
-    /// The mean of a whole batch: over the microbatches, or of all that weighs. Zero has no sign:
-    /// the loss of what is certain is -0.0, the negative of ln(1).
-    pub fn mean_of(losses: &[Self]) -> f64 {
-        let sum = losses.iter().fold(0.0, |sum, loss| sum + f64::from(loss.value));
-        let weights = losses.iter().filter_map(|loss| loss.weight).map(f64::from);
-        let weight = if losses.iter().any(|loss| loss.weight.is_some()) {
-            weights.sum()
-        } else {
-            losses.len() as f64
-        };
-        sum / weight
-    }
-}
-
-impl std::fmt::Display for MicrobatchLoss {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.weight {
-            Some(weight) => write!(f, "{} of weight {weight}", self.value),
-            None => self.value.fmt(f),
-        }
-    }
 }
 
 /// Data of any rank and kind as a tensor of Burn's host device.

@@ -2,8 +2,9 @@
 //!
 //! A [`Graph`] is a list of [`Node`]s in topological order; a node is an [`Op`] applied to earlier
 //! nodes and has one output of static [`Shape`] and [`DType`]. Ops are pure: what a node computes
-//! depends on its inputs and, for random numbers, on the run's key. [`Graph::push`] infers every shape,
-//! so a graph that was built is well-typed; [`verify`] proves the same of a graph from anywhere.
+//! depends on its inputs and, for random numbers, on the run's key. [`Graph::push`] infers every
+//! shape, so a graph that was built is well-typed; [`verify`] proves the same of a graph from
+//! anywhere.
 //!
 //! Architecture invariant: nothing here knows Burn, a device or a clock.
 

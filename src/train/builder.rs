@@ -56,8 +56,8 @@ pub struct TrainerBuilder<M, B, L> {
 }
 
 impl<M: Module, B: Batch> Trainer<M, B> {
-    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch, or a sum with
-    /// its weight.
+    /// Starts to describe how `model` is trained on `loss`, the mean over a microbatch, or a sum
+    /// with its weight.
     ///
     /// Without further settings it trains with AdamW and zb-h1 on `auto` devices, on 8
     /// microbatches a step.
@@ -293,13 +293,9 @@ where
             return Err(Error::config("no devices").hint("one device or more"));
         }
         let shapes = shapes(example);
-        if let Some(empty) = shapes.iter().position(|shape| shape.contains(&0)) {
-            return Err(Error::data(format!("tensor {empty} of the example has no elements"))
-                .hint("an example of one microbatch's shapes"));
-        }
+        check_shapes(&shapes)?;
         let mut model = verified_model(&self.model, &self.loss, example, microbatches, self.seed)?;
-        let is_weighted = model.split.joint.graph.weighted;
-        if microbatches > 1 && !self.joint_loss && !is_weighted {
+        if microbatches > 1 && !self.joint_loss && !model.split.joint.graph.weighted {
             check_mean(&self.model, &self.loss, example)?;
         }
         let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
@@ -356,6 +352,14 @@ where
             steps: 0,
             batch: PhantomData,
         })
+    }
+}
+
+fn check_shapes(shapes: &[Vec<usize>]) -> Result<()> {
+    match shapes.iter().position(|shape| shape.contains(&0)) {
+        Some(empty) => Err(Error::data(format!("tensor {empty} of the example has no elements"))
+            .hint("an example of one microbatch's shapes")),
+        None => Ok(()),
     }
 }
 

@@ -11,8 +11,9 @@ use crate::plan::{check, evaluation};
 
 impl<M: Module, B: Batch> Trainer<M, B> {
     /// The mean loss over a batch of any number of microbatches like the example, as the module
-    /// computes it in inference: without dropout, say. The devices of the run compute it, and nothing changes: neither the weights
-    /// nor the bits of later steps, nor what a device holds at most.
+    /// computes it in inference: without dropout, say. The devices of the run compute it, and
+    /// nothing changes: neither the weights nor the bits of later steps, nor what a device holds at
+    /// most.
     ///
     /// # Errors
     ///

@@ -89,8 +89,8 @@ pub(super) fn setups(
         .collect()
 }
 
-/// Parameters, their gradients, what is kept beside them, states before a step and constants. A device holds one copy of
-/// what several of its stages use: it counts with the first of them.
+/// Parameters, their gradients, what is kept beside them, states before a step and constants. A
+/// device holds one copy of what several of its stages use: it counts with the first of them.
 fn fixed_bytes(
     split: &Split,
     program: &Program,

@@ -59,9 +59,10 @@ impl From<Element> for DType {
 
 impl Elements {
     /// With activations as `precision` says. Halves are the floats that F computes from the
-    /// microbatch, but for the loss, for states and for sums: those are small next to what they sum, and soon
-    /// above what a half can be. A movement's elements are its operand's, whether or not it is
-    /// copied. None of this depends on where the model is cut, so that no bit of a result does.
+    /// microbatch, but for the loss, for states and for sums: those are small next to what they
+    /// sum, and soon above what a half can be. A movement's elements are its operand's, whether or
+    /// not it is copied. None of this depends on where the model is cut, so that no bit of a result
+    /// does.
     pub fn new(split: &Split, precision: Precision) -> Self {
         let graph = &split.joint.graph;
         let mut elements: Vec<Element> = graph.nodes.iter().map(|node| node.dtype.into()).collect();
