@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Bool, Device, Distribution, Gradients, Int, Tensor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, Device, Distribution, Gradients, Int, Tensor, TensorData};
 use burn_backend::TensorMetadata;
 use burn_backend::ops::{FloatTensorOps, IntTensorOps};
 use burn_dispatch::{Dispatch, DispatchDevice, DispatchTensor};
 use burn_flex::FlexDevice;
 use burn_ir::RandomOpIr;
 
+use super::Rounding;
 use super::reads::examples;
 use crate::batch::{Batch, move_to};
 use crate::error::{Error, Result, panic_message, quietly};
@@ -157,6 +158,55 @@ fn read(loss: Loss) -> MicrobatchLoss {
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Error {
     Error::model(format!("the model panicked on the example: {}", panic_message(&*panic)))
+}
+
+/// How far the numbers of `run` are moved when every parameter is moved by a few roundings.
+///
+/// # Errors
+///
+/// Those of [`eager_run`].
+pub(crate) fn rounding<M, B, L, R>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    draws: &[RandomOpIr],
+    running: &HashSet<ParamId>,
+    run: &EagerRun,
+) -> Result<Rounding>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
+{
+    let mut rounding = Rounding::default();
+    for salt in 0..3 {
+        let moved = model.valid().to_device(&Device::flex()).map(&mut Move { salt, running });
+        rounding.widen(run, &eager_run(&moved, loss, example, draws, running)?);
+    }
+    Ok(rounding)
+}
+
+/// Moves every element of every parameter that is not running up or down by 8 units in the last
+/// place.
+struct Move<'a> {
+    salt: u32,
+    running: &'a HashSet<ParamId>,
+}
+
+impl ModuleMapper for Move<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.running.contains(&param.id) {
+            return param;
+        }
+        let sign = |at: u32| (at ^ self.salt).wrapping_mul(0x9e37_79b9) >> 31;
+        let factor = |at: u32| 1.0 + if sign(at) == 0 { -1.0 } else { 1.0 } * 2f32.powi(-20);
+        param.map(|value| {
+            let count = value.shape().num_elements() as u32;
+            let factors = TensorData::new((0..count).map(factor).collect(), value.shape());
+            value.clone() * Tensor::from_data(factors, &value.device())
+        })
+    }
 }
 
 fn run<M, B, L, R>(

@@ -21,10 +21,10 @@ use burn_ir::RandomOpIr;
 
 use copies::without_copies;
 use eager::modes_agree;
-pub(crate) use eager::{EagerRun, eager_run, is_mean};
+pub(crate) use eager::{EagerRun, eager_run, is_mean, rounding};
 pub(crate) use lift::{TrainingCapture, lift};
 pub(crate) use parameters::{load, paths, read};
-pub(crate) use verify::{norm, verify_gradient, verify_loss, verify_state};
+pub(crate) use verify::{CapturedRun, Rounding, verify};
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};

@@ -13,38 +13,96 @@ const TOLERANCE: f64 = 1e-4;
 /// Largest accepted difference of a gradient, relative to its norm.
 const GRADIENT_TOLERANCE: f64 = 1e-3;
 
-/// Compares the graph's loss with the module's own.
+/// How many times the difference that rounding makes is accepted.
+const SPREAD: f64 = 10.0;
+
+/// What the graph computed.
+pub(crate) struct CapturedRun {
+    /// Its loss.
+    pub loss: MicrobatchLoss,
+    /// The loss's gradients, in the order of the module's parameters; zeros where it has none.
+    pub gradients: Vec<Vec<f32>>,
+    /// Its parameters afterwards, in the same order; none where it does not use them.
+    pub parameters: Vec<Option<Vec<f32>>>,
+}
+
+/// How far a run's numbers are moved by what rounding may do to its parameters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rounding {
+    loss: f64,
+    /// Norms, in the order of the module's parameters.
+    gradients: Vec<f64>,
+}
+
+impl Rounding {
+    /// The larger of what is known and the difference of two runs.
+    pub(crate) fn widen(&mut self, run: &EagerRun, moved: &EagerRun) {
+        self.gradients.resize(run.gradients.len(), 0.0);
+        let difference = f64::from(run.loss.value) - f64::from(moved.loss.value);
+        self.loss = self.loss.max(difference.abs());
+        for (norm, pair) in
+            self.gradients.iter_mut().zip(run.gradients.iter().zip(&moved.gradients))
+        {
+            if let (Some(a), Some(b)) = pair {
+                *norm = norm.max(distance(a, b));
+            }
+        }
+    }
+
+    fn of_gradient(&self, parameter: usize) -> f64 {
+        SPREAD * self.gradients.get(parameter).copied().unwrap_or(0.0)
+    }
+}
+
+/// Compares what the graph computed with what the module computed: `paths` name its parameters.
 ///
 /// # Errors
 ///
-/// Says that the losses differ.
-pub(crate) fn verify_loss(captured: MicrobatchLoss, eager: &EagerRun) -> Result<()> {
-    if captured.is_near(eager.loss, TOLERANCE) {
+/// The first difference that is beyond what rounding explains.
+pub(crate) fn verify(
+    paths: &[&str],
+    captured: &CapturedRun,
+    eager: &EagerRun,
+    rounding: &Rounding,
+) -> Result<()> {
+    verify_loss(captured.loss, eager, rounding)?;
+    let sizes = eager.gradients.iter().flatten().map(|of| norm(of.iter().copied()));
+    let largest = sizes.fold(0.0, f64::max);
+    for (at, path) in paths.iter().enumerate() {
+        let (of, eager) = (&captured.gradients[at], eager.gradients[at].as_deref());
+        verify_gradient(path, of, eager, largest, rounding.of_gradient(at))?;
+    }
+    for (at, [before, after]) in &eager.states {
+        let now = captured.parameters[*at].as_ref().unwrap_or(before);
+        verify_state(paths[*at], now, after)?;
+    }
+    Ok(())
+}
+
+fn verify_loss(captured: MicrobatchLoss, eager: &EagerRun, rounding: &Rounding) -> Result<()> {
+    let difference = (f64::from(captured.value) - f64::from(eager.loss.value)).abs();
+    if captured.is_near(eager.loss, TOLERANCE) || difference <= SPREAD * rounding.loss {
         return Ok(());
     }
     let problem = format!("its captured loss is {captured}, its loss in training {}", eager.loss);
     Err(Error::model(problem).hint("remove what depends on chance or on the device"))
 }
 
-/// Compares a gradient of the graph with the module's own: `path` names the parameter, `largest`
-/// is the norm of the module's largest gradient.
-///
-/// # Errors
-///
-/// When they differ though the losses do not: something that changes gradients alone, such as
-/// `detach`, leaves no record.
-pub(crate) fn verify_gradient(
+/// Something that changes gradients alone, such as `detach`, leaves no record. `largest` is the norm
+/// of the module's largest gradient, `rounding` the difference that is nothing.
+fn verify_gradient(
     path: &str,
     captured: &[f32],
     eager: Option<&[f32]>,
     largest: f64,
+    rounding: f64,
 ) -> Result<()> {
     let difference = match eager {
-        Some(eager) => norm(captured.iter().zip(eager).map(|(a, b)| a - b)),
+        Some(eager) => distance(captured, eager),
         None => norm(captured.iter().copied()),
     };
     let size = eager.map_or(0.0, |eager| norm(eager.iter().copied()));
-    if difference <= GRADIENT_TOLERANCE * (size + 0.01 * largest) {
+    if difference <= GRADIENT_TOLERANCE * (size + 0.01 * largest) + rounding {
         return Ok(());
     }
     let problem = format!("its captured gradient differs from Burn's by {difference}, of {size}");
@@ -53,15 +111,10 @@ pub(crate) fn verify_gradient(
         .hint("zerobubble::nn::detach in place of Tensor::detach, which leaves no trace"))
 }
 
-/// Compares what a forward pass makes of a running value with what the module makes of it: `path`
-/// names it.
-///
-/// # Errors
-///
-/// When they differ: it is updated by something that is not recorded, or in more than one place.
-pub(crate) fn verify_state(path: &str, captured: &[f32], eager: &[f32]) -> Result<()> {
-    let difference = norm(captured.iter().zip(eager).map(|(a, b)| a - b));
-    if difference <= GRADIENT_TOLERANCE * norm(eager.iter().copied()).max(1e-3) {
+/// A running value may be updated by something that is not recorded, or in more than one place.
+fn verify_state(path: &str, captured: &[f32], eager: &[f32]) -> Result<()> {
+    let size = norm(eager.iter().copied()).max(1e-3);
+    if distance(captured, eager) <= GRADIENT_TOLERANCE * size {
         return Ok(());
     }
     let problem = "what a forward pass makes of this running value is not known";
@@ -70,7 +123,11 @@ pub(crate) fn verify_state(path: &str, captured: &[f32], eager: &[f32]) -> Resul
         .hint("update it with tensor ops from its own value, once per forward pass"))
 }
 
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    norm(a.iter().zip(b).map(|(a, b)| a - b))
+}
+
 /// Euclidean length.
-pub(crate) fn norm(values: impl Iterator<Item = f32>) -> f64 {
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
 }

@@ -13,7 +13,7 @@ use super::inputs;
 use super::stages::setups;
 use crate::batch::Batch;
 use crate::capture::{
-    Captured, EagerRun, captured, eager_run, norm, read, verify_gradient, verify_loss, verify_state,
+    Captured, CapturedRun, Rounding, captured, eager_run, read, rounding, verify,
 };
 use crate::differentiate::differentiate;
 use crate::engine::{
@@ -64,15 +64,18 @@ where
     let split = Arc::new(split_of(graph.clone(), scale)?);
     let eager = eager_run(model, loss, example, &draws, &running)?;
     let mut runner = BlockRunner::new(&split, &values, &inputs, seed)?;
-    match with_drawn(&graph, &eager.drawn)? {
-        None => runner.verify(&split, scale, &eager)?,
-        Some((graph, drawn)) => {
-            let split = Arc::new(split_of(graph, scale)?);
-            let one: Vec<DispatchTensor> = inputs[0].iter().cloned().chain(drawn).collect();
-            let inputs = Arc::new(vec![one]);
-            BlockRunner::new(&split, &values, &inputs, seed)?.verify(&split, scale, &eager)?;
-            runner.run()?;
-        }
+    let mut run = runner.captured(&split, scale)?;
+    if let Some((graph, drawn)) = with_drawn(&graph, &eager.drawn)? {
+        let split = Arc::new(split_of(graph, scale)?);
+        let one: Vec<DispatchTensor> = inputs[0].iter().cloned().chain(drawn).collect();
+        let mut runner = BlockRunner::new(&split, &values, &Arc::new(vec![one]), seed)?;
+        run = runner.captured(&split, scale)?;
+    }
+    let paths: Vec<&str> = graph.parameters.iter().map(|of| of.path.as_str()).collect();
+    // What rounding explains is computed where it is asked for.
+    if verify(&paths, &run, &eager, &Rounding::default()).is_err() {
+        let rounding = rounding(model, loss, example, &draws, &running, &eager)?;
+        verify(&paths, &run, &eager, &rounding)?;
     }
     Ok(VerifiedModel { split, values, inputs, infers, runner })
 }
@@ -211,36 +214,28 @@ impl BlockRunner {
         Ok(Self { engine, blocks: split.blocks.len() })
     }
 
-    /// Compares the blocks' loss and gradients with the module's own. Gradients are those of
+    /// The blocks' loss and gradients on one microbatch. The gradients of the blocks are those of
     /// `scale` times the loss.
-    fn verify(&mut self, split: &Split, scale: f64, eager: &EagerRun) -> Result<()> {
+    fn captured(&mut self, split: &Split, scale: f64) -> Result<CapturedRun> {
         let (loss, _) = self.run()?;
         let loss = loss.expect("the block that computes the loss has run");
-        verify_loss(loss, eager)?;
-        let sizes = eager.gradients.iter().flatten().map(|of| norm(of.iter().copied()));
-        let largest = sizes.fold(0.0, f64::max);
-        let captured: HashMap<ParameterId, DispatchTensor> =
+        let numbers = |tensor: DispatchTensor| -> Vec<f32> {
+            Tensor::<1>::from_dispatch(tensor).into_data().iter::<f32>().collect()
+        };
+        let graph = &split.joint.graph;
+        let found: HashMap<ParameterId, DispatchTensor> =
             self.engine.gradients().into_iter().collect();
-        let parameters = &split.joint.graph.parameters;
-        for (position, (parameter, eager)) in parameters.iter().zip(&eager.gradients).enumerate() {
-            let of = captured.get(&ParameterId(position as u32)).cloned();
-            let of: Vec<f32> = of.map_or_else(Vec::new, |gradient| {
-                let data = Tensor::<1>::from_dispatch(gradient).into_data();
-                data.iter::<f32>().map(|x| (f64::from(x) / scale) as f32).collect()
-            });
-            let zeros = vec![0.0; eager.as_ref().map_or(0, Vec::len)];
-            let of = if of.is_empty() { &zeros } else { &of };
-            verify_gradient(&parameter.path, of, eager.as_deref(), largest)?;
-        }
-        for (position, [before, after]) in &eager.states {
-            let parameter = ParameterId(*position as u32);
-            let now = self.engine.parameter(parameter).map(|value| {
-                let data = Tensor::<1>::from_dispatch(value).into_data();
-                data.iter::<f32>().collect::<Vec<_>>()
-            });
-            verify_state(&parameters[*position].path, now.as_ref().unwrap_or(before), after)?;
-        }
-        Ok(())
+        let ids = (0..graph.parameters.len() as u32).map(ParameterId);
+        let gradient = |id: ParameterId| match found.get(&id) {
+            Some(gradient) => {
+                let scaled = numbers(gradient.clone()).into_iter();
+                scaled.map(|x| (f64::from(x) / scale) as f32).collect()
+            }
+            None => vec![0.0; graph[graph.parameters[id.index()].node].shape.elements()],
+        };
+        let gradients = ids.clone().map(gradient).collect();
+        let parameters = ids.map(|id| self.engine.parameter(id).map(numbers)).collect();
+        Ok(CapturedRun { loss, gradients, parameters })
     }
 
     /// Gradients summed over the runs so far, of the parameters that have one.
