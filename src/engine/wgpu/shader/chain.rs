@@ -214,12 +214,21 @@ fn needs_math(chain: &Chain) -> bool {
 
 /// Whether a step calls a function of `shaders/functions.wgsl`, which calls `shaders/math.wgsl`.
 fn needs_functions(chain: &Chain) -> bool {
-    let calls = |op: &Elementwise| match op {
-        Elementwise::Unary(Unary::Log1p | Unary::Asin | Unary::Acos | Unary::Atan) => true,
-        Elementwise::Unary(Unary::Sinh | Unary::Cosh) => true,
-        Elementwise::Unary(Unary::Asinh | Unary::Acosh | Unary::Atanh) => true,
-        Elementwise::Binary(Binary::Remainder | Binary::Atan2 | Binary::Hypot) => true,
-        _ => false,
+    let calls = |op: &Elementwise| {
+        matches!(
+            op,
+            Elementwise::Unary(
+                Unary::Log1p
+                    | Unary::Asin
+                    | Unary::Acos
+                    | Unary::Atan
+                    | Unary::Sinh
+                    | Unary::Cosh
+                    | Unary::Asinh
+                    | Unary::Acosh
+                    | Unary::Atanh
+            ) | Elementwise::Binary(Binary::Remainder | Binary::Atan2 | Binary::Hypot)
+        )
     };
     chain.steps.iter().any(|step| calls(&step.op))
 }
