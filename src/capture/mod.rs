@@ -23,6 +23,7 @@ use copies::without_copies;
 use eager::modes_agree;
 pub(crate) use eager::{EagerRun, eager_run, is_mean, rounding};
 pub(crate) use lift::{TrainingCapture, lift};
+use parameters::RecordedParameter;
 pub(crate) use parameters::{load, paths, read};
 pub(crate) use verify::{CapturedRun, Rounding, verify};
 
@@ -118,8 +119,16 @@ fn check_parameters(record: &Record) -> Result<()> {
         return Err(Error::model("the module has no parameters")
             .hint("train a module that holds at least one Param<Tensor<D>>"));
     }
+    for (at, RecordedParameter { id, path, .. }) in record.parameters.iter().enumerate() {
+        if let Some(first) = record.parameters[..at].iter().find(|first| first.id == *id) {
+            let problem = format!("{} and {path} are one parameter by their id", first.path);
+            return Err(Error::model(problem).in_module(path.clone()).hint(
+                "a clone of a layer is trained by itself in Burn: make two layers, or use one twice",
+            ));
+        }
+    }
     match record.parameters.iter().find(|parameter| parameter.dtype != DType::F32) {
-        Some(parameters::RecordedParameter { path, dtype, .. }) => {
+        Some(RecordedParameter { path, dtype, .. }) => {
             Err(Error::model(format!("parameter {path} is of {dtype:?}, not of f32"))
                 .hint("cast the module to f32"))
         }
