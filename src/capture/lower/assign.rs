@@ -6,7 +6,8 @@ use burn_ir::{GatherNdOpIr, ScatterNdOpIr, ScatterOpIr, SelectAssignOpIr, Tensor
 use super::{Lowering, shape};
 use crate::error::Result;
 use crate::graph::{
-    Binary, Comparison, Constant, DType, Elementwise, Indexing, Movement, NodeId, Scalar, Shape, Values,
+    Binary, Comparison, Constant, DType, Elementwise, Indexing, Movement, NodeId, Scalar, Shape,
+    Values,
 };
 
 impl Lowering<'_> {
