@@ -12,8 +12,8 @@ pub(crate) const DROPOUT: f64 = 0.1;
 const FEATURES: usize = 4;
 const WIDTH: usize = 12;
 const EXPERTS: usize = 4;
-/// Experts that a row is given to.
-const USED: usize = 2;
+/// The score of an expert that a row is not given to.
+const UNUSED: f32 = -1e9;
 
 #[derive(Module, Debug)]
 struct Block {
@@ -45,15 +45,14 @@ impl Block {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let normed = self.norm.forward(x.clone());
         let scores = self.router.forward(normed.clone());
-        let (best, chosen) = scores.clone().topk_with_indices(USED, 1);
-        let weights = activation::softmax(best, 1);
-        let made = self.experts.iter().enumerate().map(|(at, expert)| {
-            // Zero for a row that is not given to this expert.
-            let given = chosen.clone().equal_elem(at as i64).float();
-            let weight = (weights.clone() * given).sum_dim(1);
-            expert.forward(normed.clone()) * weight
-        });
-        made.fold(x, |x, made| x + made)
+        // A row is given to its two best experts; the others weigh nothing.
+        let best = scores.clone().max_dim(1);
+        let others = scores.clone().mask_fill(scores.clone().equal(best), UNUSED);
+        let scores = scores.clone().mask_fill(scores.lower(others.max_dim(1)), UNUSED);
+        let weights = activation::softmax(scores, 1);
+        self.experts.iter().enumerate().fold(x, |x, (at, expert)| {
+            x + expert.forward(normed.clone()) * weights.clone().narrow(1, at, 1)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Trains a small ResNet with batch norm, of which every microbatch is one batch.
+//! Trains a small ResNet with batch norm, to which every microbatch is a batch.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -65,10 +65,8 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let skipped =
-            self.downsample.as_ref().map_or_else(|| x.clone(), |of| of.forward(x.clone()));
-        let x = relu(self.first.forward(x));
-        relu(self.second.forward(x) + skipped)
+        let y = self.second.forward(relu(self.first.forward(x.clone())));
+        relu(y + self.downsample.iter().fold(x, |x, layer| layer.forward(x)))
     }
 }
 
