@@ -5,7 +5,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::nn::{Lstm, LstmConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const VOCABULARY: usize = 11;
@@ -52,7 +52,6 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut trainer = Trainer::of(model, |model, tokens| model.loss(tokens))
         .devices("cpux2")?
         .microbatches(4)
-        .optimizer(AdamW::default())
         .learning_rate(1e-2)
         .build(&batch(0, 4, &device))?;
     for step in 0..10 {

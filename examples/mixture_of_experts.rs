@@ -6,7 +6,7 @@ use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::transformer::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const FEATURES: usize = 4;
@@ -79,7 +79,6 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut trainer = Trainer::of(model, |model, points| model.loss(points))
         .devices("cpux2")?
         .microbatches(4)
-        .optimizer(AdamW::default())
         .learning_rate(1e-2)
         .build(&batch(0, 8, &device))?;
     for step in 0..10 {

@@ -8,7 +8,7 @@ use burn::nn::{
     BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d,
 };
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const SIZE: usize = 8;
@@ -98,12 +98,10 @@ pub(crate) fn main() -> Result<(), Error> {
         Trainer::of(ResNet::new(DROPOUT, &device), |model, images| model.loss(images))
             .devices("cpux2")?
             .microbatches(2)
-            .optimizer(AdamW::default())
             .learning_rate(1e-2)
             .build(&batch(0, 6, &device))?;
-    for step in 0..10 {
-        let report = trainer.step(batch(12 * step, 12, &device))?;
-        println!("step {}: loss {:.4}", step + 1, report.loss);
+    for step in 1..=10 {
+        println!("step {step}: loss {:.4}", trainer.step(batch(12 * step, 12, &device))?.loss);
     }
     Ok(())
 }

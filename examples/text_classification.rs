@@ -8,7 +8,7 @@ use burn::nn::transformer::{
 };
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const PAD: i64 = 0;
@@ -62,7 +62,6 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut trainer = Trainer::of(model, |model, texts| model.loss(texts))
         .devices("cpux2")?
         .microbatches(4)
-        .optimizer(AdamW::default())
         .learning_rate(1e-2)
         .build(&batch(0, 4, &device))?;
     for step in 0..10 {

@@ -7,7 +7,7 @@ use burn::nn::loss::BinaryCrossEntropyLossConfig;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, GroupNorm, GroupNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::silu};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const SIZE: usize = 8;
@@ -87,7 +87,6 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut trainer = Trainer::of(UNet::new(DROPOUT, &device), |model, masked| model.loss(masked))
         .devices("cpux2")?
         .microbatches(4)
-        .optimizer(AdamW::default())
         .learning_rate(1e-2)
         .build(&batch(0, 2, &device))?;
     for step in 0..10 {

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::{Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use zerobubble::{AdamW, Error, Trainer};
+use zerobubble::{Error, Trainer};
 
 /// Standard deviation of the random numbers.
 pub(crate) const NOISE: f64 = 1.0;
@@ -64,7 +64,6 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut trainer = Trainer::of(Vae::new(NOISE, &device), |model, x| model.loss(x))
         .devices("cpux2")?
         .microbatches(4)
-        .optimizer(AdamW::default())
         .learning_rate(1e-2)
         .build(&batch(0, 8, &device))?;
     for step in 0..10 {
