@@ -18,8 +18,6 @@ mod text_generation;
 mod unet;
 #[path = "../examples/vae.rs"]
 mod vae;
-#[path = "common/values.rs"]
-mod values;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +25,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use distance::assert_close;
-use values::values;
+use distance::values::values;
 use zerobubble::batch::Batch;
 use zerobubble::plan::{Family, ONE_F_ONE_B, ZB_H1};
 use zerobubble::{Checkpoint, Checkpoints, Error, IntoLoss, Sgd, Trainer};
@@ -157,23 +155,18 @@ fn trainer<M: Practice>(
         .unwrap()
 }
 
-/// Burn's own loss of a batch, and its gradients, from one microbatch after another.
-fn eager<M: Practice>(model: &M, step: usize) -> (f64, GradientsParams) {
-    let device = Device::flex().autodiff();
+/// What the microbatches of a batch add to its loss, one after another as Burn computes them.
+fn parts<M: Practice>(model: &M, step: usize, device: &Device) -> Vec<Tensor<1>> {
     let first = |microbatch| step * BATCH + microbatch * ROWS;
     let losses: Vec<_> = (0..MICROBATCHES)
-        .map(|microbatch| model.loss(M::batch(first(microbatch), ROWS, &device)).weighed())
+        .map(|microbatch| model.loss(M::batch(first(microbatch), ROWS, device)).weighed())
         .collect();
     let weight: f32 = losses.iter().map(|(_, weight)| weight).sum();
-    let mut accumulator = GradientsAccumulator::new();
-    let mut mean = 0.0;
-    for (sum, _) in losses {
-        let part = sum / weight;
-        mean += f64::from(part.clone().into_scalar::<f32>());
-        let gradients = GradientsParams::from_grads(part.backward(), model);
-        accumulator.accumulate(model, gradients);
-    }
-    (mean, accumulator.grads())
+    losses.into_iter().map(|(sum, _)| sum / weight).collect()
+}
+
+fn total(parts: &[Tensor<1>]) -> f64 {
+    parts.iter().map(|part| f64::from(part.clone().into_scalar::<f32>())).sum()
 }
 
 fn trains_as_burn<M: Practice>() {
@@ -181,12 +174,21 @@ fn trains_as_burn<M: Practice>() {
     let (mut burns, mut sgd) = (start.clone().train(), SgdConfig::new().init());
     let mut ours = trainer(start.clone(), "cpux2", &ZB_H1);
     for step in 0..3 {
-        let (expected, gradients) = eager(&burns, step);
-        burns = sgd.step(RATE, burns, gradients);
+        let parts = parts(&burns, step, &Device::flex().autodiff());
+        let expected = total(&parts);
+        let mut accumulator = GradientsAccumulator::new();
+        for part in parts {
+            let gradients = GradientsParams::from_grads(part.backward(), &burns);
+            accumulator.accumulate(&burns, gradients);
+        }
+        burns = sgd.step(RATE, burns, accumulator.grads());
         let loss = ours.step(batch::<M>(step)).unwrap().loss;
         assert!((loss - expected).abs() < 2e-4, "step {step}: loss {loss}, Burn's {expected}");
     }
     let burns = burns.valid();
+    let loss = ours.evaluate(batch::<M>(3)).unwrap();
+    let expected = total(&parts(&burns, 3, &Device::flex()));
+    assert!((loss - expected).abs() < 2e-4, "evaluated loss {loss}, Burn's {expected}");
     assert_close(&ours.into_module().unwrap(), &burns, 2e-4);
     assert_ne!(values(&start), values(&burns), "it has learned something");
 }
@@ -214,7 +216,7 @@ fn has_the_same_bits<M: Practice>() {
 
 fn trains_on_a_gpu<M: Practice>() {
     let start = model::<M>(0.0);
-    let (expected, _) = eager(&start.clone().train(), 0);
+    let expected = total(&parts(&start.clone().train(), 0, &Device::flex().autodiff()));
     let mut trainer = trainer(start, "gpu:0", &ZB_H1);
     let loss = trainer.step(batch::<M>(0)).unwrap().loss;
     assert!((loss - expected).abs() < 1e-3, "loss {loss}, on the CPU {expected}");
