@@ -9,7 +9,7 @@ mod common;
 
 use burn::module::{Module, Param};
 use burn::nn::transformer::TransformerEncoderConfig;
-use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, Relu};
+use burn::nn::{DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig, Relu};
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Device, Int, Tensor, activation};
@@ -280,6 +280,25 @@ fn what_is_read_and_decides_nothing_is_captured() {
     };
     let error = refusal(&linear(4, 2), branches, rows(&device));
     assert_names(&error, &["reads", "Sum", "goes by it", "into_scalar"]);
+}
+
+#[test]
+fn a_forward_pass_may_move_its_batch_to_the_device_of_the_model() {
+    let loss = |layer: &Linear, (x, columns): (Tensor<2>, Tensor<1, Int>)| {
+        let device = &layer.devices()[0];
+        let y = layer.forward(x.to_device(device)).select(1, columns.clone().to_device(device));
+        // A float on the device of what was moved.
+        weighted(y * columns.to_device(device).float().unsqueeze())
+    };
+    let batch = |device: &Device| (rows(device), Tensor::from_data([2, 0, 1, 1, 2], device));
+    compare(&linear(4, 3), &loss, batch).unwrap();
+    // What drops out of the batch itself is not seen to do so, and not silently left out.
+    let dropout = DropoutConfig::new(0.5).init();
+    let moved = |layer: &Linear, x: Tensor<2>| {
+        let device = &layer.devices()[0];
+        weighted(layer.forward(dropout.forward(x.to_device(device))))
+    };
+    assert_names(&refusal(&linear(4, 3), moved, rows(&seeded())), &["its loss in training"]);
 }
 
 #[test]

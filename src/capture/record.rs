@@ -82,6 +82,42 @@ where
     L: Fn(&M, B) -> R,
     R: IntoLoss,
 {
+    let attempt = |lifts| attempt(model, loss, example, lifts, running, answers);
+    match mode {
+        Mode::Training => match attempt(Lifts::All) {
+            Err(error) if error.problem.contains(CANNOT_MOVE) => attempt(Lifts::Parameters),
+            recorded => recorded,
+        },
+        Mode::Inference => attempt(Lifts::Nothing),
+    }
+}
+
+/// What Burn says of a forward pass that moves what is lifted to the device on which it is. What is
+/// not lifted it can move.
+const CANNOT_MOVE: &str = "Cannot move a tensor to a capture device with autodiff enabled";
+
+/// What takes part in an autodiff run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lifts {
+    All,
+    Parameters,
+    Nothing,
+}
+
+fn attempt<M, B, L, R>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    lifts: Lifts,
+    running: &HashSet<ParamId>,
+    answers: &[Answer],
+) -> Result<Recorded>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
+{
     // One scope may be open at a time.
     static DEVICE: OnceLock<Mutex<Device>> = OnceLock::new();
     let device = DEVICE.get_or_init(|| Mutex::new(Device::capture()));
@@ -96,13 +132,10 @@ where
             let tensors: Vec<DispatchTensor> = tensors.map(|x| move_to(x, &device)).collect();
             let inputs: Vec<TensorId> = tensors.iter().map(tensor_id).collect();
             let answered = Answered::new(&tensors[0], answers);
-            let loss = || match mode {
-                Mode::Training => {
-                    let model = lifted(model, running);
-                    let mut tensors = tensors.into_iter().map(lift_tensor);
-                    loss(&model, B::from_tensors(&mut tensors))
-                }
-                Mode::Inference => loss(&model, B::from_tensors(&mut tensors.into_iter())),
+            let loss = || {
+                let model = if lifts == Lifts::Nothing { model } else { lifted(model, running) };
+                let lift = |tensor| if lifts == Lifts::All { lift_tensor(tensor) } else { tensor };
+                loss(&model, B::from_tensors(&mut tensors.into_iter().map(lift)))
             };
             let loss = quietly(AssertUnwindSafe(loss));
             let loss = loss.map(|loss| {

@@ -1,7 +1,7 @@
 //! How far two trained modules are apart.
 
 #[path = "values.rs"]
-mod values;
+pub mod values;
 
 use burn::module::Module;
 
