@@ -5,15 +5,13 @@ use burn::module::Module;
 use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::transformer::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, IndexingUpdateOp, Tensor, TensorData, activation};
 use zerobubble::{Error, Trainer};
 
 pub(crate) const DROPOUT: f64 = 0.1;
 const FEATURES: usize = 4;
 const WIDTH: usize = 12;
 const EXPERTS: usize = 4;
-/// The score of an expert that a row is not given to.
-const UNUSED: f32 = -1e9;
 
 #[derive(Module, Debug)]
 struct Block {
@@ -46,10 +44,10 @@ impl Block {
         let normed = self.norm.forward(x.clone());
         let scores = self.router.forward(normed.clone());
         // A row is given to its two best experts; the others weigh nothing.
-        let best = scores.clone().max_dim(1);
-        let others = scores.clone().mask_fill(scores.clone().equal(best), UNUSED);
-        let scores = scores.clone().mask_fill(scores.lower(others.max_dim(1)), UNUSED);
-        let weights = activation::softmax(scores, 1);
+        let (best, chosen) = scores.topk_with_indices(2, 1);
+        let shares = activation::softmax(best, 1);
+        let nobody = Tensor::zeros([normed.dims()[0], EXPERTS], &normed.device());
+        let weights: Tensor<2> = nobody.scatter(1, chosen, shares, IndexingUpdateOp::Add);
         self.experts.iter().enumerate().fold(x, |x, (at, expert)| {
             x + expert.forward(normed.clone()) * weights.clone().narrow(1, at, 1)
         })

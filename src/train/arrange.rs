@@ -183,8 +183,24 @@ fn proposal(request: &ArrangeRequest, devices: u32) -> Result<Plan> {
     Ok(plan)
 }
 
+/// Refuses more stages than there are blocks, and names what was not cut.
+fn check_blocks(split: &Split, stages: usize) -> Result<()> {
+    let blocks = split.blocks.len();
+    if blocks >= stages || !split.marks.is_empty() {
+        return Ok(());
+    }
+    let work = |block: &usize| split.blocks[*block].flops.0.iter().sum::<f64>();
+    let largest = (0..blocks).max_by(|a, b| work(a).total_cmp(&work(b)));
+    let modules = largest.map_or_else(String::new, |block| split.modules(block));
+    Err(Error::config(format!("{blocks} blocks cannot fill {stages} stages")).hint(format!(
+        "between 1 and {blocks} stages, or a model of more blocks; {modules} is one, as between its \
+         products no fewer values cross than at its ends: `nn::boundary` cuts where it stands"
+    )))
+}
+
 /// Blocks of every stage: the partition whose slowest stage is fastest.
 fn partition(request: &ArrangeRequest, placement: &Placement) -> Result<Vec<Range<usize>>> {
+    check_blocks(request.split, placement.stages.len())?;
     let least_bytes = stages::least_bytes(request.split, request.rule);
     // Devices that are twice as fast are so with every block, nearly.
     let reference = &request.times.devices[0];
