@@ -1,4 +1,5 @@
-//! Promise: docs/ops.md lists every op that Burn can record, and says of each whether it is trained.
+//! Promise: docs/ops.md lists every op that Burn can record, and says of each whether it is
+//! trained.
 
 use std::fs;
 use std::path::Path;
