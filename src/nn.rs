@@ -1,7 +1,7 @@
-//! Layers and markers that a captured training run needs and Burn does not have.
+//! Layers and marks that a training run can use and Burn does not have.
 //!
-//! Burn's own `Dropout` does nothing on a capture device; [`Dropout`] records itself there and
-//! works eagerly as well, from the same reproducible random numbers.
+//! Burn's own `Dropout` is captured as it is; [`Dropout`] can also give, eagerly, the numbers of a
+//! captured run. [`boundary`] and [`detach`] record themselves.
 
 use std::cell::Cell;
 
@@ -32,9 +32,9 @@ pub struct DropoutConfig {
 /// Sets elements to zero at random while training and scales the rest by `1 / (1 - probability)`
 /// (Srivastava et al. 2014, "Dropout", section 10, inverted form).
 ///
-/// Captured, it draws from the counter-based generator keyed by (seed, step, microbatch, layer).
+/// Captured, it is one op, as Burn's is, whose numbers depend on (seed, step, microbatch, draw).
 /// Run eagerly on an autodiff device it draws from Burn's generator, or, inside
-/// [`with_dropout_key`], from the same numbers as the captured run. Otherwise it is the identity.
+/// [`with_dropout_key`], the same numbers as the captured run. Otherwise it is the identity.
 #[derive(Module, Debug)]
 pub struct Dropout {
     probability: f64,
@@ -94,7 +94,7 @@ pub fn detach<const D: usize>(input: Tensor<D>) -> Tensor<D> {
 }
 
 /// Runs `body` with every [`Dropout`] inside drawing from the numbers that a captured run uses
-/// for this seed, step (from 0) and microbatch.
+/// for this seed, step (from 0) and microbatch: those of a forward pass that draws nothing else.
 pub fn with_dropout_key<T>(seed: u64, step: u64, microbatch: u32, body: impl FnOnce() -> T) -> T {
     struct Restore(Option<(RunKey, u32)>);
     impl Drop for Restore {

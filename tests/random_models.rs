@@ -1,5 +1,5 @@
-//! Promise: whatever a model is put together from, it trains as Burn trains it, with the same bits on
-//! every schedule and number of devices.
+//! Promise: whatever a model is put together from, it trains as Burn trains it, with the same bits
+//! on every schedule and number of devices.
 //!
 //! Every run draws other models; a failure names the seed of its model. What has ever failed stays
 //! as a row of [`FOUND`].

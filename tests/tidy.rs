@@ -65,7 +65,7 @@ const FOREIGN_FLAGS: [&str; 10] = [
 ];
 
 /// What a user or a contributor reads.
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     ".github/workflows/ci.yml",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -77,6 +77,7 @@ const DOCUMENTS: [&str; 13] = [
     "docs/devices.md",
     "docs/guide.md",
     "docs/models.md",
+    "docs/ops.md",
     "docs/report-and-trace.md",
     "tests/README.md",
 ];

@@ -88,8 +88,8 @@ fn verify_loss(captured: MicrobatchLoss, eager: &EagerRun, rounding: &Rounding) 
     Err(Error::model(problem).hint("remove what depends on chance or on the device"))
 }
 
-/// Something that changes gradients alone, such as `detach`, leaves no record. `largest` is the norm
-/// of the module's largest gradient, `rounding` the difference that is nothing.
+/// Something that changes gradients alone, such as `detach`, leaves no record. `largest` is the
+/// norm of the module's largest gradient, `rounding` the difference that is nothing.
 fn verify_gradient(
     path: &str,
     captured: &[f32],

@@ -56,7 +56,8 @@ pub trait Compute: Send {
     fn begin_step(&mut self, step: u64, inputs: &StepInputs) -> Result<()>;
 
     /// Takes the inputs of an evaluation, of any number of microbatches. Until the next step there
-    /// is F only. It drops nothing out and leaves nothing behind.
+    /// is F only, in which every op gives what it gives in an evaluation. It replaces no state and
+    /// leaves nothing behind.
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ pub(super) struct ArrangeRequest<'a> {
     pub microbatches: u32,
     /// Initial values of all parameters.
     pub values: &'a Arc<Vec<DispatchTensor>>,
-    /// Of dropout.
+    /// Of random numbers.
     pub seed: u64,
     pub rule: &'a UpdateRule,
     pub activations: Precision,

@@ -181,14 +181,14 @@ where
         self
     }
 
-    /// The seed of dropout.
+    /// The seed of the random numbers of training, such as those of dropout.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
     /// What becomes of a step whose loss is not finite. A skipped step has its number, and so its
-    /// learning rate and its dropout, as every other.
+    /// learning rate and its random numbers, as every other.
     ///
     /// Gradients that are not finite although all losses are show in their norm, with
     /// [`clip_norm`](Self::clip_norm), and the step is skipped as well. Without it they make the

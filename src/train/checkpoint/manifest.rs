@@ -15,7 +15,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     format: u32,
-    /// Steps done. Dropout's numbers depend on it and on the seed.
+    /// Steps done. Random numbers depend on it and on the seed.
     pub(super) step: u64,
     /// Updates of every parameter.
     pub(super) updates: u64,
