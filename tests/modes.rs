@@ -5,8 +5,6 @@
 mod distance;
 #[path = "common/families.rs"]
 mod families;
-#[path = "common/values.rs"]
-mod values;
 
 use burn::module::Module;
 use burn::nn::{
@@ -14,10 +12,10 @@ use burn::nn::{
     LinearConfig,
 };
 use burn::optim::{GradientsAccumulator, GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use distance::assert_close;
+use distance::values::values;
 use families::families;
-use values::values;
 use zerobubble::capture::capture;
 use zerobubble::plan::{ONE_F_ONE_B, Schedule, ZB_H1};
 use zerobubble::{Checkpoint, Checkpoints, OnNan, Sgd, Trainer};
@@ -141,6 +139,33 @@ fn batch_norm_trains_as_burn_trains_it_with_its_running_statistics() {
     }
     assert_eq!(values(&model), before, "the caller's module stays as it is");
     assert_ne!(values(&model), values(&expected), "it has learned something");
+}
+
+/// Integers in a forward pass, of every distribution that has some.
+#[test]
+fn random_integers_are_trained_with() {
+    type Pair = (Linear, Linear);
+    let device = Device::flex();
+    let model: Pair =
+        (LinearConfig::new(5, 5).init(&device), LinearConfig::new(5, 2).init(&device));
+    let distributions = [
+        Distribution::Uniform(-3.0, 4.0),
+        Distribution::Bernoulli(0.4),
+        Distribution::Normal(0.0, 3.0),
+    ];
+    for distribution in distributions {
+        let loss = |model: &Pair, x: Tensor<2>| {
+            let h = model.0.forward(x).tanh();
+            let whole = Tensor::<2, Int>::random(h.dims(), distribution, &h.device());
+            model.1.forward(h * whole.float()).powi_scalar(2).mean()
+        };
+        for devices in ["cpux2", "gpu:0"] {
+            let trainer = Trainer::of(model.clone(), loss).devices(devices).unwrap();
+            let mut trainer = trainer.microbatches(3).build(&batch(0, 1)).unwrap();
+            let losses = trainer.step(batch(0, 3)).unwrap().losses;
+            assert!(losses.iter().all(|loss| loss.is_finite() && *loss > 0.0), "{losses:?}");
+        }
+    }
 }
 
 #[test]

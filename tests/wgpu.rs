@@ -349,6 +349,7 @@ fn two_products(
             .activations(activations)
             .microbatches(2)
             .learning_rate(1e-2)
+            .joint_loss(true)
             .build(&x(4))
             .unwrap();
         let losses: f64 = (0..3).map(|_| trainer.step(x(8)).unwrap().loss).sum();

@@ -123,7 +123,7 @@ fn check_parameters(record: &Record) -> Result<()> {
         if let Some(first) = record.parameters[..at].iter().find(|first| first.id == *id) {
             let problem = format!("{} and {path} are one parameter by their id", first.path);
             return Err(Error::model(problem).in_module(path.clone()).hint(
-                "a clone of a layer is trained by itself in Burn: make two layers, or use one twice",
+                "a clone of a layer trains by itself in Burn: make two layers, or use one twice",
             ));
         }
     }

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::TensorData;
-use burn_backend::TensorMetadata;
+use burn::tensor::{DType, TensorData};
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
+use burn_backend::{IntDType, Scalar, TensorMetadata};
 use burn_dispatch::{Dispatch, DispatchTensor};
 use burn_flex::{Flex, FlexDevice};
 use burn_ir::{OperationIr, TensorId, TensorIr, TensorStatus};
@@ -101,8 +101,11 @@ pub(super) fn examples<B: Batch>(example: &B, rows: &[usize]) -> B {
         let index = <D as IntTensorOps<D>>::int_from_data(index, &device);
         if dtype.is_float() {
             <D as FloatTensorOps<D>>::float_select(tensor, 0, index)
-        } else if dtype.is_bool() {
-            <D as BoolTensorOps<D>>::bool_select(tensor, 0, index)
+        } else if let DType::Bool(store) = dtype {
+            // By way of integers: what Burn's host device selects of booleans are bytes.
+            let whole = <D as BoolTensorOps<D>>::bool_into_int(tensor, IntDType::I64);
+            let picked = <D as IntTensorOps<D>>::int_select(whole, 0, index);
+            <D as IntTensorOps<D>>::int_not_equal_elem(picked, Scalar::Int(0), store.into())
         } else {
             <D as IntTensorOps<D>>::int_select(tensor, 0, index)
         }

@@ -87,10 +87,10 @@ impl Finish {
         }
     }
 
-    /// Of an evaluation with so many actions in every lane.
-    pub(super) fn of_evaluation(lanes: impl Iterator<Item = usize>) -> Self {
+    /// Of an evaluation of so many microbatches, with so many actions in every lane.
+    pub(super) fn of_evaluation(microbatches: usize, lanes: impl Iterator<Item = usize>) -> Self {
         let lanes = lanes.map(|actions| (actions, PartialSums::default())).collect();
-        let mut finish = Self { updates: false, ..Self::new(lanes, 0, None) };
+        let mut finish = Self { updates: false, ..Self::new(lanes, microbatches, None) };
         finish.begin(0.0);
         finish
     }
@@ -123,7 +123,7 @@ impl Finish {
         let (left, sum) = &mut self.weights;
         *left = left.saturating_sub(1);
         let sum = *sum.insert(sum.unwrap_or(0.0) + weight);
-        let nothing = *left == 0 && sum == 0.0 && self.updates;
+        let nothing = *left == 0 && sum == 0.0;
         nothing.then(|| {
             Error::new(ErrorKind::NotFinite, "the weights of all microbatches are 0")
                 .hint("a batch of which something counts")

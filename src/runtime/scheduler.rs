@@ -90,9 +90,10 @@ impl Scheduler {
         let start = Instant::now();
         self.devices.all(|| Duty::BeginEvaluation { inputs: inputs.clone(), start })?;
         let plan_of = plan.plan();
-        let mut outcome = StepOutcome::of(plan_of.microbatches as usize, self.peak_bytes.clone());
+        let microbatches = plan_of.microbatches as usize;
+        let mut outcome = StepOutcome::of(microbatches, self.peak_bytes.clone());
         let mut dispatcher = Dispatcher::Planned(Planned::new(plan, &self.channels));
-        let mut finish = Finish::of_evaluation(plan_of.lanes.iter().map(Vec::len));
+        let mut finish = Finish::of_evaluation(microbatches, plan_of.lanes.iter().map(Vec::len));
         let devices = &mut self.devices;
         play(devices, &mut dispatcher, &mut finish, OnNan::Skip, start, &mut outcome)?;
         outcome.skipped = finish.skipped();

@@ -193,8 +193,8 @@ fn check_blocks(split: &Split, stages: usize) -> Result<()> {
     let largest = (0..blocks).max_by(|a, b| work(a).total_cmp(&work(b)));
     let modules = largest.map_or_else(String::new, |block| split.modules(block));
     Err(Error::config(format!("{blocks} blocks cannot fill {stages} stages")).hint(format!(
-        "between 1 and {blocks} stages, or a model of more blocks; {modules} is one, as between its \
-         products no fewer values cross than at its ends: `nn::boundary` cuts where it stands"
+        "between 1 and {blocks} stages, or a model of more blocks; {modules} is one, as between \
+         its products no fewer values cross than at its ends: `nn::boundary` cuts where it stands"
     )))
 }
 

@@ -80,12 +80,7 @@ impl Lowering<'_> {
                 self.bind(&op.out, mean)
             }
             Numeric::Pad(op) => self.pad(op),
-            Numeric::IntRandom(op) => {
-                let drawn = self.drawn(op)?;
-                let whole = self.push(Unary::Floor, &[drawn])?;
-                let node = self.push(Elementwise::Cast(DType::Int), &[whole])?;
-                self.bind(&op.out, node)
-            }
+            Numeric::IntRandom(op) => self.drawn_integers(op),
             _ => self.ordered(op),
         }
     }
@@ -144,11 +139,28 @@ impl Lowering<'_> {
         }
     }
 
+    fn drawn_integers(&mut self, op: &RandomOpIr) -> Result<()> {
+        let drawn = self.drawn(op)?;
+        let whole = match op.distribution {
+            // Burn cuts what is behind the point.
+            Drawn::Normal(..) => self.push(Unary::Trunc, &[drawn])?,
+            Drawn::Uniform(_, high) => {
+                let below = self.push(Unary::Floor, &[drawn])?;
+                self.push(Elementwise::Scalar(Scalar::AtMost, high - 1.0), &[below])?
+            }
+            Drawn::Bernoulli(_) | Drawn::Default => drawn,
+        };
+        let node = self.push(Elementwise::Cast(DType::Int), &[whole])?;
+        self.bind(&op.out, node)
+    }
+
     /// The numbers of the last draw, as floats.
     fn drawn(&mut self, op: &RandomOpIr) -> Result<NodeId> {
         let draw = self.draws.len() as u32 - 1;
         let distribution = match op.distribution {
-            Drawn::Default if op.out.dtype.is_int() => return self.unknown(op),
+            Drawn::Default if op.out.dtype.is_int() => {
+                return self.unknown(&NumericOperationIr::IntRandom(op.clone()));
+            }
             Drawn::Default => Distribution::Uniform { low: 0.0, high: 1.0 },
             Drawn::Bernoulli(probability) => Distribution::Bernoulli { probability },
             Drawn::Uniform(low, high) => Distribution::Uniform { low, high },
