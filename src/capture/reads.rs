@@ -105,7 +105,7 @@ pub(super) fn examples<B: Batch>(example: &B, rows: &[usize]) -> B {
             // By way of integers: what Burn's host device selects of booleans are bytes.
             let whole = <D as BoolTensorOps<D>>::bool_into_int(tensor, IntDType::I64);
             let picked = <D as IntTensorOps<D>>::int_select(whole, 0, index);
-            <D as IntTensorOps<D>>::int_not_equal_elem(picked, Scalar::Int(0), store.into())
+            <D as IntTensorOps<D>>::int_not_equal_elem(picked, Scalar::Int(0), store)
         } else {
             <D as IntTensorOps<D>>::int_select(tensor, 0, index)
         }

@@ -78,7 +78,7 @@ fn sampled(x: Tensor<3>, y: Tensor<3>, padding: GridSamplePaddingMode) -> Tensor
     let grid = y.reshape([2, rows / 2, columns, 2]);
     let parts = [false, true].map(|corners| {
         let options = GridSampleOptions::new(InterpolateMode::Bilinear)
-            .with_padding_mode(padding.clone())
+            .with_padding_mode(padding)
             .with_align_corners(corners);
         images(x.clone()).grid_sample_2d(grid.clone(), options).flatten(0, 1)
     });
