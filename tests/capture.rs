@@ -246,6 +246,13 @@ fn unusable_models_and_losses_are_each_one_clear_error() {
     let panics = |_: &Linear, _: Tensor<2>| -> Tensor<1> { panic!("five rows,\n not four") };
     assert_names(&refusal(&linear(4, 2), panics, rows(&flex)), &["five rows, not four"]);
 
+    let deep: Vec<Linear> = (0..40).map(|_| linear(4, 4)).collect();
+    let overflows = |layers: &Vec<Linear>, x: Tensor<2>| {
+        let y = layers.iter().fold(x, |x, layer| layer.forward(x) * 1e3);
+        y.powi_scalar(2).mean()
+    };
+    assert_names(&refusal(&deep, overflows, rows(&flex)), &["module ", "NaN", "initial weights"]);
+
     let several = |model: &Linear, x| model.forward(x).flatten::<1>(0, 1);
     assert_names(&refusal(&linear(4, 2), several, rows(&flex)), &["the loss is", "one float"]);
 

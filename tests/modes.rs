@@ -138,6 +138,10 @@ fn batch_norm_trains_as_burn_trains_it_with_its_running_statistics() {
         assert_close(&trainer.into_module().unwrap(), &expected, 2e-4);
     }
     assert_eq!(values(&model), before, "the caller's module stays as it is");
+    let said = trainer(&model, "cpux2", &ZB_H1).stages().to_string();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("statistics are those of a microbatch"), "{last}");
+    assert!(last.contains("norm.running_mean") && last.contains("second_norm.running_var"));
     assert_ne!(values(&model), values(&expected), "it has learned something");
 }
 

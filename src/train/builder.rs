@@ -1,7 +1,7 @@
 //! The settings of a training run, and what becomes of them before the first step.
 
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
@@ -20,7 +20,7 @@ use crate::batch::Batch;
 use crate::capture::is_mean;
 use crate::engine::wgpu::{Gpu, WgpuDevice};
 use crate::engine::{BurnDevice, Clipping, EngineDevice, Precision, UpdateRule, devices};
-use crate::error::{Error, Result, panic_message};
+use crate::error::{Error, Result, panic_message, quietly};
 use crate::loss::IntoLoss;
 use crate::plan::{Schedule, ZB_H1};
 use crate::runtime::{OnNan, Runtime, StepRules};
@@ -240,7 +240,7 @@ where
     ///
     /// Whatever keeps the model from being trained like this, before the first step.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
-        catch_unwind(AssertUnwindSafe(|| self.try_build(example))).unwrap_or_else(|panic| {
+        quietly(AssertUnwindSafe(|| self.try_build(example))).unwrap_or_else(|panic| {
             let message = panic_message(&*panic);
             Err(Error::model(format!("it could not be prepared: {message}"))
                 .hint("report this model: a model is refused with a reason, not with a panic"))

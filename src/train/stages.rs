@@ -10,7 +10,8 @@ use crate::plan::{BoundaryCost, Costs, DeviceId, PerWork, Placement, StageCost, 
 use crate::split::{Block, BlockId, Split};
 use crate::train::profile::BlockTimes;
 
-/// How a model was cut. Prints one line per stage.
+/// How a model was cut. Prints one line per stage, and one about values that a forward pass keeps,
+/// such as those of batch norm.
 #[derive(Debug, Clone)]
 pub struct Stages {
     /// The blocks of every stage; the index is the [`StageId`].
@@ -229,9 +230,19 @@ pub(super) fn describe(
         )
     };
     let recomputed = setups.iter().filter(|setup| !setup.program.recomputed.is_empty());
+    let mut lines: Vec<String> = setups.iter().zip(stage_blocks).map(line).collect();
+    let graph = &split.joint.graph;
+    let states = graph.states.iter().map(|state| &graph.parameters[state.parameter.index()]);
+    let states: Vec<&str> = states.map(|parameter| parameter.path.as_str()).collect();
+    if !states.is_empty() {
+        lines.push(format!(
+            "statistics are those of a microbatch, not of a batch: {}",
+            states.join(", ")
+        ));
+    }
     Stages {
         stage_blocks: stage_blocks.to_vec(),
-        lines: setups.iter().zip(stage_blocks).map(line).collect(),
+        lines,
         recomputed: recomputed.map(|setup| setup.stage).collect(),
     }
 }

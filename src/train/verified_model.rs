@@ -2,7 +2,7 @@
 //! compute its loss.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -20,7 +20,7 @@ use crate::engine::{
     BurnEngine, Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, Precision, StageSetup,
     StepInputs, UpdateRule, host_tensor,
 };
-use crate::error::{Error, Result, panic_message};
+use crate::error::{Error, Result, panic_message, quietly};
 use crate::graph::{
     Binary, DType, Elementwise, Graph, Leaf, NodeId, Op, Parameter, ParameterId, Scalar, State,
     prune,
@@ -199,6 +199,8 @@ pub(super) struct Arrived {
 pub(super) struct BlockRunner {
     engine: BurnEngine,
     blocks: usize,
+    /// Of every block.
+    modules: Vec<String>,
 }
 
 impl BlockRunner {
@@ -211,7 +213,9 @@ impl BlockRunner {
         let setup = setup(split, values, single_blocks(split), seed);
         let mut engine = BurnEngine::new(Device::flex(), setup);
         engine.begin_step(0, inputs)?;
-        Ok(Self { engine, blocks: split.blocks.len() })
+        let blocks = split.blocks.len();
+        let modules = (0..blocks).map(|block| split.modules(block)).collect();
+        Ok(Self { engine, blocks, modules })
     }
 
     /// The blocks' loss and gradients on one microbatch. The gradients of the blocks are those of
@@ -269,9 +273,14 @@ impl BlockRunner {
 
     fn act(&mut self, block: usize, work: Work, parcel: Parcel) -> Result<Outcome> {
         let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.start(action, parcel)))
-            .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)))?;
+        let outcome = quietly(AssertUnwindSafe(|| self.engine.start(action, parcel)))
+            .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)));
+        let outcome = outcome.map_err(|error| error.in_module(&self.modules[block]))?;
         let mut outcome = outcome.expect("a CPU device computes at once");
-        outcome.fault.take().map_or(Ok(outcome), Err)
+        // A step would say the same of a stage; here it is known which modules it is in.
+        let fault = outcome.fault.take().map(|fault| {
+            fault.in_module(&self.modules[block]).hint("other initial weights, or other inputs")
+        });
+        fault.map_or(Ok(outcome), Err)
     }
 }
