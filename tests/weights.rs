@@ -207,7 +207,7 @@ fn a_loss_that_depends_on_how_a_batch_is_cut_is_refused_unless_it_is_meant() {
     let refused = |loss: fn(&Net, Labelled) -> Tensor<1>| {
         let (x, targets) = batch(2, 2);
         let error = trainer("cpux2", loss).build(&(x, targets)).unwrap_err().to_string();
-        for part in ["mean of the losses of its halves", "(sum, weight)", "joint_loss"] {
+        for part in ["mean of the losses of its parts", "(sum, weight)", "joint_loss"] {
             assert!(error.contains(part), "{error}");
         }
     };
@@ -215,13 +215,22 @@ fn a_loss_that_depends_on_how_a_batch_is_cut_is_refused_unless_it_is_meant() {
     refused(|net, (x, _)| net.logits(x).powi_scalar(2).sum());
     refused(|net, (x, _)| net.logits(x).powi_scalar(2).mean().sqrt());
 
+    // A half of it is all padding.
+    let padded = |net: &Net, (x, targets): Labelled| {
+        let loss = CrossEntropyLossConfig::new().with_pad_tokens(Some(vec![2]));
+        loss.init(&x.device()).forward(net.logits(x), targets)
+    };
+    let example = (numbers(4, 4, 7), Tensor::from_data([2, 2, 0, 1], &Device::flex()));
+    let error = trainer("cpux2", padded).build(&example).unwrap_err().to_string();
+    assert!(error.contains("mean of the losses of its parts"), "{error}");
+
     let pair = |net: &Net, (x, _): Labelled| {
         let rows = x.dims()[0] as f64;
         let logits = net.logits(x);
         let weight = Tensor::<1>::full([1], rows, &logits.device());
         (logits.powi_scalar(2).sum(), weight)
     };
-    trainer("cpux2", pair).build(&example()).unwrap();
+    trainer("cpux2", pair).build(&self::example()).unwrap();
     let joint = trainer("cpux2", |net: &Net, batch| net.cross_entropy(batch)).joint_loss(true);
     joint.build(&batch(2, 2)).unwrap();
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::action::{Action, StageId};
 
-/// Shorthand for results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+/// Shorthand within this crate: outside, the name would hide that of whoever imports all.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// What kind of trouble an [`Error`] reports, for callers that branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

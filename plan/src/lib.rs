@@ -58,7 +58,7 @@ pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, read, to_csv};
 pub use dynamic::{Choice, Policy, StashLimits, dynamic, dynamic_base, play, simulate_dynamic};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind};
 pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

@@ -4,14 +4,14 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use zerobubble_plan::Result;
+use zerobubble_plan::Error;
 use zerobubble_plan::{
     BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, PerWork, PlaceOptions, Placement, Plan,
     SearchInput, SearchOutput, StageBytes, StageCost, Work, check, fit, generate, place, progress,
     search, simulate, sum_of_blocks,
 };
 
-fn run(input: &SearchInput) -> Result<SearchOutput> {
+fn run(input: &SearchInput) -> Result<SearchOutput, Error> {
     search(input, &|placement, stage_blocks| sum_of_blocks(input, placement, stage_blocks))
 }
 

@@ -113,7 +113,7 @@ where
 }
 
 /// Whether the module's loss of `example` is the mean of the losses of its examples, as far as the
-/// losses of two parts of it tell; true where they cannot be computed.
+/// losses of parts of it tell; true where they cannot be computed.
 pub(crate) fn is_mean<M, B, L, R>(model: &M, loss: &L, example: &B) -> bool
 where
     M: Module,
@@ -130,24 +130,24 @@ where
         let model = model.valid().to_device(&device);
         let of = |rows: Range<usize>| {
             let part = examples(example, &rows.collect::<Vec<_>>());
-            let tensors = part.into_tensors().into_iter().map(|x| move_to(x, &device));
-            read(
-                loss(&model, B::from_tensors(&mut tensors.collect::<Vec<_>>().into_iter()))
-                    .into_loss(),
-            )
+            let mut tensors = part.into_tensors().into_iter().map(|x| move_to(x, &device));
+            f64::from(read(loss(&model, B::from_tensors(&mut tensors)).into_loss()).value)
         };
-        let cut = rows / 2;
-        [of(0..rows), of(0..rows), of(0..cut), of(cut..rows)].map(|loss| f64::from(loss.value))
+        let parts = [rows / 2, 1].map(|cut| (cut, [of(0..cut), of(cut..rows)]));
+        ([of(0..rows), of(0..rows)], parts)
     };
-    let Ok([whole, again, first, second]) = quietly(AssertUnwindSafe(run)) else { return true };
-    // Where chance is in it, two losses tell nothing.
-    if whole != again {
+    let Ok(([whole, again], parts)) = quietly(AssertUnwindSafe(run)) else { return true };
+    // Where chance is in it, or what is no number, losses tell nothing.
+    if whole != again || !whole.is_finite() {
         return true;
     }
-    let cut = (rows / 2) as f64;
-    let mean = (first * cut + second * (rows as f64 - cut)) / rows as f64;
-    // A loss that is not finite says nothing.
-    !(whole - mean).is_finite() || (whole - mean).abs() <= 1e-3 * whole.abs().max(mean.abs())
+    parts.into_iter().all(|(cut, [first, second])| {
+        let (cut, rows) = (cut as f64, rows as f64);
+        let mean = (first * cut + second * (rows - cut)) / rows;
+        let largest = [whole, first, second].into_iter().fold(0.0, |max, x: f64| x.abs().max(max));
+        // A part of which nothing weighs is no number.
+        (whole - mean).abs() <= 1e-3 * largest + 1e-6
+    })
 }
 
 /// A loss as numbers.

@@ -375,7 +375,7 @@ where
     if is_mean(model, loss, example) {
         return Ok(());
     }
-    let problem = "the loss of the example is not the mean of the losses of its halves, so that \
+    let problem = "the loss of the example is not the mean of the losses of its parts, so that \
                    the loss of a step depends on how its batch is cut";
     Err(Error::model(problem).hint(
         "return (sum, weight), such as the summed loss and the number of examples or tokens that \

@@ -51,7 +51,7 @@ pub fn training_schedules() -> String {
 }
 
 /// A schedule for `train`, which says itself why it cannot follow the one without backward work.
-pub fn training_schedule(name: &str) -> zerobubble::plan::Result<Schedule> {
+pub fn training_schedule(name: &str) -> std::result::Result<Schedule, zerobubble::plan::Error> {
     name.parse::<Schedule>().map_err(|error| error.hint(training_schedules()))
 }
 
