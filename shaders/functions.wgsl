@@ -173,3 +173,21 @@ fn int_remainder_(x: i32, y: i32) -> i32 {
     let r = x % y;
     return select(r, r + y, r != 0 && (r < 0) != (y < 0));
 }
+
+// To 11 bits of at least 2^-14, to even. Divisions by powers of two are exact.
+fn roundf16_(x: f32) -> f32 {
+    let size = abs(x);
+    let exponent = max(i32(bitcast<u32>(size) >> 23u) - 127, -14);
+    let unit = bitcast<f32>(u32(exponent + 117) << 23u);
+    let rounded = signed_(round(size / unit) * unit, x);
+    let infinite = signed_(from_bits(0x7f800000u), x);
+    let finite = select(infinite, rounded, size < 65520.0);
+    return select(finite, x, is_nan_(x));
+}
+
+// To 8 bits, to even.
+fn roundbf16_(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let rounded = bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
+    return select(rounded, x, is_nan_(x));
+}

@@ -13,7 +13,7 @@ use burn::nn::{DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig, 
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Device, Int, Tensor, activation};
-use common::{compare, numbers, tensor};
+use common::{compare, compare_on_gpu, numbers, tensor};
 use zerobubble::batch::Batch;
 use zerobubble::capture::capture;
 use zerobubble::differentiate::differentiate;
@@ -333,14 +333,23 @@ fn other_floats_than_f32_are_refused_wherever_they_come_from() {
             |model: &Linear, x: Tensor<2>| x.matmul(model.weight.val().cast(DType::F32)).mean();
         assert_names(&refusal(&model, loss, rows(&flex)), &[name, "f32", "weight"]);
     }
-    // Halves round, and so are no detour; a double may be cast back, but nothing is computed of it.
-    for (dtype, name) in [(DType::F16, "F16"), (DType::BF16, "BF16")] {
-        let halves = |model: &Linear, x| model.forward(x).cast(dtype).cast(DType::F32).mean();
-        assert_names(&refusal(&linear(4, 2), halves, rows(&flex)), &[name, "f32"]);
+    // They may be cast back, but nothing is computed of them.
+    for (dtype, name) in [(DType::F16, "F16"), (DType::BF16, "BF16"), (DType::F64, "F64")] {
+        let computes = |model: &Linear, x| (model.forward(x).cast(dtype) * 2.0).cast(DType::F32);
+        let computes = |model: &Linear, x| computes(model, x).mean();
+        assert_names(&refusal(&linear(4, 2), computes, rows(&flex)), &[name, "f32"]);
     }
-    let doubles = |model: &Linear, x| (model.forward(x).cast(DType::F64) * 2.0).cast(DType::F32);
-    let doubles = |model: &Linear, x| doubles(model, x).mean();
-    assert_names(&refusal(&linear(4, 2), doubles, rows(&flex)), &["F64", "f32"]);
+}
+
+#[test]
+fn a_cast_to_other_floats_and_back_rounds_as_burn_does() {
+    for dtype in [DType::F16, DType::BF16, DType::F64] {
+        let loss = |model: &Linear, x: Tensor<2>| {
+            weighted(activation::tanh(model.forward(x)).cast(dtype).cast(DType::F32))
+        };
+        compare(&linear(4, 6), &loss, rows).unwrap();
+        compare_on_gpu(&linear(4, 6), &loss, rows).unwrap();
+    }
 }
 
 fn train_one_step<M: Module, B: Batch>(

@@ -169,7 +169,7 @@ fn special_values_are_treated_as_burn_does() {
     ] {
         check(unary.into());
     }
-    for unary in [Unary::Ceil, Unary::Round, Unary::Trunc] {
+    for unary in [Unary::Ceil, Unary::Round, Unary::Trunc, Unary::RoundF16, Unary::RoundBf16] {
         check(unary.into());
     }
     for comparison in [Comparison::Equal, Comparison::NotEqual, Comparison::Less] {

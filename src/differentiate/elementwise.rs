@@ -37,6 +37,7 @@ fn unary(b: &mut Builder, unary: Unary, o: NodeId, g: NodeId) -> Result<NodeId> 
             let sign = b.push(Unary::Sign, &[x])?;
             times(b, sign)
         }
+        Unary::RoundF16 | Unary::RoundBf16 => b.push(unary, &[g]),
         Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => {
             b.scalar(Scalar::Multiply, g, 0.0)
         }

@@ -19,6 +19,12 @@ fn integers(shape: &[usize]) -> Of {
 #[test]
 fn functions_of_one_number_are_burns() {
     shapes(6, |shape, seed| {
+        for unary in [Unary::RoundF16, Unary::RoundBf16] {
+            let of = |high: f32| [Of::Floats(shape.to_vec(), -high, high)];
+            for high in [1.0, 1e-6, 7e4] {
+                check(unary, &of(high), Exact, seed);
+            }
+        }
         for unary in [Unary::Ceil, Unary::Round, Unary::Trunc] {
             check(unary, &[floats(shape)], Exact, seed);
         }

@@ -7,7 +7,7 @@ use super::{Lowering, dtype, number, shape};
 use crate::error::Result;
 use crate::graph::{
     Comparison, Constant, DType, Elementwise, Indexing, Join, Logical, Movement, NodeId, Reduction,
-    Shape, Values,
+    Shape, Unary, Values,
 };
 
 impl Lowering<'_> {
@@ -137,12 +137,18 @@ impl Lowering<'_> {
         }
     }
 
-    /// A conversion between element types; nothing happens where the graph has one type for both,
-    /// nor where a float is only widened until it is cast back.
+    /// A conversion between element types; nothing happens where the graph has one type for both. A
+    /// float may be widened or narrowed, which rounds it, until it is cast back.
     pub(super) fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<()> {
         let node = self.value(input.id)?;
-        if out.dtype == BurnDType::F64 && input.dtype.is_float() {
-            self.doubles.insert(out.id);
+        if out.dtype.is_float() && out.dtype != BurnDType::F32 && input.dtype == BurnDType::F32 {
+            let node = match out.dtype {
+                BurnDType::F64 => node,
+                BurnDType::F16 => self.push(Unary::RoundF16, &[node])?,
+                BurnDType::BF16 => self.push(Unary::RoundBf16, &[node])?,
+                other => return dtype(other).map(|_| ()),
+            };
+            self.other_floats.insert(out.id, out.dtype);
             return self.bind(out, node);
         }
         let to = dtype(out.dtype)?;

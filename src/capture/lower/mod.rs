@@ -125,7 +125,7 @@ struct Lowering<'a> {
     views: HashSet<NodeId>,
     draws: Vec<RandomOpIr>,
     /// Floats that are widened, and so can only be cast back.
-    doubles: HashSet<TensorId>,
+    other_floats: HashMap<TensorId, BurnDType>,
     /// Module of the last parameter that an op used, to say where in the model an op stands.
     module: String,
 }
@@ -140,7 +140,7 @@ impl<'a> Lowering<'a> {
             used_views: HashSet::new(),
             views: HashSet::new(),
             draws: Vec::new(),
-            doubles: HashSet::new(),
+            other_floats: HashMap::new(),
             module: String::new(),
         };
         for id in &record.inputs {
@@ -232,12 +232,12 @@ impl<'a> Lowering<'a> {
         self.value(tensor.id)
     }
 
-    /// An error for what is to be computed in f64.
+    /// An error for what is to be computed in floats of another width.
     fn check_width(&self, tensor: TensorId) -> Result<()> {
-        if self.doubles.contains(&tensor) { dtype(BurnDType::F64).map(|_| ()) } else { Ok(()) }
+        self.other_floats.get(&tensor).map_or(Ok(()), |other| dtype(*other).map(|_| ()))
     }
 
-    /// [`Self::node`], for a tensor that may be widened.
+    /// [`Self::node`], for a tensor that may be of another width.
     fn value(&mut self, id: TensorId) -> Result<NodeId> {
         if let Some(&parameter) = self.parameters.get(&id) {
             return Ok(self.graph.parameters[parameter].node);

@@ -108,6 +108,10 @@ pub enum Unary {
     /// To the next whole number, to the even one of two.
     Round,
     Trunc,
+    /// Rounded to what 16 bits hold as IEEE 754 has them; so is its gradient, as in Burn.
+    RoundF16,
+    /// Rounded to what the first 16 bits of a float hold; so is its gradient, as in Burn.
+    RoundBf16,
     /// A function whose gradient is one op.
     Activation(Activation),
 }

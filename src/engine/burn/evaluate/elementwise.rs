@@ -94,6 +94,8 @@ fn unary(op: Unary, x: DispatchTensor) -> DispatchTensor {
         Unary::Ceil => D::float_ceil(x),
         Unary::Round => D::float_round(x),
         Unary::Trunc => D::float_trunc(x),
+        Unary::RoundF16 => D::float_cast(D::float_cast(x, FloatDType::F16), FloatDType::F32),
+        Unary::RoundBf16 => D::float_cast(D::float_cast(x, FloatDType::BF16), FloatDType::F32),
         Unary::Activation(Activation::Tanh) => D::float_tanh(x),
         Unary::Activation(Activation::Sigmoid) => D::sigmoid(x),
         Unary::Activation(Activation::Relu) => D::relu(x),

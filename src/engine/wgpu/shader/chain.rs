@@ -227,6 +227,8 @@ fn needs_functions(chain: &Chain) -> bool {
                     | Unary::Asinh
                     | Unary::Acosh
                     | Unary::Atanh
+                    | Unary::RoundF16
+                    | Unary::RoundBf16
             ) | Elementwise::Binary(Binary::Remainder | Binary::Atan2 | Binary::Hypot)
         )
     };
@@ -320,6 +322,7 @@ fn unary(op: Unary, of: DType, x: &str) -> String {
         Unary::Asin | Unary::Acos | Unary::Atan => format!("{op}_({x})"),
         Unary::Sinh | Unary::Cosh => format!("{op}_({x})"),
         Unary::Asinh | Unary::Acosh | Unary::Atanh => format!("{op}_({x})"),
+        Unary::RoundF16 | Unary::RoundBf16 => format!("{op}_({x})"),
         Unary::Activation(Activation::Tanh) => format!("tanh_({x})"),
         Unary::Activation(Activation::Sigmoid) => format!("sigmoid_({x})"),
         Unary::Activation(Activation::Relu) => format!("select({x}, 0.0, {x} <= 0.0)"),
