@@ -35,7 +35,7 @@ impl RunKey {
         let (seed, counter) = (self.seed(), self.counter(draw));
         match distribution {
             Distribution::Bernoulli { probability } => {
-                kernels::bernoulli(seed, counter, probability as f32, values);
+                kernels::bernoulli(seed, counter, (1.0 - probability) as f32, values);
             }
             Distribution::Uniform { low, high } => {
                 kernels::uniform(seed, counter, [low as f32, high as f32], values);

@@ -18,7 +18,7 @@ use distance::values::values;
 use families::families;
 use zerobubble::capture::capture;
 use zerobubble::plan::{ONE_F_ONE_B, Schedule, ZB_H1};
-use zerobubble::{Checkpoint, Checkpoints, OnNan, Sgd, Trainer};
+use zerobubble::{Checkpoint, Checkpoints, OnNan, Sgd, Trainer, gradients};
 
 const ROWS: usize = 6;
 const RATE: f64 = 0.1;
@@ -143,6 +143,83 @@ fn batch_norm_trains_as_burn_trains_it_with_its_running_statistics() {
     assert!(last.starts_with("statistics are those of a microbatch"), "{last}");
     assert!(last.contains("norm.running_mean") && last.contains("second_norm.running_var"));
     assert_ne!(values(&model), values(&expected), "it has learned something");
+}
+
+/// Three layers, for losses that do with them what they like.
+#[derive(Module, Debug)]
+struct Parts {
+    first: Linear,
+    norms: [BatchNorm; 2],
+    last: Linear,
+}
+
+fn parts() -> Parts {
+    let device = Device::flex();
+    let norm = || BatchNormConfig::new(6).init(&device);
+    Parts {
+        first: LinearConfig::new(5, 6).init(&device),
+        norms: [norm().freeze(), norm()],
+        last: LinearConfig::new(6, 3).init(&device),
+    }
+}
+
+/// `gradients` compares with Burn's own, running values included.
+#[test]
+fn a_frozen_batch_norm_before_one_that_is_trained_keeps_its_statistics() {
+    let loss = |model: &Parts, x: Tensor<2>| {
+        let h = model.norms[0].forward(model.first.forward(x)).tanh();
+        model.last.forward(model.norms[1].forward(h)).powi_scalar(2).mean()
+    };
+    let model = parts();
+    gradients(&model, &loss, &batch(0, 1)).unwrap();
+    let graph = capture(&model, &loss, &batch(0, 1)).unwrap();
+    let of = |at: usize| graph.parameters[graph.states[at].parameter.index()].path.clone();
+    assert_eq!([of(0), of(1)], ["norms.1.running_mean", "norms.1.running_var"]);
+}
+
+/// What the mask drops is multiplied by what it keeps, which is nothing.
+#[test]
+fn a_mask_that_drops_out_is_the_same_mask_everywhere() {
+    let loss = |model: &Parts, x: Tensor<2>| {
+        let h = model.first.forward(x).tanh();
+        let mask = h.random_like(Distribution::Bernoulli(0.5));
+        let dropped = h.clone() * mask.clone() * 2.0;
+        let lost = h.clone() * (mask.clone().neg() + 1.0);
+        let squared = (mask.clone() * mask * 2.0 - 1.0).powi_scalar(2);
+        let nothing = (dropped * lost).abs().sum() + (squared - 1.0).abs().sum();
+        nothing * 1e3 + (model.last.forward(h) - 1.0).powi_scalar(2).mean()
+    };
+    for devices in ["cpux2", "gpu:0"] {
+        let trainer = Trainer::of(parts(), loss).devices(devices).unwrap();
+        let trainer = trainer.microbatches(3).learning_rate(0.0).joint_loss(true);
+        let mut trainer = trainer.build(&batch(0, 1)).unwrap();
+        let losses: Vec<f64> = (0..2).map(|_| trainer.step(batch(0, 3)).unwrap().loss).collect();
+        assert_eq!(losses[0], losses[1], "{devices}: nothing is left to chance");
+    }
+}
+
+#[test]
+fn what_would_be_out_of_date_is_refused_by_name() {
+    let refused = |loss: fn(&Parts, Tensor<2>) -> Tensor<1>, parts: &[&str]| {
+        let error = gradients(&self::parts(), &loss, &batch(0, 1)).unwrap_err().to_string();
+        parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in {error}"));
+    };
+    let old_mean = |model: &Parts, x: Tensor<2>| {
+        let h = model.first.forward(x);
+        let old = model.norms[1].running_mean.value_sync().unsqueeze::<2>();
+        model.last.forward(model.norms[1].forward(h) + old).powi_scalar(2).mean()
+    };
+    refused(old_mean, &["norms.1.running_mean", "a running value that the forward pass updates"]);
+    let weight_as_number = |model: &Parts, x: Tensor<2>| {
+        let largest = model.last.weight.val().abs().max().into_scalar::<f32>();
+        (model.last.forward(model.first.forward(x)) * largest).powi_scalar(2).mean()
+    };
+    refused(weight_as_number, &["reads", "goes by it"]);
+    let twice = |model: &Parts, x: Tensor<2>| {
+        let h = model.norms[1].forward(model.first.forward(x));
+        model.last.forward(model.norms[1].forward(h)).powi_scalar(2).mean()
+    };
+    refused(twice, &["used twice in a forward pass", "two layers"]);
 }
 
 /// Integers in a forward pass, of every distribution that has some.

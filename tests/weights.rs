@@ -180,6 +180,23 @@ fn between(a: &Linear, b: &Linear) -> Linear {
 }
 
 #[test]
+fn a_negative_weight_is_clipped_by_the_same_norm() {
+    let norm = |sign: f64| {
+        let loss = move |net: &Net, (x, _): Labelled| {
+            let rows = x.dims()[0] as f64;
+            let logits = net.logits(x);
+            let weight = Tensor::<1>::full([1], sign * rows, &logits.device());
+            (logits.powi_scalar(2).sum() * sign, weight)
+        };
+        let mut trainer = trainer("cpux2", loss).clip_norm(1e-3).build(&example()).unwrap();
+        let norm = trainer.step(batch(0, MICROBATCHES)).unwrap().gradient_norm.unwrap();
+        (norm, trainer.weights_hash().unwrap())
+    };
+    assert!(norm(1.0).0 > 0.0);
+    assert_eq!(norm(1.0), norm(-1.0));
+}
+
+#[test]
 fn a_batch_of_which_nothing_weighs_is_no_step() {
     let nothing = || {
         let rows = ROWS * MICROBATCHES;

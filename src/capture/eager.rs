@@ -86,6 +86,38 @@ where
     })
 }
 
+/// The `running` values that a forward pass in training updates.
+///
+/// # Errors
+///
+/// When the module panics.
+pub(super) fn updated<M, B, L, R>(
+    model: &M,
+    loss: &L,
+    example: &B,
+    running: &HashSet<ParamId>,
+) -> Result<HashSet<ParamId>>
+where
+    M: Module,
+    B: Batch,
+    L: Fn(&M, B) -> R,
+    R: IntoLoss,
+{
+    let device = Device::flex();
+    let run = || {
+        let model = model.valid().to_device(&device).train();
+        let before = values(&model, running);
+        let tensors = example.clone().into_tensors();
+        let mut tensors = tensors.into_iter().map(|tensor| with_autodiff(move_to(tensor, &device)));
+        drop(loss(&model, B::from_tensors(&mut tensors)));
+        let after = values(&model.valid(), running);
+        let changed = before.into_iter().zip(after).filter(|(before, after)| before != after);
+        let ids = ids(&model);
+        changed.map(|((position, _), _)| ids[position]).collect()
+    };
+    quietly(AssertUnwindSafe(run)).map_err(panicked)
+}
+
 /// Whether the module, which draws nothing, has one loss in training and in inference.
 ///
 /// # Errors
@@ -241,6 +273,21 @@ where
         EagerRun { loss, gradients, drawn: Vec::new(), states: states.collect() }
     };
     quietly(AssertUnwindSafe(run)).map_err(panicked)
+}
+
+/// Ids of the module's float parameters, each once.
+fn ids<M: Module>(model: &M) -> Vec<ParamId> {
+    struct Visitor(Vec<ParamId>);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !self.0.contains(&param.id) {
+                self.0.push(param.id);
+            }
+        }
+    }
+    let mut visitor = Visitor(Vec::new());
+    model.visit(&mut visitor);
+    visitor.0
 }
 
 /// Values of some of the module's parameters, each with its position among all.

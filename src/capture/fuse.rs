@@ -173,7 +173,8 @@ impl Fuse<'_> {
             }
             _ => None,
         };
-        let same = self.from[a].shape == self.from[b].shape;
+        // A mask times itself is no dropout.
+        let same = a != b && self.from[a].shape == self.from[b].shape;
         kept(b).map(|op| (a, op)).or_else(|| kept(a).map(|op| (b, op))).filter(|_| same)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 use burn_backend::{AutodiffBackend, TensorMetadata};
 use burn_capture::CaptureBackend;
 use burn_dispatch::DispatchTensor;
@@ -38,6 +38,17 @@ pub(super) fn running<M: Module>(model: &M) -> HashSet<ParamId> {
     let mut emptied = Emptied(HashSet::new());
     copy.visit(&mut emptied);
     emptied.0
+}
+
+/// A copy of the module, with values of its own, of which every float is multiplied by `factor`.
+pub(super) fn scaled<M: Module>(model: &M, factor: f64) -> M {
+    struct Scale(f64);
+    impl ModuleMapper for Scale {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| value * self.0)
+        }
+    }
+    model.valid().to_device(&Device::flex()).map(&mut Scale(factor))
 }
 
 /// The module as in training. What is `running` stays as it is: it takes part in no autodiff run.

@@ -77,27 +77,37 @@ where
     check_floats(example)?;
     let frozen = parameters::frozen(model);
     let running = lift::running(model);
+    let updated = if running.is_empty() {
+        HashSet::new()
+    } else {
+        eager::updated(model, loss, example, &running)?
+    };
     let recorded = |mode| -> Result<(Graph, Vec<RandomOpIr>)> {
-        let lowered = |example: &B| -> Result<(Lowered, Option<String>)> {
+        let lowered = |model: &M, example: &B| -> Result<(Lowered, Option<String>)> {
             let answered = record_answering(model, loss, example, mode, &running)?;
             check_parameters(&answered.record)?;
-            let lowered = lower(&answered.record, &frozen, &running)?;
+            let lowered = lower(&answered.record, &frozen, &updated)?;
             verify_graph(&lowered.readable.graph)?;
             Ok((lowered, answered.last_read))
         };
-        let (Lowered { readable, draws }, last_read) = lowered(example)?;
-        // What the model reads may decide what it computes, and may end up as a constant.
-        let others = [false, true].map(|last| lowered(&of_one_example(example, last)));
+        let (Lowered { readable, draws }, last_read) = lowered(model, example)?;
+        // What the model reads, of the batch or of itself, may decide what it computes, and may end
+        // up as a constant.
+        let others = [(false, 1.25), (true, 0.75)];
+        let others = others.map(|(last, factor)| {
+            lowered(&lift::scaled(model, factor), &of_one_example(example, last))
+        });
         let others = others.into_iter().map(|other| Ok(other?.0.readable));
         let graph = match others.collect::<Result<Vec<_>>>() {
             Ok(others) => without_copies(&readable, &others)?,
             Err(_) => None,
         };
-        let read = || last_read.unwrap_or_else(|| "the batch".into());
+        let read = || last_read.unwrap_or_else(|| "its batch or its parameters".into());
         let graph = graph.ok_or_else(|| unknown(&read()))?;
         Ok((prune(&fuse::fuse(&graph, mode)?), draws))
     };
     let (training, draws) = recorded(Mode::Training)?;
+    check_states(&training)?;
     let inference = recorded(Mode::Inference).ok().map(|(graph, _)| graph);
     // Without random numbers or states, modes that give one loss are one thing written twice.
     let is_fixed = draws.is_empty() && training.states.is_empty();
@@ -112,6 +122,28 @@ where
     };
     verify_graph(&graph)?;
     Ok(Captured { graph, draws, infers, running })
+}
+
+/// Refuses a loss that depends on a running value which the forward pass updates: the backward pass
+/// of a microbatch would find what later ones have made of it.
+fn check_states(graph: &Graph) -> Result<()> {
+    let mut needed = vec![false; graph.nodes.len()];
+    graph.loss.iter().for_each(|loss| needed[loss.index()] = true);
+    for id in graph.ids().rev() {
+        if needed[id.index()] {
+            graph[id].inputs.iter().for_each(|input| needed[input.index()] = true);
+        }
+    }
+    for state in &graph.states {
+        let parameter = &graph.parameters[state.parameter.index()];
+        if needed[parameter.node.index()] {
+            let problem = "the loss depends on a running value that the forward pass updates";
+            return Err(Error::model(problem)
+                .in_module(parameter.path.clone())
+                .hint("compute the loss from the microbatch's own value, as batch norm does"));
+        }
+    }
+    Ok(())
 }
 
 fn check_parameters(record: &Record) -> Result<()> {

@@ -85,7 +85,11 @@ where
     let attempt = |lifts| attempt(model, loss, example, lifts, running, answers);
     match mode {
         Mode::Training => match attempt(Lifts::All) {
-            Err(error) if error.problem.contains(CANNOT_MOVE) => attempt(Lifts::Parameters),
+            Err(error) if error.problem.contains(CANNOT_MOVE) => attempt(Lifts::Parameters)
+                .map_err(|error| match error.problem.contains(CANNOT_MOVE) {
+                    true if !running.is_empty() => used_twice(),
+                    _ => error,
+                }),
             recorded => recorded,
         },
         Mode::Inference => attempt(Lifts::Nothing),
@@ -95,6 +99,12 @@ where
 /// What Burn says of a forward pass that moves what is lifted to the device on which it is. What is
 /// not lifted it can move.
 const CANNOT_MOVE: &str = "Cannot move a tensor to a capture device with autodiff enabled";
+
+/// The error for what a layer makes of its running values, and moves once more.
+fn used_twice() -> Error {
+    let problem = "a layer with running values, such as BatchNorm, is used twice in a forward pass";
+    Error::model(problem).hint("two layers")
+}
 
 /// What takes part in an autodiff run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -158,7 +158,7 @@ impl Finish {
             Did::Reduced { norms, .. } => {
                 self.norms.extend(norms);
                 if self.devices.iter().all(Device::has_reduced) && self.clipping.is_some() {
-                    self.norm = Some(norm(&mut self.norms)? * self.per_weight());
+                    self.norm = Some(norm(&mut self.norms)? * self.per_weight().abs());
                 }
             }
             Did::Updated { parameters, .. } => self.devices[device].values = parameters,
@@ -238,7 +238,7 @@ impl Finish {
         }
         let clipping = self.clipping.filter(|clipping| clipping.post_validation)?;
         let so_far = self.norms.iter().map(|(_, square)| square).sum::<f64>().sqrt();
-        let so_far = so_far * self.per_weight();
+        let so_far = so_far * self.per_weight().abs();
         let within = so_far <= clipping.max_norm;
         let update = Update { learning_rate, scale: self.scale(1.0), provisional: true };
         within.then_some((Done::Provisional, Duty::Update(update)))

@@ -43,7 +43,8 @@ pub(super) struct Lowered {
     pub draws: Vec<RandomOpIr>,
 }
 
-/// Lowers a record to a graph that ends in its loss. A parameter that is `frozen` is not trained.
+/// Lowers a record to a graph that ends in its loss. A parameter that is `frozen` is not trained;
+/// those that are `updated` are by the forward pass itself.
 ///
 /// # Errors
 ///
@@ -51,10 +52,10 @@ pub(super) struct Lowered {
 pub(super) fn lower(
     record: &Record,
     frozen: &HashSet<ParamId>,
-    running: &HashSet<ParamId>,
+    updated: &HashSet<ParamId>,
 ) -> Result<Lowered> {
     let mut lowering = Lowering::new(record, frozen)?;
-    let updates = states::updates(record, running);
+    let updates = states::updates(record, updated);
     let needed = needed(record, &updates);
     for (operation, needed) in record.operations.iter().zip(needed) {
         if let Some(draw) = random(operation) {

@@ -22,15 +22,15 @@ pub fn uniform(key: [u32; 2], counter: [u32; 3], [low, high]: [f32; 2], dst: &mu
     );
 }
 
-/// Fills with 1 with probability `p` and 0 otherwise: an element is 1 where its uniform number in
-/// `[0, 1)` is below `p`.
+/// Fills with 0 with probability `p` and 1 otherwise: the elements that [`dropout_mask`] drops and
+/// keeps.
 pub fn bernoulli(key: [u32; 2], counter: [u32; 3], p: f32, dst: &mut [f32]) {
     fill(
         key,
         counter,
         dst,
         #[inline(always)]
-        |word| if to_unit(word) < p { 1.0 } else { 0.0 },
+        |word| if to_unit(word) < p { 0.0 } else { 1.0 },
     );
 }
 

@@ -269,7 +269,7 @@ fn random(distribution: Distribution, n: usize) -> String {
     let number = |value| literal(value, DType::F32);
     match distribution {
         Distribution::Bernoulli { probability } => {
-            format!("select(0.0, 1.0, unit_(d{n}) < {})", number(probability))
+            format!("select(1.0, 0.0, unit_(d{n}) < {})", number(1.0 - probability))
         }
         Distribution::Uniform { low, high } => {
             let width = high as f32 - low as f32;
