@@ -14,6 +14,7 @@ use burn_flex::FlexDevice;
 use burn_ir::RandomOpIr;
 
 use super::Rounding;
+use super::lift::moved;
 use super::reads::examples;
 use crate::batch::{Batch, move_to};
 use crate::error::{Error, Result, panic_message, quietly};
@@ -88,6 +89,9 @@ where
 
 /// The `running` values that a forward pass in training updates.
 ///
+/// They are moved before it, since an update can leave a value where it is by chance: the mean of
+/// what dropout has emptied is the 0 that batch norm begins with.
+///
 /// # Errors
 ///
 /// When the module panics.
@@ -105,7 +109,7 @@ where
 {
     let device = Device::flex();
     let run = || {
-        let model = model.valid().to_device(&device).train();
+        let model = moved(model.valid().to_device(&device), running).train();
         let before = values(&model, running);
         let tensors = example.clone().into_tensors();
         let mut tensors = tensors.into_iter().map(|tensor| with_autodiff(move_to(tensor, &device)));

@@ -51,6 +51,20 @@ pub(super) fn scaled<M: Module>(model: &M, factor: f64) -> M {
     model.valid().to_device(&Device::flex()).map(&mut Scale(factor))
 }
 
+/// The module with every `running` value moved, to where no usual statistic is and variances stay
+/// above 0.
+pub(super) fn moved<M: Module>(model: M, running: &HashSet<ParamId>) -> M {
+    const DISTANCE: f64 = 0.7310585786;
+    struct Move<'a>(&'a HashSet<ParamId>);
+    impl ModuleMapper for Move<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let moves = self.0.contains(&param.id);
+            if moves { param.map(|value| value + DISTANCE) } else { param }
+        }
+    }
+    model.map(&mut Move(running))
+}
+
 /// The module as in training. What is `running` stays as it is: it takes part in no autodiff run.
 pub(super) fn lifted<M: Module>(model: M, running: &HashSet<ParamId>) -> M {
     struct Lift<'a>(&'a HashSet<ParamId>);
