@@ -27,8 +27,10 @@ pub enum ErrorKind {
     Io,
     /// A device, worker thread or kernel failed while running.
     Run,
-    /// The loss or a gradient is not a finite number.
+    /// A loss, a gradient, or a weight is not a finite number.
     NotFinite,
+    /// A file that is whole, but of a form that this version does not know.
+    NotUnderstood,
     /// Somebody asked for the end.
     Interrupted,
 }

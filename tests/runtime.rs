@@ -281,8 +281,8 @@ proptest! {
                     prop_assert!(last || goes_on && one.microbatch == next.microbatch);
                 }
             }
-            let losses = runtime.evaluate(forward, Arc::new(Vec::new())).unwrap();
-            prop_assert_eq!(losses.len(), microbatches as usize);
+            let outcome = runtime.evaluate(forward, Arc::new(Vec::new())).unwrap();
+            prop_assert_eq!(outcome.losses.len(), microbatches as usize);
         }
     }
 }

@@ -14,6 +14,8 @@ mod families;
 mod not_finite;
 #[path = "training/rates.rs"]
 mod rates;
+#[path = "training/settings.rs"]
+mod settings;
 
 use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::tensor::{Device, Tensor};

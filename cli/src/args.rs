@@ -55,7 +55,7 @@ pub enum Command {
     /// List what can be trained on
     Devices,
     /// Train the example GPT through a pipeline
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Draw a timetable without any model
     Plan(PlanArgs),
     /// Measure the figures of docs/benchmarks.md, side by side
@@ -147,6 +147,9 @@ pub struct TrainArgs {
         default_value = "stop"
     )]
     pub on_nan: OnNanArg,
+    /// With --on-nan skip, the run ends when so many steps in a row were skipped
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<u32>(u32::MAX))]
+    pub max_skips: u32,
     /// A TOML file with these options by name; those on the command line come first
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -199,9 +202,10 @@ pub struct TrainArgs {
         value_parser = count::<usize>(65_536)
     )]
     pub checkpoint_keep: usize,
-    /// Continue from the newest checkpoint that is whole; where there is none, start from the
-    /// beginning. The model, the text, --seed, --microbatches, --microbatch-size and --clip-norm
-    /// have to be as they were. --devices, --schedule, --steps and --learning-rate may be others
+    /// Continue from the newest checkpoint that is whole and finite; where there is none, start
+    /// from the beginning. The model, the text, --seed, --microbatches, --microbatch-size and
+    /// --clip-norm have to be as they were. --devices, --schedule and --steps may be others, and so
+    /// may learning rates, --activations and --on-nan, which is told
     #[arg(long, requires = "checkpoint")]
     pub resume: bool,
     /// How activations are stored: f16 halves their memory, on GPUs that have it
@@ -343,7 +347,7 @@ impl Cli {
         let parsed = Arguments::try_parse_from(arguments)?;
         let command = match parsed.command {
             Some(command) => command,
-            None => Command::Train(Defaults::try_parse_from(["zerobubble"])?.train),
+            None => Command::Train(Box::new(Defaults::try_parse_from(["zerobubble"])?.train)),
         };
         Ok(Self { json: parsed.json, command })
     }

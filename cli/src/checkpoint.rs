@@ -12,6 +12,7 @@ use zerobubble::train::{Checkpoint, Checkpoints, Trainer};
 
 use super::args::TrainArgs;
 use super::evaluate::Batch;
+use super::flags::with_flags;
 
 /// The checkpoints of a run, if it was asked to make any.
 pub struct Saving {
@@ -74,26 +75,43 @@ impl Saving {
         sampler: &mut Sampler,
     ) -> Result<()> {
         let Some(newest) = self.newest.take() else { return Ok(()) };
-        trainer.resume(&newest)?;
-        sampler.skip(newest.note::<Note>()?.windows_drawn);
+        let drawn = newest.note::<Note>()?.windows_drawn;
+        let told = trainer.resume(&newest)?;
+        let rows = u64::from(trainer.plan().plan().microbatches) * self.options.rows();
+        if newest.step().checked_mul(rows) != Some(drawn) {
+            let problem = format!("{drawn} windows of the text drawn in {} steps", newest.step());
+            let hint = "the version that wrote it, or another folder";
+            return Err(Error::data(problem).in_file(newest.path()).hint(hint));
+        }
+        sampler.skip(drawn);
         tell(&format!("continuing from {}", newest.path().display()));
+        told.iter().for_each(|difference| tell(&with_flags(difference)));
         Ok(())
     }
 
-    /// Saves after a step, where it is time or the run `ends`.
+    /// Saves after a step, where it is time or the run `ends`. Weights that are not finite are not
+    /// saved: that is told, and the run goes on. Gives why nothing is saved where the run ends.
     pub fn after_step(
         &self,
         trainer: &mut Trainer<Gpt, Batch>,
         sampler: &Sampler,
         ends: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         match &self.checkpoints {
             Some(checkpoints) if ends || trainer.steps().is_multiple_of(self.every) => {
                 let options = self.options.clone();
                 let note = Note { options, windows_drawn: sampler.drawn() };
-                trainer.save(checkpoints, &note).map(drop)
+                match trainer.save(checkpoints, &note) {
+                    Ok(_) => Ok(None),
+                    Err(error) if error.kind == ErrorKind::NotFinite && ends => Ok(Some(error)),
+                    Err(error) if error.kind == ErrorKind::NotFinite => {
+                        tell(&error.to_string());
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                }
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -117,7 +135,11 @@ impl Saving {
 fn newest(checkpoints: &Checkpoints, options: &Options) -> Result<Option<Checkpoint>> {
     let found = checkpoints.newest()?;
     for error in &found.skipped {
-        tell(&format!("skipped a checkpoint that is not whole: {error}"));
+        let fault = match error.kind {
+            ErrorKind::NotFinite => "with numbers that are not finite",
+            _ => "that is not whole",
+        };
+        tell(&format!("skipped a checkpoint {fault}: {error}"));
     }
     match found.checkpoint {
         Some(checkpoint) => {
@@ -169,7 +191,13 @@ impl Options {
         }
     }
 
-    /// Whether these, of a checkpoint, are those of the run.
+    /// Windows in a microbatch.
+    fn rows(&self) -> u64 {
+        self.microbatch_size as u64
+    }
+
+    /// Whether these, of a checkpoint, are those of the run. All of them have to be: none can
+    /// differ and the run still be the same one.
     fn check(&self, run: &Self) -> Result<()> {
         let rows = [
             ("seed", self.seed, run.seed),

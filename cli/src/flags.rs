@@ -20,7 +20,8 @@ pub fn on_command_line(error: Error) -> Error {
     Error { problem: with_flags(&error.problem), hint: with_flags(&error.hint), ..error }
 }
 
-fn with_flags(text: &str) -> String {
+/// A text of the library as it reads on the command line.
+pub fn with_flags(text: &str) -> String {
     let mut parts = text.split('`');
     let mut translated = parts.next().unwrap_or_default().to_owned();
     // Between two backquotes is a quoted part, and behind it one that is not.

@@ -108,6 +108,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
         gradient_norms: steps.gradient_norms.clone(),
         step_seconds: steps.seconds.clone(),
         written: Vec::new(),
+        unsaved: steps.unsaved.clone(),
     };
     let (trainer, steps) = (&trainer, &steps);
     let finished = Finished { args, job: &job, trainer, steps, report: &report };
@@ -116,10 +117,14 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<O
 }
 
 impl Outcome {
-    /// Why a file that was asked for is not there. What the run found is worth telling before.
+    /// Why a checkpoint or a file that was asked for is not there. What the run found is worth
+    /// telling before.
     pub fn unwritten(self) -> Option<Error> {
         match self {
-            Outcome::Trained(report) => report.written.into_iter().find_map(Result::err),
+            Outcome::Trained(report) => {
+                let TrainReport { unsaved, written, .. } = *report;
+                unsaved.or_else(|| written.into_iter().find_map(Result::err))
+            }
             Outcome::Done(_) => None,
         }
     }
@@ -157,6 +162,7 @@ fn trainer(
         .post_validation(args.post_validation)
         .learning_rate(rates.scheduler()?)
         .on_nan(on_nan(args.on_nan))
+        .max_skips(args.max_skips)
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
@@ -198,7 +204,7 @@ fn take_steps(
             progress.evaluated(step, steps.evaluations[steps.evaluations.len() - 1].loss);
         }
         let interrupted = interrupt.asked() && step < count;
-        saving.after_step(trainer, &sampler, interrupted || step == count)?;
+        steps.unsaved = saving.after_step(trainer, &sampler, interrupted || step == count)?;
         if interrupted {
             return Err(saving.interrupted(step, count));
         }

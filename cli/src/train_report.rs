@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use serde::Serialize;
-use zerobubble::error::Result;
+use zerobubble::error::{Error, Result};
 use zerobubble::plan::{DeviceId, Simulation};
 use zerobubble::trace::{RecordedStep, Span, bubble, draw};
 use zerobubble::train::StepReport;
@@ -64,6 +64,9 @@ pub struct TrainReport {
     /// A line about every file that was to be written, or why it was not.
     #[serde(skip)]
     pub written: Vec<Result<String>>,
+    /// Why the last step is in no checkpoint, where it should be.
+    #[serde(skip)]
+    pub unsaved: Option<Error>,
 }
 
 /// Both bubbles, measured and predicted, as fractions.
@@ -139,6 +142,8 @@ pub struct Steps {
     pub skipped: Vec<u64>,
     /// Losses on held-out text.
     pub evaluations: Vec<Evaluation>,
+    /// Why the last step is in no checkpoint, where it should be.
+    pub unsaved: Option<Error>,
     /// The most that each device ever held.
     peak_bytes: Vec<u64>,
     /// Timelines are large: only the last ones are kept.

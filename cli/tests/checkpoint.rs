@@ -5,6 +5,8 @@
 mod broken;
 #[path = "checkpoint/elsewhere.rs"]
 mod elsewhere;
+#[path = "checkpoint/foreign.rs"]
+mod foreign;
 #[path = "checkpoint/harness.rs"]
 mod harness;
 #[cfg(unix)]
@@ -12,6 +14,8 @@ mod harness;
 mod interrupted;
 #[path = "checkpoint/killed.rs"]
 mod killed;
+#[path = "checkpoint/not_finite.rs"]
+mod not_finite;
 #[path = "checkpoint/other_programs.rs"]
 mod other_programs;
 #[path = "checkpoint/refused.rs"]

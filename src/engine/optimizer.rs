@@ -1,6 +1,8 @@
 //! The optimizers' settings. They reproduce Burn's, default values included, but for what decays:
 //! with [`Decayed::All`] they are Burn's in that as well.
 
+use crate::error::{Error, Result};
+
 /// How parameters are updated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Optimizer {
@@ -96,6 +98,50 @@ impl From<Sgd> for Optimizer {
 }
 
 impl Optimizer {
+    /// Whether a step with these settings is one.
+    ///
+    /// # Errors
+    ///
+    /// The first that is out of its range.
+    pub fn check(&self) -> Result<()> {
+        let (range, not_negative) = ("0 or more, and below 1", "a finite number, 0 or more");
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let finite = |value: f64| value.is_finite() && value >= 0.0;
+        let rows = match *self {
+            Optimizer::AdamW(AdamW { beta_1, beta_2, epsilon, weight_decay, .. }) => vec![
+                ("beta_1", f64::from(beta_1), share(beta_1.into()), range),
+                ("beta_2", f64::from(beta_2), share(beta_2.into()), range),
+                (
+                    "epsilon",
+                    f64::from(epsilon),
+                    epsilon.is_finite() && epsilon > 0.0,
+                    "a finite number above 0",
+                ),
+                (
+                    "weight_decay",
+                    f64::from(weight_decay),
+                    finite(weight_decay.into()),
+                    not_negative,
+                ),
+            ],
+            Optimizer::Sgd(Sgd { weight_decay, momentum, .. }) => {
+                let Momentum { factor, dampening, .. } = momentum.unwrap_or_default();
+                let decay = f64::from(weight_decay);
+                vec![
+                    ("weight_decay", decay, finite(decay), not_negative),
+                    ("momentum.factor", factor.into(), finite(factor.into()), not_negative),
+                    ("momentum.dampening", dampening, finite(dampening), not_negative),
+                ]
+            }
+        };
+        match rows.into_iter().find(|(_, _, usable, _)| !usable) {
+            Some((name, value, _, expected)) => {
+                Err(Error::config(format!("a {name} of {value} in the optimizer")).hint(expected))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What updates a parameter of so many dimensions: the same without weight decay, where it is
     /// not for that parameter.
     pub fn of(self, dimensions: usize) -> Self {

@@ -21,6 +21,7 @@ mod overhead;
 mod scheduler;
 mod worker;
 
+use std::fmt;
 use std::thread::JoinHandle;
 
 use burn_dispatch::DispatchTensor;
@@ -63,6 +64,15 @@ pub enum OnNan {
     /// Its gradients are dropped. Parameters, the optimizer's moments and its count of updates stay
     /// as they were, and the next step follows.
     Skip,
+}
+
+impl fmt::Display for OnNan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnNan::Stop => "stop",
+            OnNan::Skip => "skip",
+        })
+    }
 }
 
 /// What one step yielded.
@@ -162,19 +172,14 @@ impl Runtime {
     }
 
     /// Runs the actions of `plan`, which is forward only and places stages as the plan of the steps
-    /// does, on `inputs`, by microbatch and input. Gives the loss of every microbatch.
+    /// does, on `inputs`, by microbatch and input. Where a number is not finite, the outcome says which
+    /// in `skipped`, and nothing is harmed.
     ///
     /// # Errors
     ///
-    /// The first error of any device, after which the runtime is of no use; or the first number
-    /// that is not finite, which harms nothing.
-    pub fn evaluate(
-        &mut self,
-        plan: CheckedPlan,
-        inputs: StepInputs,
-    ) -> Result<Vec<MicrobatchLoss>> {
-        let outcome = self.ask(|reply| Request::Evaluate { plan, inputs, reply })?;
-        outcome.skipped.map_or(Ok(outcome.losses), Err)
+    /// The first error of any device, after which the runtime is of no use.
+    pub fn evaluate(&mut self, plan: CheckedPlan, inputs: StepInputs) -> Result<StepOutcome> {
+        self.ask(|reply| Request::Evaluate { plan, inputs, reply })
     }
 
     /// Values of all parameters, in no particular order.

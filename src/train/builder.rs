@@ -27,6 +27,8 @@ use crate::runtime::{OnNan, Runtime, StepRules};
 
 /// Microbatches of a step where nothing else is said.
 const MICROBATCHES: u32 = 8;
+/// Steps in a row that may be skipped where nothing else is said.
+const MAX_SKIPS: u32 = 10;
 
 /// Settings of a training run of `M` on batches `B`.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub struct TrainerBuilder<M, B, L> {
     learning_rate: LearningRates,
     seed: u64,
     on_nan: OnNan,
+    max_skips: u32,
     memory_limit: Option<u64>,
     /// None for what suits the schedule.
     balance: Option<Balance>,
@@ -91,6 +94,7 @@ where
             learning_rate: LearningRates::new(1e-3),
             seed: 0,
             on_nan: OnNan::Stop,
+            max_skips: MAX_SKIPS,
             memory_limit: None,
             balance: None,
             activations: Precision::F32,
@@ -198,6 +202,14 @@ where
         self
     }
 
+    /// How many steps in a row may be skipped with [`OnNan::Skip`]: 10 where nothing else is said.
+    /// The last of them is an error, since weights that make every loss infinite stay what they
+    /// are.
+    pub fn max_skips(mut self, steps: u32) -> Self {
+        self.max_skips = steps;
+        self
+    }
+
     /// Most bytes that a device may hold.
     pub fn memory_limit_per_device(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory_limit = bytes.into();
@@ -248,6 +260,11 @@ where
     }
 
     fn rule(&self) -> Result<UpdateRule> {
+        self.optimizer.check()?;
+        if self.max_skips == 0 {
+            return Err(Error::config("no step may be skipped: `max_skips(0)`")
+                .hint("`max_skips(1)` or more, or `on_nan(stop)`"));
+        }
         let clipping = match self.clip_norm {
             Some(norm) if !(norm.is_finite() && norm > 0.0) => {
                 return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
@@ -292,13 +309,11 @@ where
         if devices.is_empty() {
             return Err(Error::config("no devices").hint("one device or more"));
         }
-        let shapes = shapes(example);
-        check_shapes(&shapes)?;
+        let shapes = checked_shapes(example)?;
         let mut model = verified_model(&self.model, &self.loss, example, microbatches, self.seed)?;
         if microbatches > 1 && !self.joint_loss && !model.split.joint.graph.weighted {
             check_mean(&self.model, &self.loss, example)?;
         }
-        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
         let times = match balance {
             Balance::Flops => profile::flops(&model.split, devices.len()),
@@ -308,7 +323,7 @@ where
         };
         let VerifiedModel { split, values, infers, .. } = model;
 
-        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); names.len()];
+        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); devices.len()];
         let request = ArrangeRequest {
             split: &split,
             times: &times,
@@ -324,12 +339,13 @@ where
         };
         let arranged = arrange(&request, &devices)?;
         let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
+        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
         let engines = devices.iter_mut().zip(arranged.engines);
         let engines = engines.map(|(device, setup)| device.engine(setup)).collect::<Result<_>>()?;
-        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
+        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
         Ok(Trainer {
             model: self.model,
@@ -350,16 +366,22 @@ where
             learning_rate: self.learning_rate,
             seed: self.seed,
             steps: 0,
+            activations: self.activations,
+            on_nan: self.on_nan,
+            max_skips: self.max_skips,
+            skips: 0,
+            last_good: None,
             batch: PhantomData,
         })
     }
 }
 
-fn check_shapes(shapes: &[Vec<usize>]) -> Result<()> {
+fn checked_shapes<B: Batch>(example: &B) -> Result<Vec<Vec<usize>>> {
+    let shapes = shapes(example);
     match shapes.iter().position(|shape| shape.contains(&0)) {
         Some(empty) => Err(Error::data(format!("tensor {empty} of the example has no elements"))
             .hint("an example of one microbatch's shapes")),
-        None => Ok(()),
+        None => Ok(shapes),
     }
 }
 

@@ -20,7 +20,6 @@ mod names;
 mod resume;
 mod tensors;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -30,7 +29,8 @@ pub use folder::{Checkpoints, Newest};
 use crate::error::{Error, ErrorKind, Result};
 use checksums::Checksums;
 use manifest::Manifest;
-use tensors::Tensors;
+use names::{finished, step_of};
+use tensors::SavedTensors;
 
 const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -41,47 +41,72 @@ const CHECKSUMS: &str = "checksums.xxh128";
 /// What is covered by the checksums.
 const FILES: [&str; 4] = [WEIGHTS, OPTIMIZER, PLAN, MANIFEST];
 
-/// A checkpoint that was read and found whole.
+/// Bytes of the largest list of checksums, and of the largest manifest, that are read.
+const LARGEST_CHECKSUMS: u64 = 1 << 16;
+const LARGEST_MANIFEST: u64 = 1 << 26;
+
+/// A checkpoint that was read and can be continued from.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     manifest: Manifest,
-    weights: Tensors,
-    optimizer: Tensors,
+    weights: SavedTensors,
+    optimizer: SavedTensors,
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint in folder `path`.
+    /// Reads the checkpoint in folder `path`. Its tensors stay in their files until a trainer
+    /// resumes it.
     ///
     /// # Errors
     ///
-    /// When a file is missing, or its content is not what was written.
+    /// [`ErrorKind::Data`] when it is broken: a file is missing, or its content is not what was
+    /// written. [`ErrorKind::NotUnderstood`] when it is what was written, but of a form that this
+    /// version does not know. [`ErrorKind::NotFinite`] when one of its numbers is not finite.
     pub fn read(path: &Path) -> Result<Self> {
-        let read = |name: &str| {
-            let file = path.join(name);
-            fs::read(&file).map_err(|error| {
-                Error::new(ErrorKind::Io, format!("cannot be read: {error}")).in_file(file)
-            })
+        let at = |name: &str| path.join(name);
+        let sums = disk::read_small(&at(CHECKSUMS), LARGEST_CHECKSUMS);
+        let sums = sums.and_then(|text| Checksums::parse(&text));
+        let sums = sums.map_err(|error| error.in_file(at(CHECKSUMS)))?;
+        sums.check(path)?;
+        let manifest = Self::manifest(path)?;
+        if let Some(missing) = FILES.iter().find(|name| !sums.has(name)) {
+            let problem = format!("it has no {missing}, and {} wrote it", manifest.writer());
+            return Err(Error::new(ErrorKind::NotUnderstood, problem)
+                .in_file(path)
+                .hint("that version, or another folder"));
+        }
+        let tensors = |name: &str| {
+            let opened = SavedTensors::open(&at(name)).map_err(|error| {
+                let problem = format!("{}; {} wrote it", error.problem, manifest.writer());
+                Error { problem, ..error }.hint("that version, or another folder")
+            });
+            opened.map_err(|error| error.in_file(at(name)))
         };
-        let sums = Checksums::parse(&read(CHECKSUMS)?);
-        let sums = sums.map_err(|error| error.in_file(path.join(CHECKSUMS)))?;
-        let whole = |name: &str| {
-            let bytes = read(name)?;
-            sums.check(name, &bytes).map_err(|error| error.in_file(path.join(name)))?;
-            Ok(bytes)
-        };
-        let [weights, optimizer, plan, manifest] = FILES.map(whole);
-        plan?;
-        let tensors = |bytes: Result<Vec<u8>>, name: &str| {
-            Tensors::parse(&bytes?).map_err(|error| error.in_file(path.join(name)))
-        };
-        let manifest = Manifest::parse(&manifest?);
-        Ok(Self {
-            weights: tensors(weights, WEIGHTS)?,
-            optimizer: tensors(optimizer, OPTIMIZER)?,
-            manifest: manifest.map_err(|error| error.in_file(path.join(MANIFEST)))?,
-            path: path.to_owned(),
-        })
+        let (weights, optimizer) = (tensors(WEIGHTS)?, tensors(OPTIMIZER)?);
+        for (name, of) in [(WEIGHTS, &weights), (OPTIMIZER, &optimizer)] {
+            of.check_finite().map_err(|error| error.in_file(at(name)))?;
+        }
+        Ok(Self { path: path.to_owned(), manifest, weights, optimizer })
+    }
+
+    /// The small numbers of the checkpoint in folder `path`.
+    fn manifest(path: &Path) -> Result<Manifest> {
+        let file = path.join(MANIFEST);
+        let text = disk::read_small(&file, LARGEST_MANIFEST);
+        let manifest = text.and_then(|text| Manifest::parse(&text));
+        let manifest = manifest.map_err(|error| error.in_file(&file))?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        match name.and_then(|name| step_of(name, finished)) {
+            Some(step) if step != manifest.step => {
+                let problem =
+                    format!("a checkpoint of step {} in a folder of {step}", manifest.step);
+                Err(Error::new(ErrorKind::NotUnderstood, problem)
+                    .in_file(file)
+                    .hint(format!("its own name, {}", finished(manifest.step))))
+            }
+            _ => Ok(manifest),
+        }
     }
 
     /// The folder that it was read from.
@@ -101,9 +126,11 @@ impl Checkpoint {
     /// When it is not a `T`.
     pub fn note<T: DeserializeOwned>(&self) -> Result<T> {
         T::deserialize(&self.manifest.note).map_err(|error| {
-            Error::data(format!("its note is not this program's: {error}"))
+            let writer = self.manifest.writer();
+            let problem = format!("its note is not this program's: {error}; {writer} wrote it");
+            Error::new(ErrorKind::NotUnderstood, problem)
                 .in_file(self.path.join(MANIFEST))
-                .hint("the program that saved it, or another folder")
+                .hint("the program and the version that saved it, or another folder")
         })
     }
 }

@@ -8,10 +8,15 @@ use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
 
+/// Rates that tell schedules apart: the last one is of 4095 steps later.
+const SAMPLES: u32 = 13;
+
 /// A scheduler of Burn's, asked by the number of the step.
 #[derive(Clone)]
 pub(super) struct LearningRates {
     scheduler: ModuleLrScheduler,
+    /// As it was before its first step.
+    fresh: ModuleLrScheduler,
     /// How many steps the scheduler has taken.
     taken: u64,
     /// Of the last of them.
@@ -20,12 +25,16 @@ pub(super) struct LearningRates {
 
 impl LearningRates {
     pub(super) fn new(scheduler: impl Into<ModuleLrScheduler>) -> Self {
-        Self { scheduler: scheduler.into(), taken: 0, rate: 0.0 }
+        let scheduler = scheduler.into();
+        Self { fresh: scheduler.clone(), scheduler, taken: 0, rate: 0.0 }
     }
 
-    /// The rate of a step, counted from 0. Steps ascend. Those that are left out are stepped over,
-    /// so a run that goes on at step 1000 has the rate of step 1000.
+    /// The rate of a step, counted from 0. Steps that are left out are stepped over, so a run that
+    /// goes on at step 1000 has the rate of step 1000, also where it was further before.
     pub(super) fn at(&mut self, step: u64) -> Result<f64> {
+        if step + 1 < self.taken {
+            *self = Self::new(self.fresh.clone());
+        }
         while self.taken <= step {
             self.rate = self.scheduler.step().base();
             self.taken += 1;
@@ -34,6 +43,14 @@ impl LearningRates {
             return Ok(self.rate);
         }
         Err(Error::config(format!("a learning rate of {}", self.rate)).hint("1e-3"))
+    }
+
+    /// Rates of a step, counted from 0, and of ever sparser ones after it.
+    pub(super) fn ahead(&self, step: u64) -> Vec<(u64, f64)> {
+        let mut rates = self.clone();
+        let steps = (0..SAMPLES).map(|sample| step + (1 << sample) - 1);
+        // What is no rate ends the run when its step comes.
+        steps.map(|step| (step, rates.at(step).unwrap_or(-1.0))).collect()
     }
 
     /// Looks at the first rate without taking a step.

@@ -1,6 +1,7 @@
 //! The front door: a Burn module and a loss in, training steps, the trained module out.
 
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,10 +18,10 @@ use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;
 use crate::capture::{load, read};
-use crate::engine::MicrobatchLoss;
+use crate::engine::{MicrobatchLoss, Precision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
-use crate::runtime::Runtime;
+use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
 
 /// A model in training on a pipeline of devices.
@@ -45,6 +46,13 @@ pub struct Trainer<M, B> {
     pub(super) learning_rate: LearningRates,
     pub(super) seed: u64,
     pub(super) steps: u64,
+    pub(super) activations: Precision,
+    pub(super) on_nan: OnNan,
+    /// Steps in a row that may be skipped, and that have been.
+    pub(super) max_skips: u32,
+    pub(super) skips: u32,
+    /// The checkpoint that was saved or resumed last.
+    pub(super) last_good: Option<PathBuf>,
     pub(super) batch: PhantomData<fn(B)>,
 }
 
@@ -55,7 +63,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// When the batch has other shapes, a device fails, or, with
     /// [`OnNan::Stop`](crate::OnNan::Stop), the loss is not finite. After an error of a device or a
-    /// loss that is not finite the trainer is of no further use.
+    /// loss that is not finite the trainer is of no further use. With
+    /// [`OnNan::Skip`](crate::OnNan::Skip), when as many steps in a row were skipped as
+    /// [`max_skips`](super::TrainerBuilder::max_skips) says.
     pub fn step(&mut self, batch: B) -> Result<StepReport> {
         let start = Instant::now();
         let count = self.plan.plan().microbatches;
@@ -67,6 +77,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             .map_err(|error| self.located(error))?;
         let skipped = outcome.skipped.map(|fault| self.located(fault));
         self.steps += 1;
+        self.count_skip(skipped.as_ref())?;
         Ok(StepReport {
             loss: MicrobatchLoss::mean_of(&outcome.losses),
             losses: outcome.losses.iter().map(|loss| loss.mean()).collect(),
@@ -77,6 +88,23 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             timeline: outcome.timeline,
             peak_bytes: outcome.peak_bytes,
         })
+    }
+
+    /// Counts a step that was skipped, or ends the count.
+    fn count_skip(&mut self, skipped: Option<&Error>) -> Result<()> {
+        let Some(fault) = skipped else {
+            self.skips = 0;
+            return Ok(());
+        };
+        self.skips += 1;
+        if self.skips < self.max_skips {
+            return Ok(());
+        }
+        let count = std::mem::take(&mut self.skips);
+        let problem = format!("{count} steps in a row were skipped, the last one for: {}", {
+            Error { hint: String::new(), ..fault.clone() }
+        });
+        Err(Error::new(ErrorKind::NotFinite, problem).hint(self.back()))
     }
 
     /// Sets the learning rate of the steps to come, in place of any schedule.

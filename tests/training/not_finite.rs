@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use zerobubble::error::ErrorKind;
 use zerobubble::plan::{GPIPE, ONE_F_ONE_B, Schedule, ZB_H1, ZB_V};
-use zerobubble::train::{AdamW, Momentum, Optimizer, Sgd, Trainer, TrainerBuilder};
+use zerobubble::train::{AdamW, Checkpoints, Momentum, Optimizer, Sgd, Trainer, TrainerBuilder};
 use zerobubble::{Error, OnNan};
 
 const MICROBATCHES: usize = 3;
@@ -162,4 +162,58 @@ fn gradients_that_are_not_finite_show_in_their_norm() {
         let error = build(devices, post_validation, OnNan::Stop).step(bad()).unwrap_err();
         check(&error, &["step 1", "norm"]);
     }
+}
+
+#[test]
+fn so_many_skipped_steps_in_a_row_end_the_run_with_the_last_good_checkpoint_named() {
+    let model = mlp();
+    let rows = ROWS * MICROBATCHES;
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let build = |max_skips| {
+        let builder = builder(&model).on_nan(OnNan::Skip).max_skips(max_skips);
+        builder.build(&batch(0, ROWS, None))
+    };
+    assert_eq!(build(0).unwrap_err().kind, ErrorKind::Config);
+    let mut trainer = build(3).unwrap();
+    let bad = |trainer: &mut Trainer<Mlp, Tensor<2>>| {
+        trainer.step(batch(0, rows, Some(f32::NAN))).map(|report| report.skipped.is_some())
+    };
+    // A good step between bad ones begins the count anew.
+    for _ in 0..3 {
+        assert!(bad(&mut trainer).unwrap() && bad(&mut trainer).unwrap());
+        trainer.step(batch(0, rows, None)).unwrap();
+    }
+    let saved = trainer.save(&checkpoints, &()).unwrap();
+    assert!(bad(&mut trainer).unwrap() && bad(&mut trainer).unwrap());
+    let error = bad(&mut trainer).unwrap_err();
+    check(&error, &["3 steps in a row were skipped", "step 12", &saved.display().to_string()]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_not_saved_and_the_run_goes_back() {
+    let model = mlp();
+    let rows = ROWS * MICROBATCHES;
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap().keep(1);
+    let build = |rate| {
+        let builder = builder(&model).optimizer(Sgd::default()).learning_rate(rate);
+        builder.on_nan(OnNan::Skip).build(&batch(0, ROWS, None)).unwrap()
+    };
+    let mut trainer = build(1e-2);
+    trainer.step(batch(0, rows, None)).unwrap();
+    trainer.save(&checkpoints, &()).unwrap();
+    let good = trainer.weights_hash().unwrap();
+    trainer.set_learning_rate(f64::from(f32::MAX) * 1e3);
+    trainer.step(batch(1, rows, None)).unwrap();
+    let error = trainer.save(&checkpoints, &()).unwrap_err();
+    check(
+        &error,
+        &["nothing is saved after step 2", "layers.0.weight has a value", "step-00000001"],
+    );
+    assert_eq!(checkpoints.steps().unwrap(), [1]);
+    let newest = checkpoints.newest().unwrap();
+    assert!(newest.skipped.is_empty());
+    trainer.resume(&newest.checkpoint.unwrap()).unwrap();
+    assert_eq!(trainer.weights_hash().unwrap(), good);
 }

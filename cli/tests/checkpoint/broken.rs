@@ -85,7 +85,7 @@ fn a_folder_with_broken_checkpoints_alone_is_an_error() {
         folder.damage(&format!("step-0000000{step}/weights.safetensors"));
     }
     let output = folder.saving(&RESUMED).output().unwrap();
-    check_failure(&output, 1, &["none of 3 checkpoints is whole", "weights.safetensors"]);
+    check_failure(&output, 1, &["none of 3 checkpoints can be used", "weights.safetensors"]);
     assert_eq!(folder.names().len(), 3);
 }
 

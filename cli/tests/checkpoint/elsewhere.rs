@@ -8,7 +8,7 @@ use zerobubble::plan::{GPIPE, ONE_F_ONE_B, Schedule, ZB_H1, ZB_V};
 use zerobubble::train::Checkpoints;
 use zerobubble::{AdamW, Momentum, Optimizer, Sgd, Trainer};
 
-use crate::harness::{Folder, Tokens, hash, report};
+use crate::harness::{Folder, Tokens, hash, report, text};
 
 /// A model with a weight on both ends of a pipeline, dropout, and weights that are not trained.
 #[derive(Module, Debug)]
@@ -180,4 +180,53 @@ fn a_mixture_of_devices_continues_what_a_gpu_saved() {
         assert_eq!(other.weights_hash().unwrap(), saved.weights_hash().unwrap(), "{devices}");
         train(&mut other, 4);
     }
+}
+
+#[test]
+fn another_learning_rate_is_told_and_another_model_is_refused() {
+    let folder = Folder::new("other-rate");
+    let cosine = ["--learning-rate-schedule", "cosine", "--warmup", "3"];
+    let first = [&["--devices", "cpu", "--steps", "10"][..], &cosine].concat();
+    hash(&folder.saving(&first).output().unwrap());
+    let told = |more: &[&str]| {
+        let other = Folder::new("other-rate-copy");
+        let copy = other.checkpoints().join("step-00000010");
+        std::fs::create_dir_all(&copy).unwrap();
+        for entry in std::fs::read_dir(folder.checkpoints().join("step-00000010")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        let arguments = [&["--devices", "cpu", "--resume"][..], more].concat();
+        let output = other.saving(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let lines = text(&output.stderr).lines().map(str::to_owned);
+        lines.filter(|line| line.starts_with("saved with ")).collect::<Vec<_>>()
+    };
+    let rate = "saved with a learning rate of 0.0001 in step 11, continues with ";
+    // The end of the cosine is a part of it, as the warm-up and the rate are.
+    let rows: [(&[&str], &str); 5] = [
+        (&["--steps", "20", "--learning-rate-schedule", "cosine", "--warmup", "3"], rate),
+        (&["--steps", "20"], rate),
+        (&["--steps", "20", "--warmup", "15"], rate),
+        (&["--steps", "20", "--learning-rate-schedule", "cosine"], rate),
+        (
+            &[
+                "--steps",
+                "10",
+                "--learning-rate-schedule",
+                "cosine",
+                "--warmup",
+                "3",
+                "--on-nan=skip",
+            ],
+            "saved with --on-nan stop, continues with --on-nan skip",
+        ),
+    ];
+    for (more, expected) in rows {
+        let told = told(more);
+        assert_eq!(told.len(), 1, "{more:?}: {told:?}");
+        assert!(told[0].starts_with(expected), "{more:?}: {told:?}");
+    }
+    let same = ["--steps", "10", "--learning-rate-schedule", "cosine", "--warmup", "3"];
+    assert_eq!(told(&same), [""; 0]);
 }

@@ -1,10 +1,11 @@
 //! A checkpoint that is being written.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::checksums::Checksums;
-use super::disk::unwritable;
+use super::disk::{NewFile, unwritable};
 use super::names::{finished, partial, replaced};
 use super::{CHECKSUMS, disk};
 use crate::error::Result;
@@ -27,20 +28,35 @@ impl<'a> Draft<'a> {
 
     /// Writes a file.
     pub(super) fn add(&mut self, name: &str, content: &[u8]) -> Result<()> {
-        self.checksums.add(name, content);
-        self.write(name, content)
+        let path = self.path(name);
+        let unwritable = |error: io::Error| unwritable(&path, &error);
+        self.add_by(name, |file| file.write_all(content).map_err(unwritable))
+    }
+
+    /// Writes a file as `content` does.
+    pub(super) fn add_by(
+        &mut self,
+        name: &str,
+        content: impl FnOnce(&mut NewFile) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.path(name);
+        let mut file = NewFile::create(&path).map_err(|error| unwritable(&path, &error))?;
+        content(&mut file).map_err(|error| error.in_file(&path))?;
+        let hash = file.finish().map_err(|error| unwritable(&path, &error))?;
+        self.checksums.add(name, hash);
+        Ok(())
     }
 
     /// Gives the checkpoint its name, in place of one that has it.
     pub(super) fn finish(mut self) -> Result<PathBuf> {
-        self.write(CHECKSUMS, self.checksums.text().as_bytes())?;
+        self.add(CHECKSUMS, self.checksums.text().as_bytes())?;
         let path = self.folder.join(finished(self.step));
         self.put_in_place().map_err(|error| unwritable(&path, &error))?;
         self.open = false;
         Ok(path)
     }
 
-    fn put_in_place(&self) -> std::io::Result<()> {
+    fn put_in_place(&self) -> io::Result<()> {
         let (folder, step) = (self.folder, self.step);
         let (partial, finished, replaced) = (partial(step), finished(step), replaced(step));
         disk::sync_folder(&folder.join(&partial))?;
@@ -54,9 +70,8 @@ impl<'a> Draft<'a> {
         fs::remove_dir_all(folder.join(&replaced))
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.folder.join(partial(self.step)).join(name);
-        disk::write(&path, content).map_err(|error| unwritable(&path, &error))
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(partial(self.step)).join(name)
     }
 }
 

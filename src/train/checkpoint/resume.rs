@@ -1,22 +1,26 @@
 //! What a trainer saves, and how it continues.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensor;
 use serde::Serialize;
 
+use super::draft::Draft;
 use super::manifest::{Manifest, NO_NORM, Settings};
-use super::tensors::Tensors;
-use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS};
+use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, tensors};
 use crate::batch::Batch;
 use crate::capture::{load, paths, read};
 use crate::engine::{Optimizer, ParameterState, host_tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{ParameterId, Shape};
 use crate::train::Trainer;
+
+/// Bytes of weights, about, that are read from a checkpoint before they go to the devices.
+const RESTORED_AT_ONCE: usize = 64 << 20;
 
 impl<M: Module, B: Batch> Trainer<M, B> {
     /// Steps done so far, those before a resumed checkpoint included.
@@ -31,94 +35,184 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written, or a device failed before.
+    /// When a weight, or what the optimizer remembers of one, is not finite; when a file cannot be
+    /// written, or a device failed before.
     pub fn save(&mut self, into: &Checkpoints, note: &impl Serialize) -> Result<PathBuf> {
         let note = serde_json::to_value(note)
             .map_err(|error| Error::config(format!("the note has no JSON form: {error}")))?;
+        let settings = self.settings_at(self.steps);
         let state: HashMap<ParameterId, ParameterState> =
             self.runtime.state()?.into_iter().collect();
         let updates = state.values().map(|state| state.updates).max().unwrap_or(0);
         let mut draft = into.draft(self.steps)?;
-        draft.add(WEIGHTS, &self.weights(&state)?.bytes()?)?;
-        draft.add(OPTIMIZER, &self.moments(&state)?.bytes()?)?;
+        self.write_weights(&mut draft, &state)
+            .and_then(|()| self.write_moments(&mut draft, &state))
+            .map_err(|error| self.unsaved(error))?;
         draft.add(PLAN, self.plan.plan().to_string().as_bytes())?;
-        let manifest = Manifest::new(self.steps, updates, self.settings(), note);
+        let manifest = Manifest::new(self.steps, updates, settings, note);
         draft.add(MANIFEST, manifest.text().as_bytes())?;
         let path = draft.finish()?;
+        into.saved(self.steps);
+        self.last_good = Some(path.clone());
         into.prune(self.steps)?;
         Ok(path)
     }
 
     /// Continues from a checkpoint with the bits with which the trainer that saved it would have
-    /// gone on. Devices, schedule, placement and learning rate may be others; devices of another
-    /// kind round differently.
+    /// gone on. Devices, schedule, placement, learning rate, precision of activations and what
+    /// becomes of numbers that are not finite may be others; devices of another kind round
+    /// differently. Gives a line for each of these settings that changes what the steps to come
+    /// compute.
     ///
     /// # Errors
     ///
     /// When it is of another model, seed, optimizer or batch, or a device failed before.
-    pub fn resume(&mut self, from: &Checkpoint) -> Result<()> {
+    pub fn resume(&mut self, from: &Checkpoint) -> Result<Vec<String>> {
         let in_file = |name: &'static str| move |error: Error| error.in_file(from.path.join(name));
-        from.manifest.settings.check(&self.settings()).map_err(in_file(MANIFEST))?;
-        let (parameters, trained) = (self.paths(), self.trained());
+        let settings = self.settings_at(from.manifest.step);
+        let told = from.manifest.settings.check(&settings).map_err(in_file(MANIFEST))?;
+        let parameters = self.paths();
         let weights: Vec<(String, Shape)> =
             parameters.iter().map(|(path, id)| (path.clone(), self.shape(*id))).collect();
         from.weights.check(&weights).map_err(in_file(WEIGHTS))?;
-        let moments: Vec<(String, Shape)> = trained
+        let moments: Vec<(String, Shape)> = self
+            .trained()
             .iter()
             .flat_map(|&id| self.moment_names(id).into_iter().map(move |name| (name, id)))
             .map(|(name, id)| (name, self.shape(id)))
             .collect();
         from.optimizer.check(&moments).map_err(in_file(OPTIMIZER))?;
+        self.check_squares(from).map_err(in_file(OPTIMIZER))?;
+        self.restore(from)?;
+        self.steps = from.manifest.step;
+        self.skips = 0;
+        self.last_good = Some(from.path.clone());
+        Ok(told)
+    }
 
+    /// Puts parameters in place, some at a time: a checkpoint may be as large as all devices.
+    fn restore(&mut self, from: &Checkpoint) -> Result<()> {
         let graph = &self.split.joint.graph;
-        let ids = (0..graph.parameters.len() as u32).map(ParameterId);
-        let values: Vec<TensorData> =
-            graph.parameters.iter().map(|parameter| from.weights.get(&parameter.path)).collect();
-        let state = ids.zip(&values).map(|(id, value)| {
-            let names = if trained.contains(&id) { self.moment_names(id) } else { Vec::new() };
-            let moments = names.iter().map(|name| host_tensor(from.optimizer.get(name)));
-            let (value, moments) = (host_tensor(value.clone()), moments.collect());
-            (id, ParameterState { value, moments, updates: from.manifest.updates })
-        });
-        let state = state.collect();
+        let (trained, mut values, mut group, mut held) = (self.trained(), Vec::new(), vec![], 0);
+        let mut groups = Vec::new();
+        for (index, parameter) in graph.parameters.iter().enumerate() {
+            held += 4 * graph[parameter.node].shape.elements();
+            group.push((ParameterId(index as u32), parameter.path.clone()));
+            if held > RESTORED_AT_ONCE || index + 1 == graph.parameters.len() {
+                groups.push(std::mem::take(&mut group));
+                held = 0;
+            }
+        }
+        for group in groups {
+            let mut states = Vec::new();
+            for (id, path) in group {
+                let value = from.weights.get(&path)?;
+                let names = if trained.contains(&id) { self.moment_names(id) } else { Vec::new() };
+                let moments = names.iter().map(|name| from.optimizer.get(name).map(host_tensor));
+                let moments = moments.collect::<Result<_>>()?;
+                let updates = from.manifest.updates;
+                let value_of = host_tensor(value.clone());
+                states.push((id, ParameterState { value: value_of, moments, updates }));
+                values.push(value);
+            }
+            self.runtime.restore(states)?;
+        }
         // What the loss does not use is on no device.
         self.model = load(&self.model, values)?;
-        self.runtime.restore(state)?;
-        self.steps = from.manifest.step;
         Ok(())
     }
 
-    fn settings(&self) -> Settings {
+    /// AdamW takes the root of its second moments.
+    fn check_squares(&self, from: &Checkpoint) -> Result<()> {
+        if !matches!(self.optimizer, Optimizer::AdamW(_)) {
+            return Ok(());
+        }
+        for id in self.trained() {
+            for name in self.moment_names(id).iter().skip(1) {
+                let negative = from.optimizer.get(name)?.iter::<f32>().find(|value| *value < 0.0);
+                if let Some(value) = negative {
+                    return Err(Error::data(format!(
+                        "{name} is a mean of squares, and has {value}"
+                    ))
+                    .hint("another checkpoint"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a caller can do who wanted to save numbers that are not finite.
+    fn unsaved(&self, error: Error) -> Error {
+        if error.kind != ErrorKind::NotFinite {
+            return error;
+        }
+        let problem = format!("nothing is saved after step {}: {}", self.steps, error.problem);
+        let error = Error { problem, ..Error::new(error.kind, "") };
+        error.hint(self.back())
+    }
+
+    /// Where a run whose numbers are not finite can be taken up again.
+    pub(in crate::train) fn back(&self) -> String {
+        match &self.last_good {
+            Some(path) => {
+                format!("a smaller learning rate from {}, the last good checkpoint", path.display())
+            }
+            None => "a smaller learning rate; no checkpoint was saved before".into(),
+        }
+    }
+
+    /// The settings of a trainer that has done so many steps.
+    fn settings_at(&self, step: u64) -> Settings {
         Settings {
             seed: self.seed,
             microbatches: self.plan.plan().microbatches,
             microbatch: self.example.clone(),
             optimizer: format!("{:?}", self.optimizer),
             clip_norm: self.clip_norm.map_or(NO_NORM.into(), |norm| norm.to_string()),
+            activations: self.activations.to_string(),
+            on_nan: self.on_nan.to_string(),
+            learning_rates: self.learning_rate.ahead(step),
         }
     }
 
     /// All parameters under all their paths, so that other programs find each where they look.
-    fn weights(&self, state: &HashMap<ParameterId, ParameterState>) -> Result<Tensors> {
-        let initial = read(&self.model);
-        let mut tensors = Tensors::default();
-        for (path, id) in self.paths() {
-            match state.get(&id) {
-                Some(ParameterState { value, .. }) => tensors.add(path, &data(value))?,
-                None => tensors.add(path, &initial[id.index()])?,
+    fn write_weights(
+        &self,
+        draft: &mut Draft,
+        state: &HashMap<ParameterId, ParameterState>,
+    ) -> Result<()> {
+        let (paths, initial) = (self.paths(), read(&self.model));
+        let mut shapes = BTreeMap::new();
+        let mut ids = HashMap::new();
+        for (path, id) in paths {
+            ids.insert(path.clone(), id);
+            let shape = initial[id.index()].shape().to_vec();
+            if shapes.insert(path.clone(), shape).is_some() {
+                let problem = format!("the module has two parameters named {path}");
+                return Err(Error::model(problem).hint("other names in the module"));
             }
         }
-        Ok(tensors)
+        let values = |path: &str| match state.get(&ids[path]) {
+            Some(ParameterState { value, .. }) => numbers(value),
+            None => initial[ids[path].index()].iter::<f32>().collect(),
+        };
+        draft.add_by(WEIGHTS, |file| tensors::write(file, &shapes, values))
     }
 
-    fn moments(&self, state: &HashMap<ParameterId, ParameterState>) -> Result<Tensors> {
-        let mut tensors = Tensors::default();
-        for (&id, ParameterState { moments, .. }) in state {
-            for (name, moment) in self.moment_names(id).into_iter().zip(moments) {
-                tensors.add(name, &data(moment))?;
-            }
+    fn write_moments(
+        &self,
+        draft: &mut Draft,
+        state: &HashMap<ParameterId, ParameterState>,
+    ) -> Result<()> {
+        let mut moments = BTreeMap::new();
+        for (&id, ParameterState { moments: of, .. }) in state {
+            moments.extend(self.moment_names(id).into_iter().zip(of));
         }
-        Ok(tensors)
+        let shape =
+            |(name, moment): (&String, &&DispatchTensor)| (name.clone(), moment.shape().to_vec());
+        let shapes = moments.iter().map(shape).collect();
+        let values = |name: &str| numbers(moments[name]);
+        draft.add_by(OPTIMIZER, |file| tensors::write(file, &shapes, values))
     }
 
     fn paths(&self) -> Vec<(String, ParameterId)> {
@@ -151,6 +245,6 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     }
 }
 
-fn data(tensor: &DispatchTensor) -> TensorData {
-    Tensor::<1>::from_dispatch(tensor.clone()).into_data()
+fn numbers(tensor: &DispatchTensor) -> Vec<f32> {
+    Tensor::<1>::from_dispatch(tensor.clone()).into_data().iter::<f32>().collect()
 }
