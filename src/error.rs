@@ -8,6 +8,8 @@ use std::sync::Once;
 
 use zerobubble_plan::{Action, StageId};
 
+use crate::out_of_memory::OutOfMemory;
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -205,6 +207,15 @@ pub(crate) fn quietly<T>(body: impl FnOnce() -> T + UnwindSafe) -> std::thread::
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The error of a caught panic.
+pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Error {
+    match panic.downcast_ref::<OutOfMemory>() {
+        Some(refused) => Error::run(refused.to_string())
+            .hint("smaller microbatches, `recompute(stage)`, or fewer devices in this memory"),
+        None => Error::run(format!("panicked: {}", panic_message(panic))),
+    }
 }
 
 /// What a caught panic said.

@@ -33,6 +33,7 @@ pub mod gpt;
 pub mod graph;
 mod loss;
 pub mod nn;
+mod out_of_memory;
 pub mod random;
 pub mod runtime;
 pub mod split;

@@ -7,6 +7,8 @@ mod layers;
 #[path = "common/gradients.rs"]
 mod common;
 
+use std::cell::Cell;
+
 use burn::module::{Module, Param};
 use burn::nn::transformer::TransformerEncoderConfig;
 use burn::nn::{DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig, Relu};
@@ -287,6 +289,24 @@ fn what_is_read_and_decides_nothing_is_captured() {
     };
     let error = refusal(&linear(4, 2), branches, rows(&device));
     assert_names(&error, &["reads", "Sum", "goes by it", "into_scalar"]);
+}
+
+/// What a closure reads from outside is fixed when the model is captured.
+#[test]
+fn a_value_from_outside_that_changes_is_refused() {
+    let calls = Cell::new(0.0);
+    let count = || calls.replace(calls.get() + 0.5) as f32;
+    let scaled = |model: &Linear, x: Tensor<2>| weighted(model.forward(x)) * count();
+    let moved = |model: &Linear, x: Tensor<2>| {
+        let offset = Tensor::<1>::from_floats([count(), 1.0], &x.device());
+        weighted(model.forward(x) + offset.unsqueeze())
+    };
+    let expected = ["value from outside", "changes", "tensor of the batch"];
+    assert_names(&refusal(&linear(4, 2), scaled, rows(&Device::flex())), &expected);
+    assert_names(&refusal(&linear(4, 2), moved, rows(&Device::flex())), &expected);
+    let fixed = 0.25;
+    let loss = |model: &Linear, x: Tensor<2>| weighted(model.forward(x)) * fixed;
+    compare(&linear(4, 2), &loss, rows).unwrap();
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn a_request_right_after_an_error_is_answered() {
     for _ in 0..1000 {
         let mut runtime = start(&plan, |_| |_: Action, _| Err(Error::run("broken")));
         assert!(step(&mut runtime).is_err());
-        let later = runtime.parameters().unwrap_err();
+        let later = runtime.parameters(Vec::new()).unwrap_err();
         assert!(later.to_string().contains("stopped"), "{later}");
     }
 }

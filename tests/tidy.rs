@@ -24,7 +24,10 @@ const MAY_NAME: [(&str, &[&str]); 7] = [
     ("split", &["differentiate", "error", "graph", "plan"]),
     ("compile", &["graph", "plan", "split"]),
     ("capture", &["batch", "error", "graph", "loss", "nn"]),
-    ("engine", &["batch", "compile", "error", "graph", "loss", "plan", "random", "split"]),
+    (
+        "engine",
+        &["batch", "compile", "error", "graph", "loss", "out_of_memory", "plan", "random", "split"],
+    ),
     ("runtime", &["compile", "engine", "error", "graph", "plan", "trace"]),
 ];
 

@@ -210,8 +210,7 @@ fn a_batch_of_which_nothing_weighs_is_no_step() {
         let error = build(OnNan::Stop).step(nothing()).unwrap_err().to_string();
         assert!(error.contains("the weights of all microbatches are 0"), "{error}");
         let mut evaluating = build(OnNan::Stop);
-        let error = evaluating.evaluate(nothing()).unwrap_err().to_string();
-        assert!(error.contains("the weights of all microbatches are 0"), "{error}");
+        assert!(evaluating.evaluate(nothing()).unwrap().is_nan());
         let mut skipping = build(OnNan::Skip);
         let before = skipping.weights_hash().unwrap();
         assert!(skipping.step(nothing()).unwrap().skipped.is_some());

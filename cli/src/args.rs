@@ -147,9 +147,15 @@ pub struct TrainArgs {
         default_value = "stop"
     )]
     pub on_nan: OnNanArg,
-    /// With --on-nan skip, the run ends when so many steps in a row were skipped
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<u32>(u32::MAX))]
-    pub max_skips: u32,
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<u32>(u32::MAX),
+        help = "With --on-nan skip, the run ends when so many steps in a row were skipped \
+                [default: 10]"
+    )]
+    pub max_skips: Option<u32>,
     /// A TOML file with these options by name; those on the command line come first
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -1,6 +1,5 @@
 //! What `train` saves and continues from, and which of its options have to stay the same.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -13,6 +12,8 @@ use zerobubble::train::{Checkpoint, Checkpoints, Trainer};
 use super::args::TrainArgs;
 use super::evaluate::Batch;
 use super::flags::with_flags;
+use super::printable;
+use super::progress::Phase;
 
 /// The checkpoints of a run, if it was asked to make any.
 pub struct Saving {
@@ -43,15 +44,6 @@ struct Options {
     text_hash: String,
 }
 
-/// A run whose steps had all been done before.
-#[derive(Serialize)]
-pub struct Done {
-    pub steps_before: u64,
-    pub losses: Vec<f64>,
-    pub step_seconds: Vec<f64>,
-    pub weights_hash: String,
-}
-
 impl Saving {
     /// Opens the folder, and reads what the run continues from.
     pub fn open(args: &TrainArgs, corpus: &Corpus) -> Result<Self> {
@@ -76,7 +68,9 @@ impl Saving {
     ) -> Result<()> {
         let Some(newest) = self.newest.take() else { return Ok(()) };
         let drawn = newest.note::<Note>()?.windows_drawn;
+        let phase = Phase::begin("reading the checkpoint");
         let told = trainer.resume(&newest)?;
+        drop(phase);
         let rows = u64::from(trainer.plan().plan().microbatches) * self.options.rows();
         if newest.step().checked_mul(rows) != Some(drawn) {
             let problem = format!("{drawn} windows of the text drawn in {} steps", newest.step());
@@ -101,6 +95,7 @@ impl Saving {
             Some(checkpoints) if ends || trainer.steps().is_multiple_of(self.every) => {
                 let options = self.options.clone();
                 let note = Note { options, windows_drawn: sampler.drawn() };
+                let _phase = Phase::begin("saving a checkpoint");
                 match trainer.save(checkpoints, &note) {
                     Ok(_) => Ok(None),
                     Err(error) if error.kind == ErrorKind::NotFinite && ends => Ok(Some(error)),
@@ -165,18 +160,6 @@ fn unused(checkpoints: &Checkpoints) -> Result<()> {
     }
 }
 
-impl Done {
-    /// Of a trainer that was resumed at its end.
-    pub fn of(trainer: &mut Trainer<Gpt, Batch>) -> Result<Self> {
-        Ok(Self {
-            steps_before: trainer.steps(),
-            losses: Vec::new(),
-            step_seconds: Vec::new(),
-            weights_hash: trainer.weights_hash()?,
-        })
-    }
-}
-
 impl Options {
     fn of(args: &TrainArgs, corpus: &Corpus) -> Self {
         Self {
@@ -224,12 +207,5 @@ impl Options {
 
 /// Progress is a courtesy: a closed stderr must not end the run.
 fn tell(line: &str) {
-    writeln!(io::stderr(), "{line}").ok();
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "all steps were done before: {} (more with --steps)", self.steps_before)?;
-        writeln!(f, "weights hash   {}", self.weights_hash)
-    }
+    writeln!(io::stderr(), "{}", printable::line(line)).ok();
 }

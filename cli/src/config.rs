@@ -19,6 +19,8 @@ const TRAIN: &str = "train";
 /// An option in a file.
 struct Setting {
     name: String,
+    /// Where it stands, counted from 1.
+    line: usize,
     /// As it is written on the command line; nothing for a flag that is not set.
     argument: Option<String>,
 }
@@ -27,7 +29,7 @@ struct Setting {
 /// have themselves, or that contradict one of these, are left out.
 pub fn with_file(
     definition: &Command,
-    mut arguments: Vec<OsString>,
+    arguments: Vec<OsString>,
 ) -> Result<Vec<OsString>, UsageError> {
     let definition = definition.clone();
     let matches = definition.clone().try_get_matches_from(&arguments)?;
@@ -39,12 +41,34 @@ pub fn with_file(
     })?;
     let settings = settings(&definition, path, &text)?;
     let train = train(&definition);
-    let wanted = settings.into_iter().filter(|setting| !is_given(train, given, &setting.name));
-    let wanted = wanted.filter_map(|setting| setting.argument).map(OsString::from);
+    let wanted: Vec<Setting> =
+        settings.into_iter().filter(|setting| !is_given(train, given, &setting.name)).collect();
     let command = arguments.iter().position(|argument| argument == TRAIN);
     let behind = command.expect("the command was parsed") + 1;
-    arguments.splice(behind..behind, wanted);
-    Ok(arguments)
+    let spliced = |wanted: &mut dyn Iterator<Item = &Setting>| {
+        let mut all = arguments.clone();
+        let of_file = wanted.filter_map(|setting| setting.argument.as_ref()).map(OsString::from);
+        all.splice(behind..behind, of_file);
+        all
+    };
+    let parsed = |arguments: &[OsString]| definition.clone().try_get_matches_from(arguments);
+    let all = spliced(&mut wanted.iter());
+    let Err(error) = parsed(&all) else { return Ok(all) };
+    // Without which one there would be no error?
+    let is_fault = |at: &usize| parsed(&spliced(&mut without(&wanted, *at))).is_ok();
+    let fault = (0..wanted.len()).rev().find(is_fault);
+    let line = fault.map_or(1, |at| wanted[at].line);
+    Err(match UsageError::from(error) {
+        UsageError::Wrong(problem) => {
+            UsageError::Wrong(format!("{}:{line}: {problem}", path.display()))
+        }
+        other => other,
+    })
+}
+
+/// All but one.
+fn without(settings: &[Setting], at: usize) -> impl Iterator<Item = &Setting> {
+    settings[..at].iter().chain(&settings[at + 1..])
 }
 
 /// Whether the command line has this option, or one that it contradicts.
@@ -60,8 +84,9 @@ fn is_given(train: &Command, given: &ArgMatches, name: &str) -> bool {
 
 /// The options in a file, each of which the command takes.
 fn settings(definition: &Command, path: &Path, text: &str) -> Result<Vec<Setting>, UsageError> {
+    let line = |at: usize| 1 + text[..at].matches('\n').count();
     let wrong = |at: usize, problem: &str| {
-        let line = 1 + text[..at].matches('\n').count();
+        let line = line(at);
         let hint =
             if problem.contains("(try:") { "" } else { " (try: a line such as steps = 100)" };
         UsageError::Wrong(format!("{}:{line}: {problem}{hint}", path.display()))
@@ -75,7 +100,7 @@ fn settings(definition: &Command, path: &Path, text: &str) -> Result<Vec<Setting
         if let Some(argument) = &argument {
             check(definition, argument).map_err(|problem| wrong(at, &problem))?;
         }
-        Ok(Setting { name: name.to_owned(), argument })
+        Ok(Setting { name: name.to_owned(), line: line(at), argument })
     };
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
@@ -98,7 +123,7 @@ fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<
         }
         DeValue::Boolean(set) => set.to_string(),
         DeValue::String(text) => text.to_string(),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
             .map_err(|error| format!("'{number}': {error}"))?
             .to_string(),
         DeValue::Float(number) => number.as_str().to_owned(),
@@ -154,6 +179,30 @@ mod tests {
         let text = "post-validation = true\nclip-norm = 1.0";
         assert_eq!(read(text).unwrap(), ["--post-validation", "--clip-norm=1.0"]);
         assert_eq!(read("post-validation = false").unwrap(), [""; 0]);
+        let largest = u64::MAX.to_string();
+        let expected = [format!("--seed={largest}")];
+        assert_eq!(read(&format!("seed = {largest}")).unwrap(), expected);
+    }
+
+    #[test]
+    fn options_that_do_not_go_together_are_named_with_the_line_of_the_one_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        let rows = [
+            ("seed = 1\npost-validation = true", ":2: ", "--clip-norm"),
+            ("checkpoint-every = 3", ":1: ", "--checkpoint"),
+            ("schedule = \"1f1b\"\nplan = \"a\"", ":2: ", "cannot be used with"),
+        ];
+        for (text, line, expected) in rows {
+            fs::write(&path, text).unwrap();
+            let arguments = ["zerobubble", "train", "--config"].map(OsString::from);
+            let arguments = [&arguments[..], &[path.clone().into()]].concat();
+            let Err(UsageError::Wrong(problem)) = with_file(&Arguments::command(), arguments)
+            else {
+                panic!("'{text}' is right")
+            };
+            assert!(problem.contains(line) && problem.contains(expected), "{problem}");
+        }
     }
 
     #[test]

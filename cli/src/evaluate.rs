@@ -1,5 +1,7 @@
 //! Batches of text, and a text of the model's own.
 
+use std::time::{Duration, Instant};
+
 use crate::text::{Vocabulary, Windows};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -9,6 +11,8 @@ use zerobubble::gpt::Gpt;
 
 /// Characters in a sample.
 const SAMPLE_LENGTH: usize = 200;
+/// A large model writes less: the run is done, and somebody waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Below 1 it prefers what the model thinks likely.
 const TEMPERATURE: f64 = 0.8;
 
@@ -22,7 +26,8 @@ pub fn batch(windows: Windows, device: &Device) -> Batch {
     (tensor(windows.tokens), tensor(windows.targets))
 }
 
-/// A text by `model`, which starts after the end of a line and sees `context` characters.
+/// A text by `model`, which starts after the end of a line and sees `context` characters. It ends
+/// after 200 characters or 5 seconds.
 pub fn sample(
     model: &Gpt,
     vocabulary: &Vocabulary,
@@ -32,7 +37,8 @@ pub fn sample(
 ) -> Result<String> {
     let mut generator = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut text = vec![i64::from(vocabulary.token('\n').unwrap_or(0))];
-    for _ in 0..SAMPLE_LENGTH {
+    let started = Instant::now();
+    while text.len() <= SAMPLE_LENGTH && (text.len() < 2 || started.elapsed() < PATIENCE) {
         let seen = text[text.len().saturating_sub(context)..].to_vec();
         let last = seen.len() - 1;
         let shape = [1, seen.len()];

@@ -15,6 +15,7 @@ use super::args::{RateSchedule, TrainArgs};
 pub struct Rates {
     steps: u32,
     warmup: u32,
+    /// The largest.
     full: f64,
     /// Where a cosine ends.
     smallest: Option<f64>,

@@ -13,6 +13,7 @@ mod flags;
 mod interrupt;
 mod learning_rate;
 mod plan;
+mod printable;
 mod progress;
 mod report;
 mod text;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use zerobubble::error::{Error, ErrorKind, Result};
 
-use args::{Benched, Cli, Command, Format, UsageError};
+use args::{Benched, Cli, Command, Format, TrainArgs, UsageError};
 use train::Job;
 
 const FAILED: u8 = 1;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     // Mesa's layer that picks the desktop's GPU looks for a display, and complains on stderr where
     // there is none. SAFETY: there is only this thread yet.
     unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    give_memory_back();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(UsageError::Asked(help)) => return exit(print(&help)),
@@ -47,23 +49,27 @@ fn main() -> ExitCode {
     exit(run(&cli).map_err(flags::on_command_line))
 }
 
+/// Lets large buffers go back to the system when they are freed. By default glibc keeps those of up
+/// to 32 MiB, once it has seen one: what preparing a model takes would stay as if in use.
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it sets a number of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+    }
+}
+
 fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Devices => show(&devices::run()?, cli.json),
-        Command::Train(args) => {
-            // Training takes minutes: say beforehand what is trained.
-            let start = |job: &Job| if cli.json { Ok(()) } else { print(&job.to_string()) };
-            let outcome = train::run(args, start)?;
-            show(&outcome, cli.json)?;
-            outcome.unwritten().map_or(Ok(()), Err)
-        }
+        Command::Train(args) => train(args, cli.json),
         Command::Plan(args) => {
             let format = args.format(cli.json)?;
             let timetable = plan::run(args)?;
-            if format == Format::Json {
-                show(&timetable, true)
-            } else {
-                print(&timetable.text(format))
+            match format {
+                Format::Json => show(&timetable, true),
+                Format::Text => print(&printable::lines(&timetable.text(format))),
+                Format::Plan | Format::Csv | Format::Svg => print(&timetable.text(format)),
             }
         }
         Command::Bench(args) => match (&args.what, &args.devices) {
@@ -74,6 +80,26 @@ fn run(cli: &Cli) -> Result<()> {
     }
 }
 
+/// Trains, and gives out all that came of it that can be given out: the figures first, then the
+/// files. Each of the rest is a line on stderr.
+fn train(args: &TrainArgs, json: bool) -> Result<()> {
+    // Training takes minutes: say beforehand what is trained.
+    let start = |job: &Job| if json { Ok(()) } else { print(&printable::lines(&job.to_string())) };
+    let mut trained = train::run(args, start)?;
+    let mut faults: Vec<Error> = trained.unsaved().into_iter().collect();
+    faults.extend(show(&trained.report, json).err());
+    for written in trained.write_files() {
+        let told = |line: String| print(&(printable::lines(&line) + "\n"));
+        let told = written.and_then(|line| if json { Ok(()) } else { told(line) });
+        faults.extend(told.err());
+    }
+    let last = faults.pop();
+    for fault in faults {
+        fail(&flags::on_command_line(fault).to_string(), FAILED);
+    }
+    last.map_or(Ok(()), Err)
+}
+
 /// Prints what a command found, for people or for scripts.
 fn show(output: &(impl Display + Serialize), json: bool) -> Result<()> {
     if json {
@@ -81,7 +107,7 @@ fn show(output: &(impl Display + Serialize), json: bool) -> Result<()> {
             .map_err(|error| Error::run(format!("the output is not JSON: {error}")))?;
         print(&(object + "\n"))
     } else {
-        print(&output.to_string())
+        print(&printable::lines(&output.to_string()))
     }
 }
 
@@ -109,9 +135,7 @@ fn fail(problem: &str, code: u8) -> ExitCode {
     end(&format!("error: {problem}"), code)
 }
 
-/// One line on stderr, whatever a path or a message contains.
 fn end(reason: &str, code: u8) -> ExitCode {
-    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    writeln!(io::stderr(), "{line}").ok();
+    writeln!(io::stderr(), "{}", printable::line(reason)).ok();
     ExitCode::from(code)
 }

@@ -1,14 +1,19 @@
 //! How far a run is, on stderr: bars on a terminal, a few plain lines anywhere else.
 
 mod line;
+mod phase;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+pub use phase::{Phase, phases};
+
 use line::{Shares, clock, device_line, eta, is_told, padded, step_line};
 use zerobubble::StepReport;
+
+use super::printable;
 
 /// Shows the steps of a run as they are done. Never writes to stdout.
 #[derive(Debug)]
@@ -75,6 +80,7 @@ impl Progress {
 
     /// Puts a line above the bars. Progress is a courtesy: a closed stderr must not end the run.
     pub fn say(&self, line: &str) {
+        let line = printable::lines(line);
         let tell = || writeln!(io::stderr(), "{line}");
         match &self.view {
             Some(view) => view.all.suspend(tell).ok(),

@@ -2,25 +2,21 @@
 //!
 //! Plain numbers only: whoever trains turns them into tensors.
 
-use std::collections::HashMap;
-use std::fs;
+mod files;
+mod vocabulary;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use walkdir::{DirEntry, WalkDir};
+use zerobubble::error::{Error, Result};
 
-use zerobubble::error::{Error, ErrorKind, Result};
+pub use files::is_text;
+pub use vocabulary::Vocabulary;
 
-/// A vocabulary is no larger than this, so that a token fits a byte and the output layer is small.
-const VOCABULARY_LIMIT: usize = 128;
-/// Stands for every character that is too rare for the vocabulary.
-const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 /// One part in this many is held out.
 const HELD_OUT_SHARE: usize = 10;
-/// What counts as text in a folder.
-const TEXT_EXTENSIONS: [&str; 5] = ["md", "rs", "toml", "txt", "wgsl"];
 
 /// Where the default text is from.
 const OWN_SOURCES: &str = "zerobubble's own sources";
@@ -33,15 +29,11 @@ pub struct Corpus {
     /// What the tokens mean.
     pub vocabulary: Vocabulary,
     /// The tokens to train on.
-    training: Vec<u8>,
+    training: Vec<u16>,
     /// The tokens to judge by.
-    held_out: Vec<u8>,
-}
-
-/// The distinct characters of a text, in order. A token is a character's position here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vocabulary {
-    characters: Vec<char>,
+    held_out: Vec<u16>,
+    /// How many characters are too rare to be tokens of their own.
+    replaced: usize,
 }
 
 /// Rows of tokens and, one character further, what a model should predict.
@@ -60,7 +52,7 @@ pub struct Windows {
 /// Draws windows from the training part, uniformly, the same ones for the same seed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    training: Vec<u8>,
+    training: Vec<u16>,
     context: usize,
     generator: Xoshiro256PlusPlus,
     drawn: u64,
@@ -69,25 +61,10 @@ pub struct Sampler {
 impl Corpus {
     /// The text of a file, or of all text files below a folder in the order of their paths.
     ///
-    /// In a folder, hidden entries, links and folders named `target` are skipped.
-    pub fn read(path: &Path) -> Result<Self> {
-        if !fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_dir() {
-            return Self::of_text(path, &read_text(path)?);
-        }
-        let files = text_files(path)?;
-        if files.is_empty() {
-            return Err(Error::data("the folder has no text files")
-                .in_file(path)
-                .hint(format!("a folder with files of type {}", TEXT_EXTENSIONS.join(", "))));
-        }
-        let mut text = String::new();
-        for file in files {
-            text += &read_text(&file)?;
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-            }
-        }
-        Self::of_text(path, &text)
+    /// In a folder, hidden entries, links, folders named `target` and the folder `besides`, which
+    /// holds what the run itself writes, are skipped.
+    pub fn read(path: &Path, besides: Option<&Path>) -> Result<Self> {
+        Self::of_text(path, &files::read(path, besides)?)
     }
 
     /// The project's own sources, as they were when the binary was built.
@@ -102,9 +79,19 @@ impl Corpus {
             return Err(Error::data("the text is empty").in_file(source).hint("a longer text"));
         }
         let vocabulary = Vocabulary::of(text);
-        let mut training = vocabulary.encode(text);
+        if vocabulary.size() == 1 {
+            return Err(Error::data("the text has one character only, over and over")
+                .in_file(source)
+                .hint("a text with something to learn"));
+        }
+        let (mut training, replaced) = vocabulary.encode(text);
         let held_out = training.split_off(training.len() - training.len() / HELD_OUT_SHARE);
-        Ok(Self { source, vocabulary, training, held_out })
+        Ok(Self { source, vocabulary, training, held_out, replaced })
+    }
+
+    /// How many characters are too rare to be tokens of their own, and read as one.
+    pub fn replaced(&self) -> usize {
+        self.replaced
     }
 
     /// How many characters the text has.
@@ -115,11 +102,14 @@ impl Corpus {
     /// A hash of the text as it is trained on: the same text gives the same tokens.
     pub fn hash(&self) -> String {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        hasher.update(String::from_iter(&self.vocabulary.characters).as_bytes());
+        hasher.update(self.vocabulary.characters().as_bytes());
         // No character has this byte, so the parts are told apart.
         for part in [&self.training, &self.held_out] {
             hasher.update(&[0xff]);
-            hasher.update(part);
+            match self.vocabulary.size() {
+                ..=256 => hasher.update(&part.iter().map(|token| *token as u8).collect::<Vec<_>>()),
+                _ => part.iter().for_each(|token| hasher.update(&token.to_le_bytes())),
+            }
         }
         format!("{:032x}", hasher.digest128())
     }
@@ -140,7 +130,7 @@ impl Corpus {
         Ok(windows(&self.held_out, context, starts))
     }
 
-    fn check_context(&self, name: &str, part: &[u8], context: usize) -> Result<()> {
+    fn check_context(&self, name: &str, part: &[u16], context: usize) -> Result<()> {
         if context == 0 {
             return Err(Error::config("a context of 0 characters").hint("a context of at least 1"));
         }
@@ -158,56 +148,6 @@ impl Corpus {
             _ => format!("a context of at most {longest}, or a longer text"),
         };
         Err(Error::data(problem).in_file(&self.source).hint(hint))
-    }
-}
-
-impl Vocabulary {
-    /// The most frequent characters of `text`; the rest become one replacement character.
-    pub fn of(text: &str) -> Self {
-        let mut counts: HashMap<char, usize> = HashMap::new();
-        for character in text.chars() {
-            *counts.entry(character).or_default() += 1;
-        }
-        let mut by_count: Vec<(char, usize)> = counts.into_iter().collect();
-        // Equally frequent characters need an order too, or the map's own would decide.
-        by_count.sort_unstable_by_key(|&(character, count)| (std::cmp::Reverse(count), character));
-        let mut characters: Vec<char> = by_count.into_iter().map(|(c, _)| c).collect();
-        if characters.len() > VOCABULARY_LIMIT {
-            characters.truncate(VOCABULARY_LIMIT - 1);
-            if !characters.contains(&REPLACEMENT) {
-                characters.push(REPLACEMENT);
-            }
-        }
-        characters.sort_unstable();
-        Self { characters }
-    }
-
-    /// How many different tokens there are.
-    pub fn size(&self) -> usize {
-        self.characters.len()
-    }
-
-    /// The token of `character`, if it has one of its own.
-    pub fn token(&self, character: char) -> Option<u8> {
-        self.characters.binary_search(&character).ok().map(|position| position as u8)
-    }
-
-    /// The tokens of `text`.
-    ///
-    /// # Panics
-    ///
-    /// Panics on a character that neither is in the vocabulary nor can be replaced.
-    fn encode(&self, text: &str) -> Vec<u8> {
-        let replacement = self.token(REPLACEMENT);
-        text.chars()
-            .map(|c| self.token(c).or(replacement).expect("the vocabulary is of this text"))
-            .collect()
-    }
-
-    /// The text of `tokens`. What is no token is shown as the replacement character.
-    pub fn decode(&self, tokens: &[i64]) -> String {
-        let character = |token: &i64| usize::try_from(*token).ok().map(|t| self.characters.get(t));
-        tokens.iter().map(|token| character(token).flatten().unwrap_or(&REPLACEMENT)).collect()
     }
 }
 
@@ -251,7 +191,7 @@ impl Windows {
     }
 }
 
-fn windows(part: &[u8], context: usize, starts: impl Iterator<Item = usize>) -> Windows {
+fn windows(part: &[u16], context: usize, starts: impl Iterator<Item = usize>) -> Windows {
     let mut windows = Windows { rows: 0, context, tokens: Vec::new(), targets: Vec::new() };
     for start in starts {
         let row = |from: usize| part[from..from + context].iter().map(|token| i64::from(*token));
@@ -262,125 +202,35 @@ fn windows(part: &[u8], context: usize, starts: impl Iterator<Item = usize>) -> 
     windows
 }
 
-/// All text files below `folder`, in the order of their paths.
-fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    // Links below the folder are neither folders nor files.
-    let entries = WalkDir::new(folder).sort_by_file_name().into_iter();
-    for entry in entries.filter_entry(|entry| entry.depth() == 0 || !is_skipped(entry)) {
-        let entry = entry.map_err(|error| {
-            let path = error.path().unwrap_or(folder).to_path_buf();
-            let error = error.into_io_error().expect("who follows no links finds no loop");
-            unreadable(&path, &error)
-        })?;
-        if entry.file_type().is_file() && is_text(entry.path()) {
-            files.push(entry.into_path());
-        }
-    }
-    Ok(files)
-}
-
-fn is_skipped(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    let is_hidden = name.as_encoded_bytes().starts_with(b".");
-    is_hidden || (entry.file_type().is_dir() && name == "target")
-}
-
-fn is_text(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| TEXT_EXTENSIONS.iter().any(|text| extension == *text))
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let position = error.utf8_error().valid_up_to();
-        Error::data(format!("not UTF-8 text: byte {position} cannot be read"))
-            .in_file(path)
-            .hint("convert the file to UTF-8, or leave it out")
-    })
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot be read: {error}"))
-        .in_file(path)
-        .hint("the path of a text file or of a folder with text files")
-}
-
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
-
     use super::*;
-
-    fn folder(files: &[(&str, &[u8])]) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (file, bytes) in files {
-            let path = folder.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-        folder
-    }
 
     fn alphabet(repeats: usize) -> Corpus {
         Corpus::of_text("alphabet", &"abcdefghij".repeat(repeats)).unwrap()
     }
 
     #[test]
-    fn a_folder_is_its_text_files_in_the_order_of_their_paths() {
-        let folder = folder(&[
-            ("b.rs", b"B"),
-            ("a.md", b"A"),
-            ("a/z.md", b"Z\n"),
-            ("a/image.png", &[0xff]),
-            (".git/c.txt", b"hidden"),
-            (".d.txt", b"hidden"),
-            ("target/e.rs", b"built"),
-        ]);
-        let corpus = Corpus::read(folder.path()).unwrap();
-        let all: Vec<i64> =
-            [&corpus.training[..], &corpus.held_out].concat().into_iter().map(i64::from).collect();
-        assert_eq!(corpus.vocabulary.decode(&all), "Z\nA\nB\n");
-    }
-
-    #[test]
-    fn unusable_texts_are_errors_that_name_the_file() {
-        let folder =
-            folder(&[("empty.txt", b""), ("latin.txt", b"caf\xe9"), ("pictures/a.png", b"")]);
+    fn a_text_without_anything_to_learn_is_refused() {
         let rows = [
-            ("empty.txt", ErrorKind::Data, "the text is empty"),
-            ("latin.txt", ErrorKind::Data, "not UTF-8 text: byte 3 cannot be read"),
-            ("pictures", ErrorKind::Data, "the folder has no text files"),
-            ("absent.txt", ErrorKind::Io, "cannot be read: No such file"),
+            ("", "some.txt: the text is empty (try: a longer text)"),
+            (
+                "aaaa",
+                "some.txt: the text has one character only, over and over (try: a text with \
+                 something to learn)",
+            ),
         ];
-        for (file, kind, problem) in rows {
-            let path = folder.path().join(file);
-            let error = Corpus::read(&path).unwrap_err();
-            assert_eq!(error.kind, kind, "{error}");
-            assert!(error.problem.starts_with(problem), "{error}");
-            assert_eq!(error.site.file.as_ref(), Some(&path));
+        for (text, expected) in rows {
+            assert_eq!(Corpus::of_text("some.txt", text).unwrap_err().to_string(), expected);
         }
     }
 
     #[test]
     fn the_own_sources_are_a_corpus() {
         let corpus = Corpus::own_sources().unwrap();
-        assert!(corpus.vocabulary.size() <= VOCABULARY_LIMIT);
+        assert_eq!(corpus.replaced(), 0);
         assert!(corpus.characters() > 10_000);
         corpus.sampler(256, 0).unwrap();
-    }
-
-    #[test]
-    fn rare_characters_become_the_replacement_character() {
-        let common: String = ('\u{4e00}'..).take(127).flat_map(|c| [c, c]).collect();
-        let vocabulary = Vocabulary::of(&(common.clone() + "xy"));
-        assert_eq!(vocabulary.size(), VOCABULARY_LIMIT);
-        let tokens: Vec<i64> = vocabulary.encode("x\u{4e00}y").into_iter().map(i64::from).collect();
-        assert_eq!(vocabulary.decode(&tokens), "\u{fffd}\u{4e00}\u{fffd}");
-        // One fewer, and every character is kept.
-        let vocabulary = Vocabulary::of(&(common + "x"));
-        assert_eq!((vocabulary.size(), vocabulary.token('x')), (VOCABULARY_LIMIT, Some(0)));
-        assert_eq!(vocabulary.decode(&[-1, 999]), "\u{fffd}\u{fffd}");
     }
 
     #[test]

@@ -2,26 +2,24 @@
 
 use std::fmt;
 
-use crate::progress::Progress;
-use crate::text::{Corpus, Sampler};
 use burn::tensor::Device;
-use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::Plan;
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
 use super::args::{BalanceArg, OnNanArg, TrainArgs};
-use super::checkpoint::{Done, Saving};
-use super::drawing::{counted, percent};
+use super::checkpoint::Saving;
+use super::devices::memory;
+use super::drawing::{bytes, counted, percent};
 use super::evaluate::{self, Batch};
 use super::interrupt::Interrupt;
 use super::learning_rate::Rates;
-use super::plan::{Moves, read};
-use super::report::{self, Finished};
-use super::train_report::{
-    Evaluation, HeldOut, Steps, TrainReport, bubbles, peaks, timetables, transfers,
-};
+use super::plan::read;
+use super::progress::{Phase, Progress, phases};
+use super::report::{self, Files, Finished};
+use super::text::{Corpus, Sampler};
+use super::train_report::{Ended, Evaluation, Steps, TrainReport};
 
 /// Held-out windows that a loss is the mean of, or a few more to fill the last microbatch.
 const HELD_OUT_WINDOWS: usize = 64;
@@ -38,95 +36,62 @@ pub struct Job {
     stages: String,
 }
 
-/// What came of a run.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub enum Outcome {
-    Trained(Box<TrainReport>),
-    /// There was nothing left to do.
-    Done(Done),
+/// A run that is done, with the files that are still to be written about it.
+pub struct Trained<'a> {
+    /// What it found.
+    pub report: TrainReport,
+    args: &'a TrainArgs,
+    job: Job,
+    trainer: Trainer<Gpt, Batch>,
+    steps: Steps,
+    files: Files,
 }
 
 /// Trains as `args` say, and calls `start` when everything is ready for the first step.
-pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Outcome> {
+pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Trained<'_>> {
     report::check(args)?;
+    let rates = Rates::of(args)?;
     let corpus = match &args.text {
-        Some(path) => Corpus::read(path)?,
+        Some(path) => Corpus::read(path, args.checkpoint.as_deref())?,
         None => Corpus::own_sources()?,
     };
     let mut sampler = corpus.sampler(args.context, args.seed)?;
     let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
+    check_batch(args, windows)?;
     let device = Device::flex();
     let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
-    let rates = Rates::of(args)?;
     let model = model(args, &corpus, &device)?;
     let mut saving = Saving::open(args, &corpus)?;
     let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
     let mut trainer = trainer(args, model, &example, &rates)?;
     saving.resume(&mut trainer, &mut sampler)?;
-    let steps_before = trainer.steps();
-    if steps_before >= u64::from(args.steps) {
-        return Ok(Outcome::Done(Done::of(&mut trainer)?));
-    }
 
-    let (parameters, devices) = (trainer.parameters(), trainer.devices());
-    let stages = trainer.stages().to_string();
-    let recomputed = trainer.stages().recomputed().iter().map(|stage| stage.0).collect();
-    let plan = trainer.plan().plan();
-    let (schedule, microbatches) = (plan.schedule.clone(), plan.microbatches);
-    let rows = args.microbatch_size * microbatches as usize;
-    let tokens = rows * args.context;
     let job = job(args, &corpus, &trainer, &rates);
     start(&job)?;
+    let steps = Steps::after(trainer.steps());
+    let mut run = Run { args, job, trainer, steps, files: Files::of(args) };
+    run.take_steps(sampler, &held_out, &saving, &device)?;
 
-    let next = |sampler: &mut Sampler| evaluate::batch(sampler.next_batch(rows), &device);
-    let steps = take_steps(args, tokens, sampler, next, &held_out, &mut trainer, &saving)?;
-    let model = trainer.model()?;
-
-    let weights_hash = trainer.weights_hash()?;
-    let prediction = trainer.prediction();
-    let measured = steps.median();
-    let mut report = TrainReport {
-        devices,
-        schedule,
-        stages: stages.lines().map(str::to_owned).collect(),
-        recomputed,
-        parameters,
-        steps_before,
-        tokens_per_second: steps.per_second(tokens),
-        bubble: bubbles(prediction, measured),
-        peak_bytes: peaks(prediction, &steps),
-        transfers: transfers(measured),
-        communication: Moves::of(trainer.communication()),
-        weights_hash,
-        held_out: HeldOut::of(&steps.evaluations),
-        timetables: timetables(prediction, measured),
-        sample: evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?,
-        evaluations: steps.evaluations.clone(),
-        skipped: steps.skipped.clone(),
-        losses: steps.losses.clone(),
-        gradient_norms: steps.gradient_norms.clone(),
-        step_seconds: steps.seconds.clone(),
-        written: Vec::new(),
-        unsaved: steps.unsaved.clone(),
-    };
-    let (trainer, steps) = (&trainer, &steps);
-    let finished = Finished { args, job: &job, trainer, steps, report: &report };
-    report.written = report::write(&finished);
-    Ok(Outcome::Trained(Box::new(report)))
+    let model = run.trainer.model()?;
+    let sampling = Phase::begin("writing a sample of the model's text");
+    let sample = evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?;
+    drop((sampling, model));
+    let hash = run.trainer.weights_hash()?;
+    let report = run.report(Some(Ended { sample, weights_hash: hash }));
+    let Run { args, job, trainer, steps, files } = run;
+    Ok(Trained { report, args, job, trainer, steps, files })
 }
 
-impl Outcome {
-    /// Why a checkpoint or a file that was asked for is not there. What the run found is worth
-    /// telling before.
-    pub fn unwritten(self) -> Option<Error> {
-        match self {
-            Outcome::Trained(report) => {
-                let TrainReport { unsaved, written, .. } = *report;
-                unsaved.or_else(|| written.into_iter().find_map(Result::err))
-            }
-            Outcome::Done(_) => None,
-        }
+impl Trained<'_> {
+    /// Why the last step is in no checkpoint, where it should be.
+    pub fn unsaved(&mut self) -> Option<Error> {
+        self.steps.unsaved.take()
+    }
+
+    /// Writes the files that were asked for, all that can be written, and gives a line about each.
+    pub fn write_files(&mut self) -> Vec<Result<String>> {
+        let Self { report, args, job, trainer, steps, files } = self;
+        files.write(&Finished { args, job, trainer, steps, report })
     }
 }
 
@@ -148,11 +113,19 @@ fn trainer(
     rates: &Rates,
 ) -> Result<Trainer<Gpt, Batch>> {
     let loss = |model: &Gpt, (tokens, targets): Batch| model.loss(tokens, targets);
+    if args.max_skips.is_some() && args.on_nan == OnNanArg::Stop {
+        return Err(Error::config("--max-skips, but no step is skipped").hint("--on-nan skip"));
+    }
     let schedule = match &args.plan {
         Some(path) => read(path)?.into(),
         None => args.schedule.clone(),
     };
-    Trainer::of(model, loss)
+    let builder = Trainer::of(model, loss);
+    let builder = match args.max_skips {
+        Some(steps) => builder.max_skips(steps),
+        None => builder,
+    };
+    builder
         .devices(&args.devices)?
         .schedule(schedule)
         .chunks_per_device(args.chunks)
@@ -162,54 +135,127 @@ fn trainer(
         .post_validation(args.post_validation)
         .learning_rate(rates.scheduler()?)
         .on_nan(on_nan(args.on_nan))
-        .max_skips(args.max_skips)
         .seed(args.seed)
         .memory_limit_per_device(args.memory_limit_per_device)
         .balance(args.balance.map(balance))
         .activations(args.activations)
         .recompute(args.recompute)
+        .on_phase(phases())
         .build(example)
 }
 
-/// Trains, and evaluates before, after, and as often as `args` say in between.
-fn take_steps(
-    args: &TrainArgs,
-    tokens: usize,
-    mut sampler: Sampler,
-    next: impl Fn(&mut Sampler) -> Batch,
-    held_out: &Batch,
-    trainer: &mut Trainer<Gpt, Batch>,
-    saving: &Saving,
-) -> Result<Steps> {
-    let mut steps = Steps::default();
-    let before = trainer.steps();
-    let loss = trainer.evaluate(held_out.clone())?;
-    steps.evaluations.push(Evaluation { step: before, loss });
-    let count = u64::from(args.steps);
-    let interrupt = Interrupt::listen()?;
-    let mut progress = Progress::start(count, tokens as u64, &trainer.devices()).after(before);
-    for step in before + 1..=count {
-        let report = trainer.step(next(&mut sampler))?;
-        progress.step(step, &report);
-        if let Some(fault) = &report.skipped {
-            progress.say(&format!("skipped: {fault}"));
+/// A run that goes on.
+struct Run<'a> {
+    args: &'a TrainArgs,
+    job: Job,
+    trainer: Trainer<Gpt, Batch>,
+    steps: Steps,
+    files: Files,
+}
+
+impl Run<'_> {
+    /// Trains, and evaluates before, after, and as often as was asked for in between. Where that
+    /// fails, the files tell of the steps before.
+    fn take_steps(
+        &mut self,
+        sampler: Sampler,
+        held_out: &Batch,
+        saving: &Saving,
+        device: &Device,
+    ) -> Result<()> {
+        let taken = self.try_steps(sampler, held_out, saving, device);
+        if taken.is_err() && self.steps.any() {
+            self.write_so_far();
         }
-        steps.add(report);
-        let due = args.evaluate_every.is_some_and(|every| step.is_multiple_of(every.into()));
-        if due || step == count {
-            let loss = trainer.evaluate(held_out.clone())?;
-            steps.evaluations.push(Evaluation { step, loss });
-        }
-        if due {
-            progress.evaluated(step, steps.evaluations[steps.evaluations.len() - 1].loss);
-        }
-        let interrupted = interrupt.asked() && step < count;
-        steps.unsaved = saving.after_step(trainer, &sampler, interrupted || step == count)?;
-        if interrupted {
-            return Err(saving.interrupted(step, count));
-        }
+        taken
     }
-    Ok(steps)
+
+    fn try_steps(
+        &mut self,
+        mut sampler: Sampler,
+        held_out: &Batch,
+        saving: &Saving,
+        device: &Device,
+    ) -> Result<()> {
+        let (before, count) = (self.trainer.steps(), u64::from(self.args.steps));
+        self.evaluate(before, held_out)?;
+        let rows = self.args.microbatch_size * self.trainer.plan().plan().microbatches as usize;
+        let tokens = (rows * self.args.context) as u64;
+        let interrupt = Interrupt::listen()?;
+        let mut progress =
+            Progress::start(count, tokens, &self.trainer.devices()).after(before.min(count));
+        for step in before + 1..=count {
+            let batch = evaluate::batch(sampler.next_batch(rows), device);
+            let report = self.trainer.step(batch)?;
+            progress.step(step, &report);
+            if let Some(fault) = &report.skipped {
+                progress.say(&format!("skipped: {fault}"));
+            }
+            self.steps.add(report);
+            let due = self.args.evaluate_every.is_some_and(|of| step.is_multiple_of(of.into()));
+            if due || step == count {
+                let loss = self.evaluate(step, held_out)?;
+                if due {
+                    progress.evaluated(step, loss);
+                }
+            }
+            let interrupted = interrupt.asked() && step < count;
+            let ends = interrupted || step == count;
+            self.steps.unsaved = saving.after_step(&mut self.trainer, &sampler, ends)?;
+            if interrupted {
+                return Err(saving.interrupted(step, count));
+            }
+            if !ends && self.files.are_due() {
+                self.write_so_far();
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, step: u64, held_out: &Batch) -> Result<f64> {
+        let _phase = Phase::begin("computing the loss on held-out text");
+        let loss = self.trainer.evaluate(held_out.clone())?;
+        self.steps.evaluations.push(Evaluation { step, loss });
+        Ok(loss)
+    }
+
+    /// Writes the files as far as the run is. One that cannot be written is told at the end.
+    fn write_so_far(&mut self) {
+        let report = self.report(None);
+        let Self { args, job, trainer, steps, files } = self;
+        files.write_so_far(&Finished { args, job, trainer, steps, report: &report });
+    }
+
+    fn report(&self, ended: Option<Ended>) -> TrainReport {
+        TrainReport::of(&self.trainer, &self.steps, self.tokens(), ended)
+    }
+
+    /// Tokens in a step.
+    fn tokens(&self) -> usize {
+        let microbatches = self.trainer.plan().plan().microbatches as usize;
+        self.args.microbatch_size * microbatches * self.args.context
+    }
+}
+
+/// Refuses batches that the machine cannot hold, before any is drawn.
+fn check_batch(args: &TrainArgs, held_out: usize) -> Result<()> {
+    // Two tokens of eight bytes, as they are drawn and as tensors.
+    const CELL: u128 = 32;
+    let microbatches = args.microbatches.unwrap_or(1) as usize;
+    let rows = (args.microbatch_size as u128 * microbatches as u128).max(held_out as u128);
+    let needed = u64::try_from(rows * args.context as u128 * CELL).unwrap_or(u64::MAX);
+    let there = memory().unwrap_or(u64::MAX);
+    // Another limit than the machine's may hold for the process: the memory is asked for once.
+    let room = usize::try_from(needed).map(|needed| Vec::<u8>::new().try_reserve_exact(needed));
+    if needed <= there && matches!(room, Ok(Ok(()))) {
+        return Ok(());
+    }
+    let needed = bytes(needed);
+    let problem = match there {
+        u64::MAX => format!("the tokens of a step take {needed}, more than there is"),
+        _ => format!("the tokens of a step take {needed}, and this machine has {}", bytes(there)),
+    };
+    Err(Error::data(problem).hint("a smaller --microbatch-size, --microbatches or --context"))
 }
 
 fn model(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Gpt> {
@@ -271,19 +317,15 @@ fn plan_line(args: &TrainArgs, trainer: &Trainer<Gpt, Batch>) -> String {
 }
 
 fn text_line(corpus: &Corpus) -> String {
-    format!(
-        "{}, {} characters, {} different ones",
-        corpus.source.display(),
-        corpus.characters(),
-        corpus.vocabulary.size()
-    )
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Trained(report) => report.fmt(f),
-            Outcome::Done(done) => done.fmt(f),
+    let (characters, replaced) = (corpus.characters(), corpus.replaced());
+    let different = corpus.vocabulary.size();
+    let line =
+        format!("{}, {characters} characters, {different} different ones", corpus.source.display());
+    match replaced {
+        0 => line,
+        _ => {
+            let share = percent(replaced as f64 / characters as f64);
+            format!("{line}; {replaced} rare ones, {share} of the text, are read as one")
         }
     }
 }

@@ -4,16 +4,20 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use serde::Serialize;
-use zerobubble::error::{Error, Result};
-use zerobubble::plan::{DeviceId, Simulation};
+use zerobubble::error::Error;
+use zerobubble::gpt::Gpt;
+use zerobubble::plan::{DeviceId, DeviceMemory, Simulation};
 use zerobubble::trace::{RecordedStep, Span, bubble, draw};
-use zerobubble::train::StepReport;
+use zerobubble::train::{StepReport, Trainer};
 
 use super::drawing::{bytes, line_width, percent};
+use super::evaluate::Batch;
 use super::plan::Moves;
 
-/// The median of this many steps, the last ones, stands for all of them.
+/// The median of this many steps, the last ones, stands for all of them: or of fewer, so that
+/// their timelines have no more than so many spans.
 const RECENT_STEPS: usize = 101;
+const RECENT_SPANS: usize = 1 << 20;
 
 /// The results of a run.
 #[derive(Serialize)]
@@ -39,50 +43,53 @@ pub struct TrainReport {
     /// Of all gradients together, before clipping; one for each step, null where it was skipped.
     /// None without clipping.
     pub gradient_norms: Vec<f64>,
-    /// Over all steps.
-    pub tokens_per_second: f64,
+    /// Over all steps; none where all were done before.
+    pub tokens_per_second: Option<f64>,
     /// One for each step.
     pub step_seconds: Vec<f64>,
     /// Idle shares of the devices' time.
     pub bubble: Bubbles,
     /// One for each device.
     pub peak_bytes: Vec<PeakBytes>,
-    /// One for each device: what moving parcels between it and the host took in a step.
+    /// One for each device: what moving parcels between it and the host took in a step. Without a
+    /// step nothing was measured.
     pub transfers: Vec<Transfers>,
     /// Bytes that a step moves between devices.
     pub communication: Moves,
-    /// Of all parameters' bits.
-    pub weights_hash: String,
+    /// Of all parameters' bits; none while the run goes on.
+    pub weights_hash: Option<String>,
     /// Loss on the text that was not trained on.
     pub held_out: HeldOut,
     /// Drawings of one step.
     #[serde(skip)]
-    pub timetables: Timetables,
+    timetables: Timetables,
     /// Text by the trained model.
     #[serde(skip)]
-    pub sample: String,
-    /// A line about every file that was to be written, or why it was not.
-    #[serde(skip)]
-    pub written: Vec<Result<String>>,
-    /// Why the last step is in no checkpoint, where it should be.
-    #[serde(skip)]
-    pub unsaved: Option<Error>,
+    pub sample: Option<String>,
 }
 
-/// Both bubbles, measured and predicted, as fractions.
+/// What a run has when it is done.
+pub struct Ended {
+    /// Text by the trained model.
+    pub sample: String,
+    /// Of all parameters' bits.
+    pub weights_hash: String,
+}
+
+/// Both bubbles, measured and predicted, as fractions. Without a step nothing was measured.
 #[derive(Serialize)]
 pub struct Bubbles {
-    step: f64,
-    span: f64,
+    step: Option<f64>,
+    span: Option<f64>,
     predicted_step: f64,
     predicted_span: f64,
 }
 
-/// The most that a device held at once.
+/// The most that a device held at once. Without a step nothing was measured.
 #[derive(Serialize)]
 pub struct PeakBytes {
     predicted: u64,
-    measured: u64,
+    measured: Option<u64>,
 }
 
 /// Moves of parcels in one step. They go on beside a GPU's actions; between CPU devices a parcel is
@@ -111,6 +118,46 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
+impl TrainReport {
+    /// What is known of a run with so many tokens per step.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it was not evaluated.
+    pub fn of(
+        trainer: &Trainer<Gpt, Batch>,
+        steps: &Steps,
+        tokens: usize,
+        ended: Option<Ended>,
+    ) -> Self {
+        let (prediction, measured) = (trainer.prediction(), steps.median());
+        let stages = trainer.stages();
+        let (sample, weights_hash) = ended.map(|of| (of.sample, of.weights_hash)).unzip();
+        Self {
+            devices: trainer.devices(),
+            schedule: trainer.plan().plan().schedule.clone(),
+            stages: stages.to_string().lines().map(str::to_owned).collect(),
+            recomputed: stages.recomputed().iter().map(|stage| stage.0).collect(),
+            parameters: trainer.parameters(),
+            steps_before: steps.before,
+            tokens_per_second: steps.per_second(tokens),
+            bubble: bubbles(prediction, measured),
+            peak_bytes: peaks(prediction, steps),
+            transfers: measured.map(transfers).unwrap_or_default(),
+            communication: Moves::of(trainer.communication()),
+            held_out: HeldOut::of(&steps.evaluations),
+            timetables: timetables(prediction, measured),
+            evaluations: steps.evaluations.clone(),
+            skipped: steps.skipped.clone(),
+            losses: steps.losses.clone(),
+            gradient_norms: steps.gradient_norms.clone(),
+            step_seconds: steps.seconds.clone(),
+            sample,
+            weights_hash,
+        }
+    }
+}
+
 impl HeldOut {
     /// The first and the last of some evaluations.
     ///
@@ -124,9 +171,9 @@ impl HeldOut {
 }
 
 /// The same step as it was planned and as it was measured.
-pub struct Timetables {
+struct Timetables {
     planned: String,
-    measured: String,
+    measured: Option<String>,
 }
 
 /// What the steps of a run reported.
@@ -144,6 +191,8 @@ pub struct Steps {
     pub evaluations: Vec<Evaluation>,
     /// Why the last step is in no checkpoint, where it should be.
     pub unsaved: Option<Error>,
+    /// Steps that were done before, in the run that this one continues.
+    before: u64,
     /// The most that each device ever held.
     peak_bytes: Vec<u64>,
     /// Timelines are large: only the last ones are kept.
@@ -151,6 +200,16 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// None yet, after so many in the run that this one continues.
+    pub fn after(before: u64) -> Self {
+        Self { before, ..Self::default() }
+    }
+
+    /// Whether any step was taken.
+    pub fn any(&self) -> bool {
+        !self.seconds.is_empty()
+    }
+
     /// Takes the report of the next step.
     pub fn add(&mut self, report: StepReport) {
         self.losses.push(report.loss);
@@ -163,30 +222,30 @@ impl Steps {
         for (peak, bytes) in self.peak_bytes.iter_mut().zip(&report.peak_bytes) {
             *peak = (*peak).max(*bytes);
         }
-        if self.recent.len() == RECENT_STEPS {
+        let of_a_plan = spans(&report).max(1);
+        let kept = (RECENT_SPANS / of_a_plan).clamp(1, RECENT_STEPS);
+        while self.recent.len() >= kept {
             self.recent.pop_front();
         }
         self.recent.push_back(report);
     }
 
     /// Of the last steps the one that took the median time.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there was no step.
-    pub fn median(&self) -> &StepReport {
-        &self.recent[self.median_position()]
+    pub fn median(&self) -> Option<&StepReport> {
+        Some(&self.recent[self.median_position()?])
     }
 
-    fn median_position(&self) -> usize {
+    fn median_position(&self) -> Option<usize> {
         let mut by_time: Vec<usize> = (0..self.recent.len()).collect();
         by_time.sort_by(|&a, &b| self.recent[a].seconds.total_cmp(&self.recent[b].seconds));
-        by_time[by_time.len() / 2]
+        by_time.get(by_time.len() / 2).copied()
     }
 
-    /// The number of the step that [`median`](Self::median) is, counted from 1.
-    pub fn figures_of(&self) -> u64 {
-        (self.seconds.len() - self.recent.len() + self.median_position()) as u64 + 1
+    /// The number of the step that [`median`](Self::median) is, of those taken here, counted
+    /// from 1.
+    pub fn figures_of(&self) -> Option<u64> {
+        let position = self.median_position()?;
+        Some((self.seconds.len() - self.recent.len() + position) as u64 + 1)
     }
 
     /// How many steps the median is of.
@@ -195,8 +254,8 @@ impl Steps {
     }
 
     /// The most that a device ever held, in bytes.
-    pub fn peak_bytes(&self, device: DeviceId) -> u64 {
-        self.peak_bytes[device.index()]
+    pub fn peak_bytes(&self, device: DeviceId) -> Option<u64> {
+        self.peak_bytes.get(device.index()).copied()
     }
 
     /// The last `count` steps and the one that [`median`](Self::median) is, ascending. A step
@@ -208,7 +267,7 @@ impl Steps {
         let median = self.median_position();
         let mut steps = Vec::new();
         for (position, report) in self.recent.iter().enumerate() {
-            if position >= kept || position == median {
+            if position >= kept || Some(position) == median {
                 steps.push(RecordedStep {
                     number: (first + position) as u64 + 1,
                     start,
@@ -223,34 +282,40 @@ impl Steps {
     }
 
     /// The speed of the whole run in tokens, at so many per step.
-    pub fn per_second(&self, tokens_per_step: usize) -> f64 {
-        (self.seconds.len() * tokens_per_step) as f64 / self.seconds.iter().sum::<f64>()
+    fn per_second(&self, tokens_per_step: usize) -> Option<f64> {
+        let tokens = (self.seconds.len() * tokens_per_step) as f64;
+        self.any().then(|| tokens / self.seconds.iter().sum::<f64>())
     }
 }
 
+/// How many spans a step's timeline has.
+fn spans(report: &StepReport) -> usize {
+    let timeline = &report.timeline;
+    timeline.lanes.iter().chain(&timeline.transfers).map(Vec::len).sum()
+}
+
 /// The bubbles of a step beside the predicted ones.
-pub fn bubbles(prediction: &Simulation, step: &StepReport) -> Bubbles {
-    let measured = bubble(&step.timeline);
+fn bubbles(prediction: &Simulation, step: Option<&StepReport>) -> Bubbles {
+    let measured = step.map(|step| bubble(&step.timeline));
     Bubbles {
-        step: measured.step,
-        span: measured.span,
+        step: measured.as_ref().map(|of| of.step),
+        span: measured.map(|of| of.span),
         predicted_step: prediction.bubble.step,
         predicted_span: prediction.bubble.span,
     }
 }
 
 /// Every device's peak beside the predicted one.
-pub fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
-    let pairs = prediction.memory.iter().zip(&steps.peak_bytes);
-    let peak = |(predicted, measured): (&zerobubble::plan::DeviceMemory, &u64)| PeakBytes {
+fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
+    let peak = |(device, predicted): (u32, &DeviceMemory)| PeakBytes {
         predicted: predicted.peak_bytes(),
-        measured: *measured,
+        measured: steps.peak_bytes(DeviceId(device)),
     };
-    pairs.map(peak).collect()
+    (0..).zip(&prediction.memory).map(peak).collect()
 }
 
 /// What every device's transfers took in a step.
-pub fn transfers(step: &StepReport) -> Vec<Transfers> {
+fn transfers(step: &StepReport) -> Vec<Transfers> {
     let of = |spans: &Vec<Span>| Transfers { moves: spans.len(), seconds: transfer_seconds(spans) };
     step.timeline.transfers.iter().map(of).collect()
 }
@@ -261,43 +326,63 @@ pub fn transfer_seconds(spans: &[Span]) -> f64 {
 }
 
 /// The planned and the measured step, drawn equally wide.
-pub fn timetables(prediction: &Simulation, step: &StepReport) -> Timetables {
+fn timetables(prediction: &Simulation, step: Option<&StepReport>) -> Timetables {
+    let measured = step.map(|step| &step.timeline);
+    let width = line_width(measured.unwrap_or(&prediction.timeline));
     Timetables {
-        planned: draw(&prediction.timeline, line_width(&step.timeline)),
-        measured: draw(&step.timeline, line_width(&step.timeline)),
+        planned: draw(&prediction.timeline, width),
+        measured: measured.map(|timeline| draw(timeline, width)),
     }
 }
 
 impl fmt::Display for TrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HeldOut { before, after } = self.held_out;
-        writeln!(f, "held-out loss  {before:.4} before, {after:.4} after, in nats per character")?;
-        if !self.skipped.is_empty() {
-            writeln!(f, "skipped        {} steps", self.skipped.len())?;
+        if let Some(speed) = self.tokens_per_second {
+            let losses = format!("{before:.4} before, {after:.4} after, in nats per character");
+            writeln!(f, "held-out loss  {losses}")?;
+            if !self.skipped.is_empty() {
+                writeln!(f, "skipped        {} steps", self.skipped.len())?;
+            }
+            writeln!(f, "speed          {speed:.0} tokens/s\n")?;
+        } else {
+            writeln!(f, "all steps were done before: {} (more with --steps)", self.steps_before)?;
+            writeln!(f, "held-out loss  {after:.4}, in nats per character\n")?;
         }
-        writeln!(f, "speed          {:.0} tokens/s\n", self.tokens_per_second)?;
         writeln!(f, "one step as planned\n{}", self.timetables.planned)?;
-        writeln!(f, "one step as measured\n{}", self.timetables.measured)?;
-        let row = |name: &str, planned: String, measured: String| {
-            format!("{name:16}  {planned:>10}  {measured:>10}\n")
+        if let Some(measured) = &self.timetables.measured {
+            writeln!(f, "one step as measured\n{measured}")?;
+        }
+        writeln!(f, "{}", self.figures())?;
+        writeln!(f, "moved          {}\n", self.communication)?;
+        if let Some(sample) = &self.sample {
+            writeln!(f, "sample of the model's text\n{}\n", sample.trim_end())?;
+        }
+        self.weights_hash.iter().try_for_each(|hash| writeln!(f, "weights hash   {hash}"))
+    }
+}
+
+impl TrainReport {
+    /// What was predicted beside what was measured.
+    fn figures(&self) -> String {
+        let row = |name: &str, planned: String, measured: Option<String>| {
+            let measured = measured.unwrap_or_default();
+            format!("{name:16}  {planned:>10}  {measured:>10}").trim_end().to_owned() + "\n"
         };
         let bubble = &self.bubble;
-        let mut table = row("", "predicted".to_owned(), "measured".to_owned());
-        table += &row("step bubble", percent(bubble.predicted_step), percent(bubble.step));
-        table += &row("span bubble", percent(bubble.predicted_span), percent(bubble.span));
+        let head = self.tokens_per_second.map(|_| "measured".to_owned());
+        let mut table = row("", "predicted".to_owned(), head);
+        table += &row("step bubble", percent(bubble.predicted_step), bubble.step.map(percent));
+        table += &row("span bubble", percent(bubble.predicted_span), bubble.span.map(percent));
         for (device, peak) in self.peak_bytes.iter().enumerate() {
             let name = format!("peak of device {device}");
-            table += &row(&name, bytes(peak.predicted), bytes(peak.measured));
+            table += &row(&name, bytes(peak.predicted), peak.measured.map(bytes));
         }
         for (device, of) in self.transfers.iter().enumerate().filter(|(_, of)| of.moves > 0) {
             let name = format!("moves of device {device}");
             let time = format!("{:.1} ms", 1e3 * of.seconds);
-            table += &row(&name, String::new(), format!("{} in {time}", of.moves));
+            table += &row(&name, String::new(), Some(format!("{} in {time}", of.moves)));
         }
-        writeln!(f, "{table}")?;
-        writeln!(f, "moved          {}\n", self.communication)?;
-        writeln!(f, "sample of the model's text\n{}\n", self.sample.trim_end())?;
-        writeln!(f, "weights hash   {}", self.weights_hash)?;
-        self.written.iter().flatten().try_for_each(|line| writeln!(f, "{line}"))
+        table
     }
 }

@@ -80,7 +80,7 @@ fn file(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let rows: [(&[&str], &str); 35] = [
+    let rows: [(&[&str], &str); 36] = [
         (&["retrain"], "unrecognized subcommand 'retrain'"),
         (&["--fast"], "unexpected argument '--fast'"),
         (&["--json", "--steps", "3"], "'--steps' without a command (try: train --steps)"),
@@ -115,7 +115,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["train", "--report", "new.html", "--trace", "./new.html"], "--report and --trace"),
         (&["bench", "--devices", "gpu:99"], "or bench without --devices)"),
         (&["bench", "plan", "--steps", "3"], "cannot be used with '--steps <N>'"),
-        (&["train", "--learning-rate", "0"], "'0' is not a learning rate"),
+        (&["train", "--learning-rate=-1"], "'-1' is not a learning rate, 0 or more"),
+        (&["train", "--max-skips", "3"], "no step is skipped (try: --on-nan skip)"),
         (&["train", "--steps", "3", "--warmup", "3"], "a warm-up of 3 in 3 steps"),
         (&["train", "--min-learning-rate", "1e-4"], "--learning-rate-schedule cosine"),
         (
@@ -156,7 +157,7 @@ fn an_unusable_text_is_named() {
         (file(&folder, "empty.txt", b""), "the text is empty"),
         (file(&folder, "latin1.txt", b"caf\xe9"), "not UTF-8 text: byte 3"),
         (
-            file(&folder, "short.txt", &[b'a'; 80]),
+            file(&folder, "short.txt", "ab".repeat(40).as_bytes()),
             "a context of 8 is too long for the held-out part of 8",
         ),
         (folder.path().join("absent.txt"), "cannot be read"),
@@ -203,7 +204,7 @@ fn a_skipped_step_is_told_and_the_run_goes_on() {
     let skipped = stderr.lines().filter(|line| line.starts_with("skipped: step "));
     assert_eq!(skipped.count(), 3, "{stderr}");
     // The weights are no numbers, and so the last evaluation is none either.
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(json(&output)["held_out"]["loss"], Value::Null, "{stderr}");
 }
 
 #[test]
@@ -395,11 +396,7 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
     let progress: Vec<&str> = text(&output.stderr).lines().collect();
     assert_eq!(progress.len(), 2, "{progress:?}");
     assert!(progress[1].starts_with("step 2/2  loss "), "{progress:?}");
-    // What is certain has no loss, and CPU devices move nothing: zero has no sign.
-    let folder = folder();
-    let certain = file(&folder, "certain.txt", &[b'a'; 400]);
-    let output = tiny(&["--devices", "cpu", "--json", "--text", certain.to_str().unwrap()]);
-    assert_eq!(json(&output)["losses"], Value::from(vec![0.0, 0.0]));
+    // CPU devices move nothing: zero has no sign.
     assert!(!text(&output.stdout).contains("-0.0") && !text(&output.stderr).contains("-0.0"));
 }
 

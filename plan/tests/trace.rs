@@ -11,6 +11,12 @@ use zerobubble_plan::{
 
 use reader::read;
 
+fn written(recording: &Recording) -> String {
+    let mut trace = Vec::new();
+    chrome(recording, &mut trace).unwrap();
+    String::from_utf8(trace).unwrap()
+}
+
 /// A plan on paper as if it had been measured, twice.
 fn simulated(plan: &CheckedPlan, costs: &Costs) -> (Timeline, Value) {
     let timeline = simulate(plan, costs).unwrap().timeline;
@@ -24,9 +30,10 @@ fn simulated(plan: &CheckedPlan, costs: &Costs) -> (Timeline, Value) {
     };
     // The sum of no times is -0.0.
     let steps = [step(7, -0.0), step(8, 1e4)];
-    let recording = Recording { plan, costs, devices: &devices, steps: &steps, figures_of: 7 };
-    let text = chrome(&recording);
-    assert_eq!(text, chrome(&recording));
+    let recording =
+        Recording { plan, costs, devices: &devices, steps: &steps, figures_of: Some(7) };
+    let text = written(&recording);
+    assert_eq!(text, written(&recording));
     let trace = serde_json::from_str(&text).unwrap();
     (timeline, trace)
 }
@@ -86,9 +93,14 @@ fn transfers_and_updates_have_their_places() {
         RecordedStep { number: 1, start: 10.0, seconds: 3.0, loss: 1.0, timeline: &timeline };
     let costs = Costs::unit(1);
     let devices = ["gpu:0".to_owned()];
-    let recording =
-        Recording { plan: &plan, costs: &costs, devices: &devices, steps: &[step], figures_of: 1 };
-    let trace = read(&serde_json::from_str(&chrome(&recording)).unwrap());
+    let recording = Recording {
+        plan: &plan,
+        costs: &costs,
+        devices: &devices,
+        steps: &[step],
+        figures_of: Some(1),
+    };
+    let trace = read(&serde_json::from_str(&written(&recording)).unwrap());
     trace.check();
     let shown: Vec<(u64, &str, f64, f64)> = trace
         .slices

@@ -268,7 +268,7 @@ where
         let tensors = example.clone().into_tensors();
         let mut tensors = tensors.into_iter().map(|tensor| with_autodiff(move_to(tensor, device)));
         let loss = loss(&model, B::from_tensors(&mut tensors)).into_loss();
-        let gradients = gradients(&model, &loss.value.backward());
+        let gradients = gradients(&model, loss.value.backward());
         let loss = read(loss);
         // `valid` takes over what the forward pass left.
         let after = values(&model.valid(), running);
@@ -340,14 +340,14 @@ fn draw(op: &RandomOpIr) -> DispatchTensor {
 
 /// Gradients of the module's parameters, each once; the uses of a parameter that the module holds
 /// twice are added.
-fn gradients<M: Module>(model: &M, of: &Gradients) -> Vec<Option<Vec<f32>>> {
-    struct Visitor<'a> {
-        of: &'a Gradients,
+fn gradients<M: Module>(model: &M, of: Gradients) -> Vec<Option<Vec<f32>>> {
+    struct Visitor {
+        of: Gradients,
         found: Vec<(ParamId, Option<Vec<f32>>)>,
     }
-    impl ModuleVisitor for Visitor<'_> {
+    impl ModuleVisitor for Visitor {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = param.val().grad(self.of);
+            let gradient = param.val().grad_remove(&mut self.of);
             let gradient = gradient.map(|of| of.into_data().iter::<f32>().collect::<Vec<_>>());
             match self.found.iter_mut().find(|(id, _)| *id == param.id) {
                 None => self.found.push((param.id, gradient)),

@@ -24,7 +24,7 @@ use eager::modes_agree;
 pub(crate) use eager::{EagerRun, eager_run, is_mean, rounding};
 pub(crate) use lift::{TrainingCapture, lift};
 use parameters::RecordedParameter;
-pub(crate) use parameters::{load, paths, read};
+pub(crate) use parameters::{emptied, load, paths, read, read_besides};
 pub(crate) use verify::{CapturedRun, Rounding, verify};
 
 use crate::batch::Batch;
@@ -102,8 +102,16 @@ where
             Ok(others) => without_copies(&readable, &others)?,
             Err(_) => None,
         };
-        let read = || last_read.unwrap_or_else(|| "its batch or its parameters".into());
-        let graph = graph.ok_or_else(|| unknown(&read()))?;
+        let graph = match graph {
+            Some(graph) => graph,
+            None if lowered(model, example)?.0.readable.graph != readable.graph => {
+                return Err(changes_outside());
+            }
+            None => {
+                let read = last_read.unwrap_or_else(|| "its batch or its parameters".into());
+                return Err(unknown(&read));
+            }
+        };
         Ok((prune(&fuse::fuse(&graph, mode)?), draws))
     };
     let (training, draws) = recorded(Mode::Training)?;
@@ -122,6 +130,13 @@ where
     };
     verify_graph(&graph)?;
     Ok(Captured { graph, draws, infers, running })
+}
+
+/// Why a model cannot be captured that is another one at its second capture.
+fn changes_outside() -> Error {
+    let problem = "it computes something else every time: a value from outside of the module and \
+                   its batch changes, and would be fixed as it was";
+    Error::model(problem).hint("give it as a tensor of the batch")
 }
 
 /// Refuses a loss that depends on a running value which the forward pass updates: the backward pass

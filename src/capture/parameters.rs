@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_capture::CaptureBackend;
+use burn_dispatch::DispatchTensor;
 use burn_ir::TensorId;
 
 use super::lift::running;
+use crate::batch::move_to;
 use crate::error::{Error, Result};
 use crate::graph::Shape;
 
@@ -102,55 +104,80 @@ pub(crate) fn paths<M: Module>(model: &M) -> Vec<(String, usize)> {
     visitor.paths
 }
 
-/// Values of the module's parameters, each once, in the module's own order.
-pub(crate) fn read<M: Module>(model: &M) -> Vec<TensorData> {
-    struct Visitor {
-        seen: Vec<ParamId>,
-        values: Vec<TensorData>,
+/// Values of the module's parameters on Burn's host device, each once, in the module's own order.
+/// Those that are there already share their memory with the module.
+pub(crate) fn read<M: Module>(model: &M) -> Vec<DispatchTensor> {
+    read_besides(model, &HashSet::new()).into_iter().flatten().collect()
+}
+
+/// The same without those at some positions.
+pub(crate) fn read_besides<M: Module>(
+    model: &M,
+    positions: &HashSet<usize>,
+) -> Vec<Option<DispatchTensor>> {
+    struct Visitor<'a> {
+        positions: &'a HashSet<usize>,
+        seen: HashSet<ParamId>,
+        values: Vec<Option<DispatchTensor>>,
     }
-    impl ModuleVisitor for Visitor {
+    impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if !self.seen.contains(&param.id) {
-                self.seen.push(param.id);
-                self.values.push(param.val().into_data());
+            if self.seen.insert(param.id) {
+                let wanted = !self.positions.contains(&self.values.len());
+                let value = wanted.then(|| move_to(param.val().into_dispatch(), &Device::flex()));
+                self.values.push(value);
             }
         }
     }
-    let mut visitor = Visitor { seen: Vec::new(), values: Vec::new() };
+    let mut visitor = Visitor { positions, seen: HashSet::new(), values: Vec::new() };
     model.visit(&mut visitor);
     visitor.values
 }
 
-/// A copy of the module, with `values`, in the order of [`read`], in place of its parameters.
+/// A copy of the module with `values`, in the order of [`read`], in place of its parameters; where
+/// there is none, a parameter stays as it is.
 ///
 /// # Errors
 ///
 /// When `values` are not as many, or not of the shapes, as the module has.
-pub(crate) fn load<M: Module>(model: &M, values: Vec<TensorData>) -> Result<M> {
+pub(crate) fn load<M: Module>(model: &M, values: Vec<Option<TensorData>>) -> Result<M> {
     struct Mapper {
-        values: std::vec::IntoIter<TensorData>,
-        taken: HashMap<ParamId, TensorData>,
+        values: std::vec::IntoIter<Option<TensorData>>,
+        /// Of those that came before: the module may hold one more than once.
+        taken: HashMap<ParamId, Option<DispatchTensor>>,
         mismatch: Option<String>,
+    }
+    impl Mapper {
+        fn mismatch(&mut self, expected: &[usize], found: &str) {
+            self.mismatch.get_or_insert(format!("expected {expected:?}, got {found}"));
+        }
     }
     impl ModuleMapper for Mapper {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let next = self.taken.get(&param.id).cloned().or_else(|| self.values.next());
-            match next {
-                Some(data) if *data.shape() == param.shape() => {
-                    self.taken.insert(param.id, data.clone());
-                    param.map(|old| {
-                        let value = Tensor::from_data(data, &old.device());
-                        if old.is_require_grad() { value.require_grad() } else { value }
-                    })
-                }
-                other => {
-                    let found =
-                        other.map_or("nothing".into(), |data| format!("{:?}", data.shape()));
-                    let expected = format!("{:?}", param.shape());
-                    self.mismatch.get_or_insert(format!("expected {expected}, got {found}"));
-                    param
-                }
+            let old = param.val();
+            if !self.taken.contains_key(&param.id) {
+                let next = self.values.next();
+                let shape = old.shape().to_vec();
+                let value = match next {
+                    None => {
+                        self.mismatch(&shape, "nothing");
+                        None
+                    }
+                    Some(Some(data)) if data.shape().to_vec() != shape => {
+                        self.mismatch(&shape, &format!("{:?}", data.shape()));
+                        None
+                    }
+                    Some(data) => {
+                        data.map(|data| Tensor::<D>::from_data(data, &old.device()).into_dispatch())
+                    }
+                };
+                self.taken.insert(param.id, value);
             }
+            let Some(value) = self.taken[&param.id].clone() else { return param };
+            param.map(|old| {
+                let value = Tensor::from_dispatch(value);
+                if old.is_require_grad() { value.require_grad() } else { value }
+            })
         }
     }
     let mut mapper = Mapper { values: values.into_iter(), taken: HashMap::new(), mismatch: None };
@@ -161,6 +188,35 @@ pub(crate) fn load<M: Module>(model: &M, values: Vec<TensorData>) -> Result<M> {
         }
         None => Ok(model),
     }
+}
+
+/// The module without the values of some parameters, by their positions in [`read`]: what has
+/// taken them over has the only ones. Running values, which clones of the module share, stay.
+pub(crate) fn emptied<M: Module>(model: M, positions: &HashSet<usize>) -> M {
+    struct Mapper<'a> {
+        positions: &'a HashSet<usize>,
+        running: HashSet<ParamId>,
+        seen: Vec<ParamId>,
+    }
+    impl ModuleMapper for Mapper<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let position = self.seen.iter().position(|id| *id == param.id).unwrap_or_else(|| {
+                self.seen.push(param.id);
+                self.seen.len() - 1
+            });
+            if self.running.contains(&param.id) || !self.positions.contains(&position) {
+                return param;
+            }
+            param.map(|value| {
+                // One number, seen everywhere.
+                let device = value.device();
+                let empty = Tensor::<D>::zeros([1; D], &device).expand(value.shape());
+                if value.is_require_grad() { empty.require_grad() } else { empty }
+            })
+        }
+    }
+    let running = running(&model);
+    model.map(&mut Mapper { positions, running, seen: Vec::new() })
 }
 
 /// A copy of the module that shares no running values with it, as clones do.

@@ -20,14 +20,15 @@ const NOTHING: f64 = 1e-7;
 /// How many times the difference that rounding makes is accepted.
 const SPREAD: f64 = 10.0;
 
-/// What the graph computed.
-pub(crate) struct CapturedRun {
+/// What the graph computed. A model may be large, so its numbers are asked for one parameter at a
+/// time, by the order of the module's parameters.
+pub(crate) struct CapturedRun<'a> {
     /// Its loss.
     pub loss: MicrobatchLoss,
-    /// The loss's gradients, in the order of the module's parameters; zeros where it has none.
-    pub gradients: Vec<Vec<f32>>,
-    /// Its parameters afterwards, in the same order; none where it does not use them.
-    pub parameters: Vec<Option<Vec<f32>>>,
+    /// The loss's gradient; none where it has none.
+    pub gradient: &'a dyn Fn(usize) -> Option<Vec<f32>>,
+    /// The parameter afterwards; none where it does not use it.
+    pub parameter: &'a dyn Fn(usize) -> Option<Vec<f32>>,
 }
 
 /// How far a run's numbers are moved by what rounding may do to its parameters.
@@ -84,12 +85,13 @@ pub(crate) fn verify(
     let sizes = eager.gradients.iter().flatten().map(|of| norm(of.iter().copied()));
     let largest = sizes.fold(0.0, f64::max);
     for (at, path) in paths.iter().enumerate() {
-        let (of, eager) = (&captured.gradients[at], eager.gradients[at].as_deref());
+        let (of, eager) = ((captured.gradient)(at), eager.gradients[at].as_deref());
         let nothing = NOTHING * f64::from(captured.loss.value).abs();
-        verify_gradient(path, of, eager, largest, rounding.of_gradient(at) + nothing)?;
+        verify_gradient(path, of.as_deref(), eager, largest, rounding.of_gradient(at) + nothing)?;
     }
     for (state, (at, [before, after])) in eager.states.iter().enumerate() {
-        let now = captured.parameters[*at].as_ref().unwrap_or(before);
+        let now = (captured.parameter)(*at);
+        let now = now.as_ref().unwrap_or(before);
         verify_state(paths[*at], now, after, rounding.of_state(state))?;
     }
     Ok(())
@@ -108,14 +110,14 @@ fn verify_loss(captured: MicrobatchLoss, eager: &EagerRun, rounding: &Rounding) 
 /// norm of the module's largest gradient, `rounding` the difference that is nothing.
 fn verify_gradient(
     path: &str,
-    captured: &[f32],
+    captured: Option<&[f32]>,
     eager: Option<&[f32]>,
     largest: f64,
     rounding: f64,
 ) -> Result<()> {
-    let difference = match eager {
-        Some(eager) => distance(captured, eager),
-        None => norm(captured.iter().copied()),
+    let difference = match (captured, eager) {
+        (Some(captured), Some(eager)) => distance(captured, eager),
+        (one, other) => one.or(other).map_or(0.0, |one| norm(one.iter().copied())),
     };
     let size = eager.map_or(0.0, |eager| norm(eager.iter().copied()));
     if difference <= GRADIENT_TOLERANCE * (size + 0.01 * largest) + rounding {

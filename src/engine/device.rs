@@ -42,6 +42,11 @@ pub trait EngineDevice: fmt::Debug + Send {
         None
     }
 
+    /// Whether its memory is the host's own, which all such devices and the program share.
+    fn is_in_host_memory(&self) -> bool {
+        false
+    }
+
     /// An engine with the stages of `setup`. Comes more than once where blocks are measured, each
     /// time after the last engine was dropped.
     ///

@@ -173,21 +173,24 @@ pub trait OwnParameters {
         Ok(())
     }
 
-    /// Values of the parameters that this device owns.
+    /// Values of those of some parameters that are on this device. Devices that share one have the
+    /// same.
     ///
     /// # Errors
     ///
     /// When the device has failed.
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn parameters(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let _ = of;
         Ok(Vec::new())
     }
 
-    /// The parameters that this device owns, with what the optimizer remembers of them.
+    /// Those of some parameters that this device owns, with what the optimizer remembers of them.
     ///
     /// # Errors
     ///
     /// When the device has failed.
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let _ = of;
         Ok(Vec::new())
     }
 

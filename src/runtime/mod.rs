@@ -95,8 +95,8 @@ pub struct StepOutcome {
 enum Request {
     Step { step: u64, inputs: StepInputs, learning_rate: f64, reply: Reply<StepOutcome> },
     Evaluate { plan: CheckedPlan, inputs: StepInputs, reply: Reply<StepOutcome> },
-    Parameters(Reply<Parameters>),
-    State(Reply<States>),
+    Parameters(Vec<ParameterId>, Reply<Parameters>),
+    State(Vec<ParameterId>, Reply<States>),
     Restore(States, Reply<()>),
 }
 
@@ -172,8 +172,8 @@ impl Runtime {
     }
 
     /// Runs the actions of `plan`, which is forward only and places stages as the plan of the steps
-    /// does, on `inputs`, by microbatch and input. Where a number is not finite, the outcome says which
-    /// in `skipped`, and nothing is harmed.
+    /// does, on `inputs`, by microbatch and input. Where a number is not finite, the outcome says
+    /// which in `skipped`, and nothing is harmed.
     ///
     /// # Errors
     ///
@@ -182,22 +182,26 @@ impl Runtime {
         self.ask(|reply| Request::Evaluate { plan, inputs, reply })
     }
 
-    /// Values of all parameters, in no particular order.
+    /// Values of some parameters, as far as they are on a device, in no particular order.
     ///
     /// # Errors
     ///
     /// When a device failed before.
-    pub fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        self.ask(Request::Parameters)
+    pub fn parameters(
+        &mut self,
+        of: Vec<ParameterId>,
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        self.ask(|reply| Request::Parameters(of, reply))
     }
 
-    /// All trained parameters with what the optimizer remembers of them, in no particular order.
+    /// Some parameters, as far as they are on a device, with what the optimizer remembers of them,
+    /// in no particular order.
     ///
     /// # Errors
     ///
     /// When a device failed before.
-    pub fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        self.ask(Request::State)
+    pub fn state(&mut self, of: Vec<ParameterId>) -> Result<Vec<(ParameterId, ParameterState)>> {
+        self.ask(|reply| Request::State(of, reply))
     }
 
     /// Continues from a state of all parameters.

@@ -41,12 +41,13 @@ impl Scheduler {
                     let outcome = self.evaluate(&plan, &inputs);
                     self.answer(&reply, outcome)
                 }
-                Request::Parameters(reply) => {
-                    let parameters = self.devices.ask(Duty::Parameters);
+                Request::Parameters(of, reply) => {
+                    let asked = |reply| Duty::Parameters(of.clone(), reply);
+                    let parameters = self.devices.ask(asked);
                     self.answer(&reply, parameters)
                 }
-                Request::State(reply) => {
-                    let state = self.devices.ask(Duty::State);
+                Request::State(of, reply) => {
+                    let state = self.devices.ask(|reply| Duty::State(of.clone(), reply));
                     self.answer(&reply, state)
                 }
                 Request::Restore(state, reply) => {

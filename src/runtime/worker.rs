@@ -11,7 +11,7 @@ use super::link::Links;
 use super::{Parameters, States};
 use crate::compile::Accumulator;
 use crate::engine::{Engine, IN_FLIGHT, MicrobatchLoss, Outcome, Parcel, StepInputs, Update};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_panic};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
 
@@ -42,9 +42,9 @@ pub(super) enum Duty {
     /// Take parameters that other devices updated.
     Broadcast(Parameters),
     /// Give the device's parameters.
-    Parameters(Sender<Parameters>),
+    Parameters(Vec<ParameterId>, Sender<Parameters>),
     /// Give the device's parameters and the optimizer's state of them.
-    State(Sender<States>),
+    State(Vec<ParameterId>, Sender<States>),
     /// Continue from a state of all parameters.
     Restore(States),
 }
@@ -169,8 +169,9 @@ impl Worker {
     ) -> Result<Option<Answer>> {
         let device = self.device;
         catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
-            let message = crate::error::panic_message(&*panic);
-            Err(Error::run(format!("device {device} panicked: {message}")))
+            let error = of_panic(&*panic);
+            let problem = format!("device {device}: {}", error.problem);
+            Err(Error { problem, ..error })
         })
     }
 
@@ -198,8 +199,10 @@ impl Worker {
             Duty::Redo(update) => return self.update(&update, true),
             Duty::Broadcast(values) => self.engine.owner().set_parameters(&values)?,
             // Who asked may be gone, and then nobody misses the answer.
-            Duty::Parameters(reply) => drop(reply.send(self.engine.owner().parameters()?)),
-            Duty::State(reply) => drop(reply.send(self.engine.owner().state()?)),
+            Duty::Parameters(of, reply) => {
+                drop(reply.send(self.engine.owner().parameters(&of)?));
+            }
+            Duty::State(of, reply) => drop(reply.send(self.engine.owner().state(&of)?)),
             Duty::Restore(state) => self.engine.owner().restore(&state)?,
         }
         Ok(Did::Done)

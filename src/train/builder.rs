@@ -1,5 +1,6 @@
 //! The settings of a training run, and what becomes of them before the first step.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 
@@ -8,19 +9,23 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::arrange::{ArrangeRequest, Arranged, arrange};
+use super::build_phase::{BuildPhase, Phases};
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
-use super::profile::{self, Balance};
+use super::profile::{self, Balance, BlockTimes};
 use super::recompute::Recompute;
+use super::required::{check_host, check_parameters};
 use super::stages;
 use super::trainer::Trainer;
 use super::verified_model::{VerifiedModel, verified_model};
 use super::{AdamW, Optimizer};
 use crate::batch::Batch;
-use crate::capture::is_mean;
+use crate::capture::{emptied, is_mean};
 use crate::engine::wgpu::{Gpu, WgpuDevice};
-use crate::engine::{BurnDevice, Clipping, EngineDevice, Precision, UpdateRule, devices};
-use crate::error::{Error, Result, panic_message, quietly};
+use crate::engine::{
+    BurnDevice, Clipping, EngineDevice, Precision, StageSetup, UpdateRule, devices,
+};
+use crate::error::{Error, Result, of_panic, quietly};
 use crate::loss::IntoLoss;
 use crate::plan::{Schedule, ZB_H1};
 use crate::runtime::{OnNan, Runtime, StepRules};
@@ -55,6 +60,7 @@ pub struct TrainerBuilder<M, B, L> {
     activations: Precision,
     recompute: Recompute,
     joint_loss: bool,
+    phases: Phases,
     batch: PhantomData<fn(B)>,
 }
 
@@ -100,6 +106,7 @@ where
             activations: Precision::F32,
             recompute: Recompute::None,
             joint_loss: false,
+            phases: Phases::nobody(),
             batch: PhantomData,
         }
     }
@@ -245,6 +252,12 @@ where
         self
     }
 
+    /// Tells `listener` what [`build`](Self::build) begins, for a model whose building takes long.
+    pub fn on_phase(mut self, listener: impl FnMut(BuildPhase) + 'static) -> Self {
+        self.phases = Phases::told(listener);
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -253,9 +266,13 @@ where
     /// Whatever keeps the model from being trained like this, before the first step.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
         quietly(AssertUnwindSafe(|| self.try_build(example))).unwrap_or_else(|panic| {
-            let message = panic_message(&*panic);
-            Err(Error::model(format!("it could not be prepared: {message}"))
-                .hint("report this model: a model is refused with a reason, not with a panic"))
+            let error = of_panic(&*panic);
+            let hint = if error.hint.is_empty() {
+                "report this model: a model is refused with a reason, not with a panic"
+            } else {
+                &error.hint
+            };
+            Err(Error::model(format!("it could not be prepared: {}", error.problem)).hint(hint))
         })
     }
 
@@ -301,27 +318,44 @@ where
         }
     }
 
-    fn try_build(self, example: &B) -> Result<Trainer<M, B>> {
+    /// The model, captured and split, where its loss may be cut into microbatches.
+    fn verified(&mut self, example: &B, microbatches: u32) -> Result<VerifiedModel> {
+        let Self { model, loss, phases, seed, joint_loss, .. } = self;
+        let verified = verified_model(model, loss, example, microbatches, *seed, phases)?;
+        if microbatches > 1 && !*joint_loss && !verified.split.joint.graph.weighted {
+            check_mean(model, loss, example)?;
+        }
+        Ok(verified)
+    }
+
+    /// What the blocks cost.
+    fn times(
+        &mut self,
+        balance: Balance,
+        model: &mut VerifiedModel,
+        devices: &mut [Box<dyn EngineDevice>],
+    ) -> Result<BlockTimes> {
+        if balance == Balance::Flops {
+            return Ok(profile::flops(&model.split, devices.len()));
+        }
+        self.phases.begin(BuildPhase::Profile);
+        profile::profile(model, devices, self.activations, self.seed)
+    }
+
+    fn try_build(mut self, example: &B) -> Result<Trainer<M, B>> {
         self.learning_rate.check(&self.model)?;
         let rule = self.rule()?;
         let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
-        let mut devices = self.devices.map_or_else(|| devices("auto"), Ok)?;
-        if devices.is_empty() {
-            return Err(Error::config("no devices").hint("one device or more"));
-        }
+        let mut devices = chosen(self.devices.take())?;
         let shapes = checked_shapes(example)?;
-        let mut model = verified_model(&self.model, &self.loss, example, microbatches, self.seed)?;
-        if microbatches > 1 && !self.joint_loss && !model.split.joint.graph.weighted {
-            check_mean(&self.model, &self.loss, example)?;
-        }
+        check_parameters(&self.model, &rule, &devices, self.memory_limit)?;
+        let mut model = self.verified(example, microbatches)?;
+        self.phases.begin(BuildPhase::Devices);
         devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
-        let times = match balance {
-            Balance::Flops => profile::flops(&model.split, devices.len()),
-            Balance::Measured => {
-                profile::profile(&mut model, &mut devices, self.activations, self.seed)?
-            }
-        };
-        let VerifiedModel { split, values, infers, .. } = model;
+        let times = self.times(balance, &mut model, &mut devices)?;
+        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
+        let VerifiedModel { split, values, infers, runner, .. } = model;
+        drop(runner);
 
         let limits = vec![self.memory_limit.unwrap_or(u64::MAX); devices.len()];
         let request = ArrangeRequest {
@@ -337,9 +371,11 @@ where
             recompute: self.recompute,
             limits: &limits,
         };
+        self.phases.begin(BuildPhase::Arrange);
         let arranged = arrange(&request, &devices)?;
+        check_host(&arranged.prediction.memory, &devices)?;
+        self.phases.begin(BuildPhase::Start);
         let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
-        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
         let engines = devices.iter_mut().zip(arranged.engines);
@@ -347,8 +383,10 @@ where
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
+        let placed = placed(&setups);
         Ok(Trainer {
-            model: self.model,
+            model: emptied(self.model, &placed),
+            placed,
             runtime,
             plan,
             costs,
@@ -374,6 +412,21 @@ where
             batch: PhantomData,
         })
     }
+}
+
+/// The parameters that are on devices, by their positions in the module.
+fn placed(setups: &[StageSetup]) -> HashSet<usize> {
+    let parameters = setups.iter().flat_map(|setup| &setup.program.parameters);
+    parameters.map(|parameter| parameter.index()).collect()
+}
+
+/// The devices that were given, or those of `auto`.
+fn chosen(given: Option<Vec<Box<dyn EngineDevice>>>) -> Result<Vec<Box<dyn EngineDevice>>> {
+    let devices = given.map_or_else(|| devices("auto"), Ok)?;
+    if devices.is_empty() {
+        return Err(Error::config("no devices").hint("one device or more"));
+    }
+    Ok(devices)
 }
 
 fn checked_shapes<B: Batch>(example: &B) -> Result<Vec<Vec<usize>>> {

@@ -1,11 +1,13 @@
 //! The gradients that a pipeline computes, to check a model by.
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::TensorData;
 
+use super::build_phase::Phases;
 use super::verified_model::{VerifiedModel, verified_model};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::graph::{Parameter, ParameterId};
 use crate::loss::IntoLoss;
 
 /// The gradient of `loss` on `batch` with respect to every parameter, in the module's own order:
@@ -16,8 +18,8 @@ use crate::loss::IntoLoss;
 /// that does not require a gradient, has the gradient zero. Random numbers are those of seed 0,
 /// step 0, microbatch 0.
 ///
-/// Compare it with [`Tensor::backward`] of the same loss to know that a model of your own trains
-/// here as it does in Burn.
+/// Compare it with [`Tensor::backward`](burn::tensor::Tensor::backward) of the same loss to know
+/// that a model of your own trains here as it does in Burn.
 ///
 /// # Errors
 ///
@@ -29,19 +31,14 @@ where
     L: Fn(&M, B) -> R,
     R: IntoLoss,
 {
-    let VerifiedModel { split, runner, .. } = verified_model(model, loss, batch, 1, 0)?;
+    let VerifiedModel { split, runner, .. } =
+        verified_model(model, loss, batch, 1, 0, &mut Phases::nobody())?;
     let graph = &split.joint.graph;
-    let mut gradients: Vec<(String, TensorData)> = graph
-        .parameters
-        .iter()
-        .map(|parameter| {
-            let shape = graph[parameter.node].shape.0.clone();
-            let zeros = vec![0.0f32; shape.iter().product()];
-            (parameter.path.clone(), TensorData::new(zeros, shape))
-        })
-        .collect();
-    for (parameter, gradient) in runner.gradients() {
-        gradients[parameter.index()].1 = Tensor::<1>::from_dispatch(gradient).into_data();
-    }
-    Ok(gradients)
+    let ids = (0..graph.parameters.len() as u32).map(ParameterId);
+    let gradient = |(id, parameter): (ParameterId, &Parameter)| {
+        let shape = graph[parameter.node].shape.clone();
+        let values = runner.gradient(id, 1.0).unwrap_or_else(|| vec![0.0; shape.elements()]);
+        (parameter.path.clone(), TensorData::new(values, shape.0))
+    };
+    Ok(ids.zip(&graph.parameters).map(gradient).collect())
 }

@@ -1,6 +1,7 @@
 //! Training: the [`Trainer`], optimizers, checkpoints.
 
 mod arrange;
+mod build_phase;
 mod builder;
 mod checkpoint;
 mod evaluate;
@@ -9,6 +10,7 @@ mod inputs;
 mod learning_rate;
 mod profile;
 mod recompute;
+mod required;
 mod stages;
 mod step_report;
 mod trainer;
@@ -17,6 +19,7 @@ mod verified_model;
 pub use crate::engine::{AdamW, Decayed, Momentum, Optimizer, Precision, Sgd};
 pub use crate::runtime::OnNan;
 pub use arrange::Searched;
+pub use build_phase::BuildPhase;
 pub use builder::TrainerBuilder;
 pub use checkpoint::{Checkpoint, Checkpoints, Newest};
 pub use gradients::gradients;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::verified_model::{Arrived, VerifiedModel, setup, single_blocks};
 use crate::compile::Program;
 use crate::engine::{Engine, EngineDevice, EngineSetup, Outcome, Parcel, Precision};
-use crate::error::{Error, Result, panic_message};
+use crate::error::{Error, Result, of_panic};
 use crate::graph::NodeId;
 use crate::plan::{Action, MicrobatchId, PerWork, StageId, Work};
 use crate::split::Split;
@@ -127,7 +127,7 @@ fn timed(engine: &mut dyn Engine, block: usize, work: Work, arrived: &Arrived) -
             .finish(TIMEOUT)?
             .ok_or_else(|| Error::run(format!("it takes more than {} seconds", TIMEOUT.as_secs()))),
     }))
-    .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic))))
+    .unwrap_or_else(|panic| Err(of_panic(&*panic)))
     .map_err(|error| error.in_action(action))
 }
 

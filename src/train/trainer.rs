@@ -1,5 +1,6 @@
 //! The front door: a Burn module and a loss in, training steps, the trained module out.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use burn_dispatch::DispatchTensor;
 
 use super::Optimizer;
 use super::arrange::Searched;
@@ -17,9 +17,10 @@ use super::profile::Balance;
 use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;
-use crate::capture::{load, read};
+use crate::capture::{load, read_besides};
 use crate::engine::{MicrobatchLoss, Precision};
 use crate::error::{Error, ErrorKind, Result};
+use crate::graph::ParameterId;
 use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
 use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
@@ -27,7 +28,10 @@ use crate::split::Split;
 /// A model in training on a pipeline of devices.
 #[derive(Debug)]
 pub struct Trainer<M, B> {
+    /// Without the values of what is on devices.
     pub(super) model: M,
+    /// The positions of those.
+    pub(super) placed: HashSet<usize>,
     pub(super) runtime: Runtime,
     pub(super) plan: CheckedPlan,
     pub(super) costs: Costs,
@@ -140,7 +144,12 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// When a device failed before.
     pub fn weights_hash(&mut self) -> Result<String> {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        for value in self.values()? {
+        // One at a time: a model may be as large as all devices.
+        for (position, own) in read_besides(&self.model, &self.placed).into_iter().enumerate() {
+            let value = match own {
+                Some(own) => Tensor::<1>::from_dispatch(own).into_data(),
+                None => self.value(position)?,
+            };
             let elements: Vec<f32> = value.iter::<f32>().collect();
             hasher.update(bytemuck::cast_slice(&elements));
         }
@@ -202,22 +211,19 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         trained.map(|parameter| graph[parameter.node].shape.elements() as u64).sum()
     }
 
-    /// Current values of the parameters, in the module's own order.
-    fn values(&mut self) -> Result<Vec<TensorData>> {
-        let mut values = self.runtime.parameters()?;
-        values.sort_by_key(|(parameter, _)| *parameter);
-        let trained: std::collections::HashMap<usize, DispatchTensor> =
-            values.into_iter().map(|(parameter, value)| (parameter.index(), value)).collect();
-        // A parameter that the loss does not use is on no device and keeps its value.
-        let initial = read(&self.model);
-        Ok(initial
-            .into_iter()
-            .enumerate()
-            .map(|(parameter, initial)| match trained.get(&parameter) {
-                Some(value) => Tensor::<1>::from_dispatch(value.clone()).into_data(),
-                None => initial,
-            })
-            .collect())
+    /// Current values of the parameters, in the module's own order. What the loss does not use is
+    /// on no device, and has its value in the module.
+    fn values(&mut self) -> Result<Vec<Option<TensorData>>> {
+        let parameters = 0..self.split.joint.graph.parameters.len();
+        let value = |position| self.placed.contains(&position).then(|| self.value(position));
+        parameters.map(value).map(Option::transpose).collect()
+    }
+
+    /// The current value of a parameter that is on a device.
+    pub(super) fn value(&mut self, position: usize) -> Result<TensorData> {
+        let mut found = self.runtime.parameters(vec![ParameterId(position as u32)])?;
+        let (_, value) = found.pop().expect("a device tells what it holds");
+        Ok(Tensor::<1>::from_dispatch(value).into_data())
     }
 
     fn located(&self, error: Error) -> Error {

@@ -1,7 +1,6 @@
 //! What is known of a model before it is placed: its blocks, what they cost, and proof that they
 //! compute its loss.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_dispatch::DispatchTensor;
 
+use super::build_phase::{BuildPhase, Phases};
 use super::inputs;
 use super::stages::setups;
 use crate::batch::Batch;
@@ -18,9 +18,9 @@ use crate::capture::{
 use crate::differentiate::differentiate;
 use crate::engine::{
     BurnEngine, Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, Precision, StageSetup,
-    StepInputs, UpdateRule, host_tensor,
+    StepInputs, UpdateRule,
 };
-use crate::error::{Error, Result, panic_message, quietly};
+use crate::error::{Result, of_panic, quietly};
 use crate::graph::{
     Binary, DType, Elementwise, Graph, Leaf, NodeId, Op, Parameter, ParameterId, Scalar, State,
     prune,
@@ -46,10 +46,11 @@ pub(super) struct VerifiedModel {
 /// the gradients of its blocks with the module's own.
 pub(super) fn verified_model<M, B, L, R>(
     model: &M,
-    loss: &L,
+    loss_of: &L,
     example: &B,
     microbatches: u32,
     seed: u64,
+    phases: &mut Phases,
 ) -> Result<VerifiedModel>
 where
     M: Module,
@@ -58,24 +59,36 @@ where
     R: IntoLoss,
 {
     let inputs = inputs::microbatches(example.clone(), &inputs::shapes(example), 1)?;
-    let Captured { graph, draws, infers, running } = captured(model, loss, example)?;
+    phases.begin(BuildPhase::Capture);
+    let Captured { graph, draws, infers, running } = captured(model, loss_of, example)?;
     let scale = if graph.weighted { 1.0 } else { 1.0 / f64::from(microbatches) };
-    let values = Arc::new(read(model).into_iter().map(host_tensor).collect());
+    let values = Arc::new(read(model));
     let split = Arc::new(split_of(graph.clone(), scale)?);
-    let eager = eager_run(model, loss, example, &draws, &running)?;
+    phases.begin(BuildPhase::Verify);
+    let eager = eager_run(model, loss_of, example, &draws, &running)?;
     let mut runner = BlockRunner::new(&split, &values, &inputs, seed)?;
-    let mut run = runner.captured(&split, scale)?;
-    if let Some((graph, drawn)) = with_drawn(&graph, &eager.drawn)? {
-        let split = Arc::new(split_of(graph, scale)?);
-        let one: Vec<DispatchTensor> = inputs[0].iter().cloned().chain(drawn).collect();
-        let mut runner = BlockRunner::new(&split, &values, &Arc::new(vec![one]), seed)?;
-        run = runner.captured(&split, scale)?;
-    }
     let paths: Vec<&str> = graph.parameters.iter().map(|of| of.path.as_str()).collect();
-    // What rounding explains is computed where it is asked for.
-    if verify(&paths, &run, &eager, &Rounding::default()).is_err() {
-        let rounding = rounding(model, loss, example, &draws, &running, &eager)?;
-        verify(&paths, &run, &eager, &rounding)?;
+    let compared = |runner: &mut BlockRunner| -> Result<()> {
+        let (loss, _) = runner.run()?;
+        let loss = loss.expect("the block that computes the loss has run");
+        let gradient = |at| runner.gradient(ParameterId(at as u32), scale);
+        let parameter = |at| runner.parameter(ParameterId(at as u32));
+        let run = CapturedRun { loss, gradient: &gradient, parameter: &parameter };
+        // What rounding explains is computed where it is asked for.
+        if verify(&paths, &run, &eager, &Rounding::default()).is_err() {
+            let rounding = rounding(model, loss_of, example, &draws, &running, &eager)?;
+            verify(&paths, &run, &eager, &rounding)?;
+        }
+        Ok(())
+    };
+    match with_drawn(&graph, &eager.drawn)? {
+        Some((graph, drawn)) => {
+            runner.run()?;
+            let split = Arc::new(split_of(graph, scale)?);
+            let one: Vec<DispatchTensor> = inputs[0].iter().cloned().chain(drawn).collect();
+            compared(&mut BlockRunner::new(&split, &values, &Arc::new(vec![one]), seed)?)?;
+        }
+        None => compared(&mut runner)?,
     }
     Ok(VerifiedModel { split, values, inputs, infers, runner })
 }
@@ -133,6 +146,10 @@ fn with_drawn(
     given.weighted = graph.weighted;
     given.loss = graph.loss.map(|id| at[id.index()]);
     Ok((!inputs.is_empty()).then_some((prune(&given), inputs)))
+}
+
+fn numbers(tensor: DispatchTensor) -> Vec<f32> {
+    Tensor::<1>::from_dispatch(tensor).into_data().iter::<f32>().collect()
 }
 
 /// Every block as a stage of its own, all on one device.
@@ -218,33 +235,16 @@ impl BlockRunner {
         Ok(Self { engine, blocks, modules })
     }
 
-    /// The blocks' loss and gradients on one microbatch. The gradients of the blocks are those of
-    /// `scale` times the loss.
-    fn captured(&mut self, split: &Split, scale: f64) -> Result<CapturedRun> {
-        let (loss, _) = self.run()?;
-        let loss = loss.expect("the block that computes the loss has run");
-        let numbers = |tensor: DispatchTensor| -> Vec<f32> {
-            Tensor::<1>::from_dispatch(tensor).into_data().iter::<f32>().collect()
-        };
-        let graph = &split.joint.graph;
-        let found: HashMap<ParameterId, DispatchTensor> =
-            self.engine.gradients().into_iter().collect();
-        let ids = (0..graph.parameters.len() as u32).map(ParameterId);
-        let gradient = |id: ParameterId| match found.get(&id) {
-            Some(gradient) => {
-                let scaled = numbers(gradient.clone()).into_iter();
-                scaled.map(|x| (f64::from(x) / scale) as f32).collect()
-            }
-            None => vec![0.0; graph[graph.parameters[id.index()].node].shape.elements()],
-        };
-        let gradients = ids.clone().map(gradient).collect();
-        let parameters = ids.map(|id| self.engine.parameter(id).map(numbers)).collect();
-        Ok(CapturedRun { loss, gradients, parameters })
+    /// The gradient of a parameter, summed over the runs so far and divided by `scale`; none if it
+    /// has none.
+    pub(super) fn gradient(&self, parameter: ParameterId, scale: f64) -> Option<Vec<f32>> {
+        let scaled = numbers(self.engine.gradient(parameter)?).into_iter();
+        Some(scaled.map(|x| (f64::from(x) / scale) as f32).collect())
     }
 
-    /// Gradients summed over the runs so far, of the parameters that have one.
-    pub(super) fn gradients(&self) -> Vec<(ParameterId, DispatchTensor)> {
-        self.engine.gradients()
+    /// The value of a parameter; none if the blocks do not use it.
+    fn parameter(&self, parameter: ParameterId) -> Option<Vec<f32>> {
+        self.engine.parameter(parameter).map(numbers)
     }
 
     /// What arrives at every block for F and for B.
@@ -274,7 +274,7 @@ impl BlockRunner {
     fn act(&mut self, block: usize, work: Work, parcel: Parcel) -> Result<Outcome> {
         let action = Action::new(StageId(block as u32), work, MicrobatchId(0));
         let outcome = quietly(AssertUnwindSafe(|| self.engine.start(action, parcel)))
-            .unwrap_or_else(|panic| Err(Error::run(panic_message(&*panic)).in_action(action)));
+            .unwrap_or_else(|panic| Err(of_panic(&*panic).in_action(action)));
         let outcome = outcome.map_err(|error| error.in_module(&self.modules[block]))?;
         let mut outcome = outcome.expect("a CPU device computes at once");
         // A step would say the same of a stage; here it is known which modules it is in.

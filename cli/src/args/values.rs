@@ -78,7 +78,7 @@ pub fn norm(text: &str) -> std::result::Result<f64, String> {
 }
 
 pub fn learning_rate(text: &str) -> std::result::Result<f64, String> {
-    number(text, |rate| rate > 0.0, "a learning rate above 0")
+    number(text, |rate| rate >= 0.0, "a learning rate, 0 or more")
 }
 
 fn number(

@@ -103,7 +103,8 @@ function memoryCurve(place, device, highest) {
   const end = data.planned.end;
   const { factor, name } = scaled(highest, BYTES);
   place.querySelector("figcaption").append(
-    el("small", {}, `peak ${bytes(predicted - parcels)} predicted, ${bytes(measured)} measured`));
+    el("small", {}, `peak ${bytes(predicted - parcels)} predicted`
+      + (measured === null ? "" : `, ${bytes(measured)} measured`)));
   const format = (value, all) => tickText(value, all) + (value === all.at(-1) ? `\u2009${name}` : "");
   drawn(place, (width) => {
     const plot = frame(width, 150, [0, end, 0, 1.08 * highest / factor], format);
@@ -116,9 +117,11 @@ function memoryCurve(place, device, highest) {
       svg("rect", { class: "base", x: left, y: px(y(standing)), width: px(right - left),
         height: px(bottom - y(standing)) }),
       svg("path", { class: "area", d: `${line}V${px(y(standing))}Z` }),
-      svg("path", { class: "outline", d: line }),
-      svg("path", { class: "limit", d: `M${left} ${px(y(measured))}H${right}`,
+      svg("path", { class: "outline", d: line }));
+    if (measured !== null) {
+      picture.append(svg("path", { class: "limit", d: `M${left} ${px(y(measured))}H${right}`,
         "stroke-dasharray": "5 3" }));
+    }
     return picture;
   });
 }

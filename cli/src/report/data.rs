@@ -21,20 +21,21 @@ use crate::train_report::{TrainReport, transfer_seconds};
 #[derive(Serialize)]
 pub struct Data<'a> {
     subject: String,
-    /// Seconds since 1970.
+    /// When it was written, in seconds since 1970, and whether the run was done then.
     finished: u64,
+    ended: bool,
     command: String,
     settings: Vec<(&'static str, String)>,
     machine: Vec<(String, String)>,
-    sample: &'a str,
+    sample: Option<&'a str>,
     run: &'a TrainReport,
     schedule: &'a str,
     microbatches: u32,
     tokens_per_step: usize,
     /// Steps done, and the loss then.
     held_out: Vec<(u64, f64)>,
-    /// The step that is drawn, and of how many it has the median time.
-    figures_of: u64,
+    /// The step that is drawn, if there was any, and of how many it has the median time.
+    figures_of: Option<u64>,
     recent: usize,
     balance: &'static str,
     searched: Option<String>,
@@ -44,7 +45,7 @@ pub struct Data<'a> {
     stages: Vec<StageData>,
     devices: Vec<DeviceData>,
     planned: TimelineData,
-    measured: TimelineData,
+    measured: Option<TimelineData>,
 }
 
 #[derive(Serialize)]
@@ -88,7 +89,7 @@ struct DeviceData {
 #[derive(Serialize)]
 struct Both {
     predicted: f64,
-    measured: f64,
+    measured: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +101,7 @@ struct MemoryData {
     microbatches: f64,
     peak_at: String,
     predicted: u64,
-    measured: u64,
+    measured: Option<u64>,
     /// From when on so many bytes are held beside those held throughout.
     curve: Vec<(f64, u64)>,
 }
@@ -128,19 +129,20 @@ struct TimelineData {
 #[derive(Serialize)]
 struct SpanData(String, f64, f64);
 
-/// What the page shows of a run that ended so many seconds after the start of 1970.
+/// What the page shows of a run as it was so many seconds after the start of 1970.
 pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
     let Finished { trainer, steps, report, .. } = *of;
     let (plan, prediction) = (trainer.plan(), trainer.prediction());
     let step = steps.median();
-    let measured = bubble(&step.timeline);
+    let measured = step.map(|step| bubble(&step.timeline));
     Data {
         subject: subject(of),
         finished: now,
+        ended: report.weights_hash.is_some(),
         command: command(),
         settings: settings(of),
         machine: machine(&report.devices),
-        sample: &report.sample,
+        sample: report.sample.as_deref(),
         run: report,
         schedule: &plan.plan().schedule,
         microbatches: plan.plan().microbatches,
@@ -162,18 +164,19 @@ pub fn data<'a>(of: &Finished<'a>, now: u64) -> Data<'a> {
             .collect(),
         blocks: blocks(trainer.split()),
         stages: stages(trainer.split(), &trainer.stages().stage_blocks, plan, trainer.costs()),
-        devices: devices(of, plan, &measured),
+        devices: devices(of, plan, measured.as_ref()),
         planned: timeline(&prediction.timeline, prediction.bubble.makespan),
-        measured: timeline(&step.timeline, step.seconds),
+        measured: step.map(|step| timeline(&step.timeline, step.seconds)),
     }
 }
 
 fn subject(of: &Finished) -> String {
     let plan = of.trainer.plan().plan();
     let sizes = of.job.model.split_once(": ").map_or("", |(_, sizes)| sizes);
+    let all = of.report.steps_before as usize + of.report.losses.len();
     format!(
         "{sizes}. Trained for {} by {} over {} and {}.",
-        counted(of.report.losses.len(), "step"),
+        counted(all, "step"),
         plan.schedule,
         counted(of.report.devices.len(), "device"),
         counted(plan.microbatches as usize, "microbatch"),
@@ -239,7 +242,7 @@ fn stages(
     (0..).zip(stage_blocks).map(stage).collect()
 }
 
-fn devices(of: &Finished, plan: &CheckedPlan, measured: &Bubble) -> Vec<DeviceData> {
+fn devices(of: &Finished, plan: &CheckedPlan, measured: Option<&Bubble>) -> Vec<DeviceData> {
     let prediction = of.trainer.prediction();
     let placement = &plan.plan().placement;
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
@@ -247,9 +250,10 @@ fn devices(of: &Finished, plan: &CheckedPlan, measured: &Bubble) -> Vec<DeviceDa
         let index = device as usize;
         let both = |fraction: &dyn Fn(&Bubble) -> f64| Both {
             predicted: fraction(&prediction.bubble),
-            measured: fraction(measured),
+            measured: measured.map(fraction),
         };
-        let spans = of.steps.median().timeline.transfers.get(index).map_or(&[][..], Vec::as_slice);
+        let spans = of.steps.median().and_then(|step| step.timeline.transfers.get(index));
+        let spans = spans.map_or(&[][..], Vec::as_slice);
         DeviceData {
             device,
             id: id.clone(),

@@ -2,18 +2,27 @@
 
 const bold = (text) => el("b", {}, text);
 const lead = (id, ...parts) => append(at(id), parts);
+/** A loss that is not finite is none. */
+const loss = (value) => (value === null ? "not finite" : value.toFixed(4));
+
+/** Without a step nothing was measured, and what was predicted stands alone. */
+const taken = data.measured !== null;
 
 function keyFigures() {
   const held = data.held_out;
   const [before, after] = [held[0][1], held.at(-1)[1]];
-  const highest = data.devices.reduce((a, b) => (b.memory.measured > a.memory.measured ? b : a));
+  const most = (key) => data.devices.reduce((a, b) => (b.memory[key] > a.memory[key] ? b : a));
+  const highest = most(taken ? "measured" : "predicted");
+  const predicted = bytes(highest.memory.predicted - highest.memory.parcels);
   const rows = [
-    ["Held-out loss", after.toFixed(4), "", `nats per character, ${before.toFixed(4)} before`],
-    ["Speed", grouped(run.tokens_per_second), "tokens/s",
-      `${seconds(data.measured.seconds)} in the median step`],
-    ["Step bubble", percent(run.bubble.step), "", `${percent(run.bubble.predicted_step)} predicted`],
-    ["Peak memory", ...bytes(highest.memory.measured).split("\u00a0"),
-      `of device ${highest.device}, ${bytes(highest.memory.predicted - highest.memory.parcels)} predicted`],
+    ["Held-out loss", loss(after), "", "nats per character" + (taken ? `, ${loss(before)} before` : "")],
+    ...(taken ? [["Speed", grouped(run.tokens_per_second), "tokens/s",
+      `${seconds(data.measured.seconds)} in the median step`]] : []),
+    taken
+      ? ["Step bubble", percent(run.bubble.step), "", `${percent(run.bubble.predicted_step)} predicted`]
+      : ["Step bubble", percent(run.bubble.predicted_step), "", "predicted"],
+    ["Peak memory", ...(taken ? bytes(highest.memory.measured) : predicted).split("\u00a0"),
+      `of device ${highest.device}, ${taken ? `${predicted} ` : ""}predicted`],
   ];
   at("key").append(...rows.map(([name, figure, unit, beside]) => el("div", {},
     el("dt", {}, name),
@@ -22,20 +31,30 @@ function keyFigures() {
 }
 
 function learning() {
-  const held = data.held_out;
+  const held = data.held_out.filter(([, loss]) => loss !== null);
+  if (!taken) {
+    lead("learning-lead", `All ${counted(run.steps_before, "step")} were done before this run.`);
+    for (const id of ["loss", "speed"]) at(id).hidden = true;
+    return;
+  }
   lead("learning-lead",
+    run.steps_before ? `After ${counted(run.steps_before, "step")} of an earlier run, ` : "",
     `${counted(run.losses.length, "step")} of ${counted(data.tokens_per_step, "token")}. The curve is the loss `
     + "of each step’s batch", run.losses.length > 60 ? ", pale, and its running mean" : "",
     "; the points are the loss on text that was not trained on.");
   const losses = run.losses.map((loss, k) => [k + 1, loss]).filter(([, loss]) => loss !== null);
   const mean = new Map(smooth(losses).map(([step, loss]) => [step, loss]));
-  curve(at("loss"), { points: losses, held,
-    what: (p) => p ? `step ${grouped(p[0])}: ${p[1].toFixed(4)}, mean ${mean.get(p[0]).toFixed(4)}`
-      : `held out ${held.at(-1)[1].toFixed(4)}` });
+  if (losses.length) {
+    curve(at("loss"), { points: losses, held,
+      what: (p) => p ? `step ${grouped(p[0])}: ${p[1].toFixed(4)}, mean ${mean.get(p[0]).toFixed(4)}`
+        : `held out ${loss(data.held_out.at(-1)[1])}` });
+  } else {
+    at("loss").hidden = true;
+  }
   if (run.gradient_norms?.length) {
     at("norm").hidden = false;
     const norms = run.gradient_norms.map((norm, k) => [k + 1, norm]).filter(([, norm]) => norm !== null);
-    curve(at("norm"), { points: norms, held: [], from: 0,
+    if (norms.length) curve(at("norm"), { points: norms, held: [], from: 0,
       what: (p) => p ? `step ${grouped(p[0])}: ${short(p[1])}` : "" });
   }
   const speeds = run.step_seconds.map((time, k) => [k + 1, data.tokens_per_step / time]);
@@ -50,23 +69,28 @@ function meter(fraction, kind) {
   return el("span", { class: `meter ${kind}` }, bar);
 }
 
+/** A column that only a run with steps has. */
+const ifTaken = (column) => (taken ? [column] : []);
+
 function step() {
   const unit = data.balance === "measured"
     ? "Both are drawn to one scale."
     : "The plan counts operations, so it is drawn as long as the measured step.";
   lead("step-lead", bold(data.schedule), ` over ${counted(data.devices.length, "device")} and `,
-    `${counted(data.microbatches, "microbatch", "microbatches")}. Measured is step `,
-    `${grouped(data.figures_of)}, the one that took the median time of the last `,
-    `${counted(data.recent, "step")}. ${unit}`);
+    `${counted(data.microbatches, "microbatch", "microbatches")}. `,
+    taken ? `Measured is step ${grouped(data.figures_of)}, the one that took the median time of the `
+      + `last ${counted(data.recent, "step")}. ${unit}` : "No step was taken, so none was measured.");
+  at("measured").hidden = !taken;
   timetables();
   const columns = [
     { name: "Device", kind: "name", of: (d) => [`${d.device} `, el("small", {}, d.id)] },
     { name: "Holds", of: (d) => (d.stages.length > 1 ? "stages " : "stage ") + d.stages.join(", ") },
     { name: "Idle, predicted", number: true, of: (d) => percent(d.idle.predicted) },
-    { name: "measured", number: true, of: (d) => percent(d.idle.measured) },
+    ...ifTaken({ name: "measured", number: true, of: (d) => percent(d.idle.measured) }),
     { name: "Idle in its span, predicted", number: true, of: (d) => percent(d.span_idle.predicted) },
-    { name: "measured", number: true, of: (d) => percent(d.span_idle.measured) },
-    { name: "", kind: "bars", of: (d) => [meter(d.idle.predicted, "planned"), meter(d.idle.measured, "")] },
+    ...ifTaken({ name: "measured", number: true, of: (d) => percent(d.span_idle.measured) }),
+    { name: "", kind: "bars",
+      of: (d) => [meter(d.idle.predicted, "planned"), taken ? meter(d.idle.measured, "") : null] },
   ];
   at("bubble").append(table(columns, data.devices));
   at("bubble").after(el("p", { class: "lead", style: "margin-top:.8rem" },
@@ -82,7 +106,7 @@ function memory() {
     + "action needs while it runs, as predicted from the plan; time runs from its start to its end. "
     + "The dashed line is the most that was measured. A device needs memory for parcels on their "
     + "way besides.");
-  const highest = most(data.devices.flatMap((d) => [d.memory.predicted, d.memory.measured]));
+  const highest = most(data.devices.flatMap((d) => [d.memory.predicted, d.memory.measured ?? 0]));
   for (const device of data.devices) {
     const place = el("figure", {}, el("figcaption", {}, `Device ${device.device}`));
     at("memory-curves").append(place);
@@ -95,7 +119,7 @@ function memory() {
     { name: "Stash, at most", number: true, of: (d) => bytes(d.memory.stash) },
     { name: "Microbatches", number: true, of: (d) => short(d.memory.microbatches) },
     { name: "Peak at", kind: "name", of: (d) => d.memory.peak_at },
-    { name: "Measured peak", number: true, of: (d) => bytes(d.memory.measured) },
+    ...ifTaken({ name: "Measured peak", number: true, of: (d) => bytes(d.memory.measured) }),
     { name: "Needed in all", number: true, of: (d) => bytes(d.memory.predicted) },
   ];
   at("memory-table").append(table(columns, data.devices));
@@ -170,10 +194,10 @@ function facts(id, rows) {
 }
 
 function setup() {
-  facts("settings", [...data.settings, ["Weights hash", run.weights_hash]]);
+  facts("settings", [...data.settings, ["Weights hash", run.weights_hash ?? "none yet: the run goes on"]]);
   facts("machine", data.machine);
   at("command").textContent = data.command;
-  at("sample").textContent = data.sample;
+  at("sample").textContent = data.sample ?? "The run goes on: there is none yet.";
   const copy = at("copy");
   if (navigator.clipboard) {
     copy.hidden = false;
@@ -182,7 +206,8 @@ function setup() {
   }
 }
 
-at("finished").textContent = new Date(1000 * data.finished).toISOString().slice(0, 16).replace("T", " ") + " UTC";
+at("finished").textContent = new Date(1000 * data.finished).toISOString().slice(0, 16).replace("T", " ") + " UTC"
+  + (data.ended ? "" : ", while the run went on");
 at("subject").textContent = spaced(data.subject);
 at("title").textContent = spaced(at("title").textContent);
 keyFigures();

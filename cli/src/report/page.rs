@@ -1,6 +1,7 @@
-//! A finished run -> one HTML file that needs nothing but itself.
+//! A run -> one HTML file that needs nothing but itself.
 
-use zerobubble::error::{Error, Result};
+use std::io;
+
 use zerobubble::trace::{Annotations, Span, Timeline, svg};
 use zerobubble::train::Balance;
 
@@ -16,14 +17,17 @@ const SCRIPTS: [&str; 4] = [
     include_str!("page.js"),
 ];
 
-/// The page of a run that ended so many seconds after the start of 1970.
+/// The page of a run as it was so many seconds after the start of 1970.
 ///
 /// The data is one JSON object in it, and its scripts draw from that. Where scripts are off, the
 /// two timetables are there as pictures.
-pub fn page(of: &Finished, now: u64) -> Result<String> {
+///
+/// # Errors
+///
+/// When the data is no JSON.
+pub fn page(of: &Finished, now: u64) -> io::Result<String> {
     let Finished { trainer, steps, .. } = *of;
-    let json = serde_json::to_string(&data(of, now))
-        .map_err(|error| Error::run(format!("the report's data is not JSON: {error}")))?;
+    let json = serde_json::to_string(&data(of, now))?;
     let stash: Vec<f64> = trainer.prediction().memory.iter().map(|of| of.peak_stash).collect();
     let (unit, size) = match trainer.balance() {
         Balance::Flops => ("MFLOP", 1e-6),
@@ -38,7 +42,10 @@ pub fn page(of: &Finished, now: u64) -> Result<String> {
         "style" => STYLE.to_owned(),
         "script" => SCRIPTS.concat(),
         "planned" => svg(&scaled(&trainer.prediction().timeline, size), &planned),
-        "measured" => svg(&scaled(&steps.median().timeline, 1e3), &measured),
+        "measured" => steps.median().map_or_else(
+            || "<p>All steps were done before.</p>".to_owned(),
+            |step| svg(&scaled(&step.timeline, 1e3), &measured),
+        ),
         // Entities are not read in a script element, and only `<` can end it.
         "data" => json.replace('<', "\\u003c"),
         other => unreachable!("the template has no {other}"),

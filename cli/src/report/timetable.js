@@ -35,9 +35,9 @@ function timetables() {
   // Seconds share a scale. Counted work has none, and is drawn as long as the measured step.
   const timed = data.balance === "measured";
   const planned = timeline("planned", data.planned,
-    timed ? data.measured.makespan : data.planned.makespan, COST);
-  const measured = timeline("measured", data.measured, data.measured.makespan, SECONDS);
-  const both = [planned, measured];
+    timed && data.measured ? data.measured.makespan : data.planned.makespan, COST);
+  const both = [planned];
+  if (data.measured) both.push(timeline("measured", data.measured, data.measured.makespan, SECONDS));
   const whole = [least(both.map((t) => t.first)), most(both.map((t) => t.last))];
   let view = [...whole];
   let selected = null;

@@ -11,10 +11,12 @@
 //! An arrow leads from the end of an action to the start of the one that took its parcel, where
 //! that is on another device.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Label, Span, Timeline, bubble};
 use crate::{Action, CheckedPlan, Costs, DeviceId, StashBytes, stash_bytes};
@@ -30,8 +32,8 @@ pub struct Recording<'a> {
     pub devices: &'a [String],
     /// Some steps of one run, ascending.
     pub steps: &'a [RecordedStep<'a>],
-    /// The step that the run's own figures, such as its bubble, are of.
-    pub figures_of: u64,
+    /// The step that the run's own figures, such as its bubble, are of, if there is any.
+    pub figures_of: Option<u64>,
 }
 
 /// A step as it was measured, in seconds.
@@ -49,47 +51,53 @@ pub struct RecordedStep<'a> {
     pub timeline: &'a Timeline,
 }
 
-/// The trace, as one JSON object.
+/// Writes the trace to `out`, as one JSON object. What it holds in memory is that of one step.
 ///
 /// Times are microseconds. The counter shows the predicted bytes at the measured times: what is
 /// held at an action does not depend on timing.
-pub fn chrome(recording: &Recording) -> String {
-    let mut events = names(recording);
-    let mut measured = Vec::new();
-    let mut flows = 0;
-    for step in recording.steps {
-        measured.push(TraceEvent::complete(
-            RUN,
-            STEPS,
-            "step",
-            &format!("step {}", step.number),
-            {
-                let args = json!({ "step": step.number, "loss": step.loss });
-                (step.start, step.start + step.seconds, args)
-            },
-        ));
-        for device in 0..step.timeline.lanes.len() {
-            measured.extend(spans(step, device));
-            measured.extend(counter(recording.costs, step, device));
-        }
-        measured.extend(arrows(recording.plan, step, &mut flows));
-    }
-    // A reader may close a span when it meets a later time, so arrows come after what they bind to.
-    measured.sort_by(|a, b| a.ts.total_cmp(&b.ts).then(a.is_arrow().cmp(&b.is_arrow())));
-    events.extend(measured);
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn chrome(recording: &Recording, out: &mut impl Write) -> io::Result<()> {
     let plan = recording.plan.plan();
-    let trace = json!({
-        "displayTimeUnit": "ms",
-        "otherData": {
-            "generator": "zerobubble",
-            "schedule": plan.schedule,
-            "microbatches": plan.microbatches,
-            "steps": recording.steps.iter().map(|step| step.number).collect::<Vec<_>>(),
-            "figures_of_step": recording.figures_of,
-        },
-        "traceEvents": events,
+    let other = json!({
+        "generator": "zerobubble",
+        "schedule": plan.schedule,
+        "microbatches": plan.microbatches,
+        "steps": recording.steps.iter().map(|step| step.number).collect::<Vec<_>>(),
+        "figures_of_step": recording.figures_of,
     });
-    trace.to_string()
+    write!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{other},\"traceEvents\":[")?;
+    let (mut flows, mut first) = (0, true);
+    let mut write = |events: Vec<TraceEvent>| {
+        for event in events {
+            out.write_all(if std::mem::take(&mut first) { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *out, &event)?;
+        }
+        io::Result::Ok(())
+    };
+    write(names(recording))?;
+    for step in recording.steps {
+        write(measured(recording, step, &mut flows))?;
+    }
+    out.write_all(b"\n]}\n")
+}
+
+/// The events of a step by time; those of the step after it come later.
+fn measured(recording: &Recording, step: &RecordedStep, flows: &mut u64) -> Vec<TraceEvent> {
+    let args = Args::Step { step: step.number, loss: step.loss };
+    let times = (step.start, step.start + step.seconds, args);
+    let name = format!("step {}", step.number);
+    let mut events = vec![TraceEvent::complete(RUN, STEPS, "step", name, times)];
+    for device in 0..step.timeline.lanes.len() {
+        events.extend(spans(step, device));
+        events.extend(counter(recording.costs, step, device));
+    }
+    events.extend(arrows(recording.plan, step, flows));
+    // A reader may close a span when it meets a later time, so arrows come after what they bind to.
+    events.sort_by(|a, b| a.ts.total_cmp(&b.ts).then(a.is_arrow().cmp(&b.is_arrow())));
+    events
 }
 
 /// Process 0 is the idle one in some readers.
@@ -105,7 +113,7 @@ fn process(device: usize) -> u32 {
 /// One entry of `traceEvents`.
 #[derive(Serialize)]
 struct TraceEvent {
-    name: String,
+    name: Cow<'static, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     cat: &'static str,
     ph: &'static str,
@@ -119,12 +127,30 @@ struct TraceEvent {
     /// An arrow ends at the span that is open then, not at the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     bp: Option<&'static str>,
-    args: Value,
+    args: Args,
+}
+
+/// What is said beside an event.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Args {
+    Name { name: String },
+    Sort { sort_index: u32 },
+    Step { step: u64, loss: f64 },
+    Action { step: u64, stage: u32, work: &'static str, microbatch: u32 },
+    InStep { step: u64 },
+    Bytes { bytes: u64 },
 }
 
 impl TraceEvent {
-    fn new(ph: &'static str, pid: u32, tid: u32, name: &str, seconds: f64, args: Value) -> Self {
-        let (name, ts) = (name.to_owned(), microseconds(seconds));
+    fn new(
+        ph: &'static str,
+        (pid, tid): (u32, u32),
+        name: impl Into<Cow<'static, str>>,
+        seconds: f64,
+        args: Args,
+    ) -> Self {
+        let (name, ts) = (name.into(), microseconds(seconds));
         Self { name, cat: "", ph, ts, dur: None, pid, tid, id: None, bp: None, args }
     }
 
@@ -133,10 +159,10 @@ impl TraceEvent {
         pid: u32,
         tid: u32,
         cat: &'static str,
-        name: &str,
-        (start, end, args): (f64, f64, Value),
+        name: impl Into<Cow<'static, str>>,
+        (start, end, args): (f64, f64, Args),
     ) -> Self {
-        let event = Self::new("X", pid, tid, name, start, args);
+        let event = Self::new("X", (pid, tid), name, start, args);
         let dur = Some((microseconds(end) - event.ts).max(0.0));
         Self { cat, dur, ..event }
     }
@@ -153,14 +179,15 @@ fn microseconds(seconds: f64) -> f64 {
 
 /// What processes and threads are called, and their order.
 fn names(recording: &Recording) -> Vec<TraceEvent> {
+    let event = |id, name, args| TraceEvent::new("M", id, name, 0.0, args);
     let process_name = |pid: u32, name: String| {
         [
-            TraceEvent::new("M", pid, 0, "process_name", 0.0, json!({ "name": name })),
-            TraceEvent::new("M", pid, 0, "process_sort_index", 0.0, json!({ "sort_index": pid })),
+            event((pid, 0), "process_name", Args::Name { name }),
+            event((pid, 0), "process_sort_index", Args::Sort { sort_index: pid }),
         ]
     };
     let thread_name = |pid: u32, tid: u32, name: &str| {
-        TraceEvent::new("M", pid, tid, "thread_name", 0.0, json!({ "name": name }))
+        event((pid, tid), "thread_name", Args::Name { name: name.to_owned() })
     };
     let mut events = Vec::from(process_name(RUN, "run".to_owned()));
     events.push(thread_name(RUN, STEPS, "steps"));
@@ -182,26 +209,26 @@ fn transfers(timeline: &Timeline, device: usize) -> &[Span] {
 fn spans(step: &RecordedStep, device: usize) -> Vec<TraceEvent> {
     let (pid, number) = (process(device), step.number);
     let event = |tid: u32, span: &Span| {
-        let (cat, name, args) = match span.label {
+        let (cat, name, args): (_, Cow<str>, _) = match span.label {
             Label::Action(action) => {
-                let args = json!({
-                    "step": number,
-                    "stage": action.stage.0,
-                    "work": action.letters(),
-                    "microbatch": action.microbatch.0,
-                });
-                ("action", action.to_string(), args)
+                let args = Args::Action {
+                    step: number,
+                    stage: action.stage.0,
+                    work: action.letters(),
+                    microbatch: action.microbatch.0,
+                };
+                ("action", action.to_string().into(), args)
             }
-            Label::Transfer => ("transfer", "transfer".to_owned(), json!({ "step": number })),
-            Label::Update => ("update", "update".to_owned(), json!({ "step": number })),
+            Label::Transfer => ("transfer", "transfer".into(), Args::InStep { step: number }),
+            Label::Update => ("update", "update".into(), Args::InStep { step: number }),
         };
         let (start, end) = (step.start + span.start, step.start + span.end);
-        TraceEvent::complete(pid, tid, cat, &name, (start, end, args))
+        TraceEvent::complete(pid, tid, cat, name, (start, end, args))
     };
     let lane = step.timeline.lanes[device].iter().map(|span| event(ACTIONS, span));
     let beside = transfers(step.timeline, device).iter().map(|span| event(TRANSFERS, span));
     let idle = idle(step.timeline, device).into_iter().map(|(start, end)| {
-        let args = json!({ "step": number });
+        let args = Args::InStep { step: number };
         let times = (step.start + start, step.start + end, args);
         TraceEvent::complete(pid, ACTIONS, "idle", "idle", times)
     });
@@ -238,9 +265,8 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<TraceEvent>
     let actions: Vec<Action> = actions.collect();
     let bytes = stash_bytes(&actions, DeviceId(device as u32), costs);
     let event = |seconds: f64, bytes: u64| {
-        let args = json!({ "bytes": bytes });
-        let name = "stash and working memory";
-        TraceEvent::new("C", process(device), 0, name, step.start + seconds, args)
+        let (id, name) = ((process(device), 0), "stash and working memory");
+        TraceEvent::new("C", id, name, step.start + seconds, Args::Bytes { bytes })
     };
     let pair = |(span, bytes): (&&Span, _)| {
         let StashBytes { during, after } = bytes;
@@ -272,8 +298,8 @@ fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Trace
         let leaves = (producer.end - 1e-9).max(producer.start);
         let name = if link.is_forward() { "activation" } else { "gradient" };
         for (ph, device, seconds) in [("s", *from, leaves), ("f", device, span.start)] {
-            let (at, args) = (step.start + seconds, json!({ "step": step.number }));
-            let event = TraceEvent::new(ph, process(device), ACTIONS, name, at, args);
+            let (at, args) = (step.start + seconds, Args::InStep { step: step.number });
+            let event = TraceEvent::new(ph, (process(device), ACTIONS), name, at, args);
             let bp = (ph == "f").then_some("e");
             arrows.push(TraceEvent { cat: "parcel", id: Some(*flows), bp, ..event });
         }

@@ -4,7 +4,7 @@
 //! bubble  Timeline                  -> Bubble    idle time, in absolute time and in fractions
 //! draw    Timeline, width           -> String    lanes of letters, for the terminal
 //! svg     Timeline, Annotations     -> String    lanes of bars, for documents and browsers
-//! chrome  Recording                 -> String    tracks of spans, for Perfetto
+//! chrome  Recording                 -> Write     tracks of spans, for Perfetto
 //! ```
 
 mod chrome;

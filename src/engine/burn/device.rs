@@ -29,6 +29,10 @@ impl EngineDevice for BurnDevice {
         format!("{:?}", self.device)
     }
 
+    fn is_in_host_memory(&self) -> bool {
+        self.device == Device::flex()
+    }
+
     fn engine(&mut self, setup: EngineSetup) -> Result<Box<dyn Engine>> {
         Ok(Box::new(BurnEngine::new(self.device.clone(), setup)))
     }

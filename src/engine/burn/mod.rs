@@ -12,13 +12,16 @@ mod states;
 mod update;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
-use super::{Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs};
+use super::{
+    Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs, host_tensor,
+};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +80,8 @@ impl BurnEngine {
             setup,
         };
         engine.load();
+        // The device has its own now.
+        engine.setup.values = Arc::default();
         engine
     }
 
@@ -121,20 +126,16 @@ impl BurnEngine {
         self.parameters.get(&parameter).cloned()
     }
 
-    /// Gradients summed so far, by parameter; the uses of one parameter are added in block order.
-    pub(crate) fn gradients(&self) -> Vec<(ParameterId, DispatchTensor)> {
-        let mut accumulators: Vec<_> = self.accumulators.iter().collect();
-        accumulators.sort_unstable_by_key(|(accumulator, _)| **accumulator);
-        let mut gradients: Vec<(ParameterId, DispatchTensor)> = Vec::new();
-        for (accumulator, sum) in accumulators {
-            match gradients.last_mut() {
-                Some((parameter, gradient)) if *parameter == accumulator.parameter => {
-                    add(sum.clone(), gradient);
-                }
-                _ => gradients.push((accumulator.parameter, copy(sum, &self.pool))),
-            }
-        }
-        gradients
+    /// The gradient of a parameter summed so far; its uses are added in block order. None if it has
+    /// none.
+    pub(crate) fn gradient(&self, parameter: ParameterId) -> Option<DispatchTensor> {
+        let of = self.accumulators.iter().filter(|(of, _)| of.parameter == parameter);
+        let mut sums: Vec<_> = of.collect();
+        sums.sort_unstable_by_key(|(accumulator, _)| **accumulator);
+        let mut sums = sums.into_iter().map(|(_, sum)| sum);
+        let mut gradient = copy(sums.next()?, &self.pool);
+        sums.for_each(|sum| add(sum.clone(), &mut gradient));
+        Some(gradient)
     }
 
     /// Plays the commands of one work of a microbatch.
@@ -363,6 +364,13 @@ pub(super) fn constants(graph: &Graph, program: &Program) -> Vec<(NodeId, Dispat
 }
 
 /// A value that no later write reaches.
+/// A copy for somebody else, in memory of its own: it comes and goes, and a pool only grows.
+fn on_host(tensor: &DispatchTensor) -> DispatchTensor {
+    let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
+    let values: Vec<f32> = data.iter().collect();
+    host_tensor(TensorData::new(values, data.shape().clone()))
+}
+
 fn copy(tensor: &DispatchTensor, pool: &BufferPool) -> DispatchTensor {
     flex::dense_copy(tensor, pool).unwrap_or_else(|| tensor.clone())
 }

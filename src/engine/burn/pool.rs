@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::out_of_memory::OutOfMemory;
+
 /// Bytes of a region: many huge pages, and more than the values of a small model.
 const REGION_BYTES: usize = 64 << 20;
 
@@ -54,6 +56,8 @@ pub struct Buffer {
 
 impl BufferPool {
     /// A buffer of `elements` floats of any value.
+    ///
+    /// Where the system gives no more memory, this unwinds with [`OutOfMemory`].
     pub fn take(&self, elements: usize) -> Buffer {
         let bytes = (elements * size_of::<f32>()).next_multiple_of(ALIGN);
         let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,9 +79,8 @@ impl Regions {
     fn cut(&mut self, bytes: usize) -> Block {
         let free = self.regions.last().map_or(0, |region| region.len() - self.used);
         if bytes > free || self.regions.is_empty() {
-            let region = MmapOptions::new().len(bytes.max(REGION_BYTES)).map_anon();
-            let region = region.expect("the system gives the memory that the plan asks for");
-            let region = MmapRaw::from(region);
+            let region = mapped(bytes)
+                .unwrap_or_else(|| OutOfMemory { asked: bytes, held: self.bytes() }.unwind());
             #[cfg(target_os = "linux")]
             // Without huge pages the region serves as well, only slower.
             let _ = region.advise(memmap2::Advice::HugePage);
@@ -92,6 +95,20 @@ impl Regions {
         self.used += bytes;
         Block(NonNull::new(start).expect("a mapping is never at null"))
     }
+}
+
+impl Regions {
+    /// All that the system gave.
+    fn bytes(&self) -> usize {
+        self.regions.iter().map(MmapRaw::len).sum()
+    }
+}
+
+/// A region of so many bytes or, if the system has them, more; none if it has not even those.
+fn mapped(bytes: usize) -> Option<MmapRaw> {
+    let lengths = [bytes.max(REGION_BYTES), bytes];
+    let map = |length| MmapOptions::new().len(length).map_anon().ok();
+    lengths.into_iter().find_map(map).map(MmapRaw::from)
 }
 
 impl Buffer {
@@ -157,7 +174,20 @@ impl AllocationController for Buffer {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::{ALIGN, BufferPool, REGION_BYTES};
+    use crate::out_of_memory::OutOfMemory;
+
+    #[test]
+    fn memory_that_the_system_does_not_have_is_an_error_with_the_bytes() {
+        let pool = BufferPool::default();
+        let first = pool.take(1000);
+        let panic = catch_unwind(AssertUnwindSafe(|| pool.take(1 << 50))).unwrap_err();
+        let refused = OutOfMemory { asked: 1 << 52, held: REGION_BYTES };
+        assert_eq!(panic.downcast_ref(), Some(&refused));
+        assert_ne!(pool.take(1000).as_ptr(), first.as_ptr());
+    }
 
     #[test]
     fn memory_comes_back_and_buffers_do_not_overlap() {

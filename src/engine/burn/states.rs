@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn_dispatch::DispatchTensor;
 
-use super::{BurnEngine, copy};
+use super::{BurnEngine, copy, on_host};
 use crate::graph::ParameterId;
 
 /// What states were at the beginning of a step: one that ends without an update changes none.
@@ -67,13 +67,13 @@ impl BurnEngine {
         *held = value;
     }
 
-    /// Values of the states as the last complete step left them.
-    pub(super) fn state_values(&self) -> Vec<(ParameterId, DispatchTensor)> {
+    /// Values of those of some parameters that are states, as the last complete step left them.
+    pub(super) fn state_values(&self, of: &[ParameterId]) -> Vec<(ParameterId, DispatchTensor)> {
         let value = |parameter: ParameterId| match self.states.provisional {
             true => &self.states.before[&parameter],
             false => &self.parameters[&parameter],
         };
-        let values = self.states().into_iter().map(|id| (id, copy(value(id), &self.pool)));
-        values.collect()
+        let asked = self.states().into_iter().filter(|id| of.contains(id));
+        asked.map(|id| (id, on_host(value(id)))).collect()
     }
 }

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use burn_dispatch::DispatchTensor;
 
-use super::optimizer::State;
-use super::{BurnEngine, add, copy, flex, zeros_like};
+use super::{BurnEngine, add, copy, flex, on_host, zeros_like};
 use crate::batch::move_to;
 use crate::compile::{Accumulator, accumulators};
 use crate::engine::{Engine, OwnParameters, ParameterState, PartialSums, Update, kernels};
@@ -119,22 +118,25 @@ impl OwnParameters for BurnEngine {
         Ok(())
     }
 
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let owned = self.optimizer.keys();
-        let owned = owned.map(|&id| (id, copy(&self.parameters[&id], &self.pool)));
-        Ok(owned.chain(self.state_values()).collect())
+    fn parameters(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let states = self.state_values(of);
+        let is_state = |id: &ParameterId| states.iter().any(|(state, _)| state == id);
+        let others = of.iter().filter(|id| !is_state(id));
+        let held = others.filter_map(|&id| Some((id, on_host(self.parameters.get(&id)?))));
+        Ok(held.chain(states.iter().cloned()).collect())
     }
 
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        let copy = |tensor: &DispatchTensor| copy(tensor, &self.pool);
-        let saved = |(&id, state): (&ParameterId, &State)| {
-            let (value, moments) = (copy(&self.parameters[&id]), state.moments().iter().map(copy));
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
+        let saved = |id: &ParameterId| {
+            let state = self.optimizer.get(id)?;
+            let (value, moments) = (&self.parameters[id], state.moments().iter().map(on_host));
+            let value = on_host(value);
             let moments = moments.collect();
-            (id, ParameterState { value, moments, updates: state.updates() })
+            Some((*id, ParameterState { value, moments, updates: state.updates() }))
         };
         let state = |(id, value)| (id, ParameterState { value, moments: Vec::new(), updates: 0 });
-        let states = self.state_values().into_iter().map(state);
-        Ok(self.optimizer.iter().map(saved).chain(states).collect())
+        let states = self.state_values(of).into_iter().map(state);
+        Ok(of.iter().filter_map(saved).chain(states).collect())
     }
 
     fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {

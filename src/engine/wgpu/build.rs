@@ -135,6 +135,8 @@ impl WgpuEngine {
             let value = self.setup.values[parameter.index()].clone();
             self.write(range, &value)?;
         }
+        // The device has its own now.
+        self.setup.values = Arc::default();
         for at in 0..self.setup.stages.len() {
             for (id, value) in constants(&split.joint.graph, &self.setup.stages[at].program) {
                 let range = self.layout.arenas.constants[&id];

@@ -52,14 +52,18 @@ impl WgpuEngine {
         encoder.copy_buffer_to_buffer(source, from.offset, target, to.offset, to.bytes);
     }
 
-    /// Values of the states as the last complete step left them.
-    pub(super) fn state_values(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    /// Values of those of some parameters that are states, as the last complete step left them.
+    pub(super) fn state_values(
+        &mut self,
+        of: &[ParameterId],
+    ) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let arenas = &self.layout.arenas;
         let place = |(&id, &before): (&ParameterId, &Range)| match self.states_are_provisional {
             true => (id, before),
             false => (id, arenas.parameters[&id]),
         };
-        let places: Vec<(ParameterId, Range)> = arenas.states.iter().map(place).collect();
+        let asked = arenas.states.iter().filter(|(id, _)| of.contains(id));
+        let places: Vec<(ParameterId, Range)> = asked.map(place).collect();
         let value = |(id, range)| Ok((id, self.read(range).map(|values| self.tensor(id, values))?));
         places.into_iter().map(value).collect()
     }

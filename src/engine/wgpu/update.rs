@@ -186,17 +186,21 @@ impl OwnParameters for WgpuEngine {
         Ok(())
     }
 
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        let owned = self.owned();
-        let mut values = self.values(&owned)?;
-        values.extend(self.state_values()?);
+    fn parameters(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        let arenas = &self.layout.arenas;
+        let held = |id: &ParameterId| {
+            arenas.parameters.contains_key(id) && !arenas.states.contains_key(id)
+        };
+        let held: Vec<ParameterId> = of.iter().copied().filter(held).collect();
+        let mut values = self.values(&held)?;
+        values.extend(self.state_values(of)?);
         Ok(values)
     }
 
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
         let updates = self.updates.count as u64;
         let mut states = Vec::new();
-        for id in self.owned() {
+        for id in self.owned_of(of) {
             let mut tensors = Vec::new();
             for arena in self.arenas_of_state() {
                 let values = self.read(Range { arena, ..self.layout.arenas.parameters[&id] })?;
@@ -205,7 +209,7 @@ impl OwnParameters for WgpuEngine {
             let value = tensors.remove(0);
             states.push((id, ParameterState { value, moments: tensors, updates }));
         }
-        for (id, value) in self.state_values()? {
+        for (id, value) in self.state_values(of)? {
             states.push((id, ParameterState { value, moments: Vec::new(), updates: 0 }));
         }
         Ok(states)
@@ -231,9 +235,10 @@ impl OwnParameters for WgpuEngine {
 }
 
 impl WgpuEngine {
-    /// Parameters that the device owns, in the order of its stages.
-    fn owned(&self) -> Vec<ParameterId> {
-        self.setup.stages.iter().flat_map(|stage| stage.owned.clone()).collect()
+    /// Those of some parameters that the device owns, in the order of its stages.
+    fn owned_of(&self, some: &[ParameterId]) -> Vec<ParameterId> {
+        let owned = self.setup.stages.iter().flat_map(|stage| stage.owned.clone());
+        owned.filter(|id| some.contains(id)).collect()
     }
 
     /// Copies parameters and optimizer state to what an update is undone from, or back.

@@ -1,8 +1,9 @@
 //! What tells a torn, altered or foreign file from one that was written whole.
 
+use std::io::ErrorKind;
 use std::path::{Component, Path};
 
-use super::{MANIFEST, disk};
+use super::{CHECKSUMS, MANIFEST, disk};
 use crate::error::{Error, Result};
 
 /// A hash of the content of every file: text with one line `hash  name` for each.
@@ -36,6 +37,10 @@ impl Checksums {
     pub(super) fn check(&self, folder: &Path) -> Result<()> {
         for (name, expected) in &self.0 {
             let path = folder.join(name);
+            if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                let problem = format!("{CHECKSUMS} lists it, and it is not there");
+                return Err(Error::data(problem).in_file(path));
+            }
             let found = disk::hash(&path).map_err(|error| error.in_file(&path))?;
             if found != *expected {
                 return Err(Error::data(format!(

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensor;
 use serde::Serialize;
 
@@ -13,10 +12,11 @@ use super::draft::Draft;
 use super::manifest::{Manifest, NO_NORM, Settings};
 use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, tensors};
 use crate::batch::Batch;
-use crate::capture::{load, paths, read};
+use crate::capture::{load, paths, read_besides};
 use crate::engine::{Optimizer, ParameterState, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{ParameterId, Shape};
+use crate::runtime::Runtime;
 use crate::train::Trainer;
 
 /// Bytes of weights, about, that are read from a checkpoint before they go to the devices.
@@ -41,13 +41,9 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let note = serde_json::to_value(note)
             .map_err(|error| Error::config(format!("the note has no JSON form: {error}")))?;
         let settings = self.settings_at(self.steps);
-        let state: HashMap<ParameterId, ParameterState> =
-            self.runtime.state()?.into_iter().collect();
-        let updates = state.values().map(|state| state.updates).max().unwrap_or(0);
         let mut draft = into.draft(self.steps)?;
-        self.write_weights(&mut draft, &state)
-            .and_then(|()| self.write_moments(&mut draft, &state))
-            .map_err(|error| self.unsaved(error))?;
+        let written = self.write_weights(&mut draft).and_then(|()| self.write_moments(&mut draft));
+        let updates = written.map_err(|error| self.unsaved(error))?;
         draft.add(PLAN, self.plan.plan().to_string().as_bytes())?;
         let manifest = Manifest::new(self.steps, updates, settings, note);
         draft.add(MANIFEST, manifest.text().as_bytes())?;
@@ -94,6 +90,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     fn restore(&mut self, from: &Checkpoint) -> Result<()> {
         let graph = &self.split.joint.graph;
         let (trained, mut values, mut group, mut held) = (self.trained(), Vec::new(), vec![], 0);
+        let placed = &self.placed;
         let mut groups = Vec::new();
         for (index, parameter) in graph.parameters.iter().enumerate() {
             held += 4 * graph[parameter.node].shape.elements();
@@ -111,13 +108,16 @@ impl<M: Module, B: Batch> Trainer<M, B> {
                 let moments = names.iter().map(|name| from.optimizer.get(name).map(host_tensor));
                 let moments = moments.collect::<Result<_>>()?;
                 let updates = from.manifest.updates;
-                let value_of = host_tensor(value.clone());
-                states.push((id, ParameterState { value: value_of, moments, updates }));
-                values.push(value);
+                // What the loss does not use is on no device.
+                values.push(match placed.contains(&id.index()) {
+                    true => None,
+                    false => Some(value.clone()),
+                });
+                let value = host_tensor(value);
+                states.push((id, ParameterState { value, moments, updates }));
             }
             self.runtime.restore(states)?;
         }
-        // What the loss does not use is on no device.
         self.model = load(&self.model, values)?;
         Ok(())
     }
@@ -176,43 +176,52 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     }
 
     /// All parameters under all their paths, so that other programs find each where they look.
-    fn write_weights(
-        &self,
-        draft: &mut Draft,
-        state: &HashMap<ParameterId, ParameterState>,
-    ) -> Result<()> {
-        let (paths, initial) = (self.paths(), read(&self.model));
-        let mut shapes = BTreeMap::new();
-        let mut ids = HashMap::new();
-        for (path, id) in paths {
+    fn write_weights(&mut self, draft: &mut Draft) -> Result<()> {
+        let own = read_besides(&self.model, &self.placed);
+        let (mut shapes, mut ids) = (BTreeMap::new(), HashMap::new());
+        for (path, id) in self.paths() {
             ids.insert(path.clone(), id);
-            let shape = initial[id.index()].shape().to_vec();
+            let shape = self.shape(id).0;
             if shapes.insert(path.clone(), shape).is_some() {
                 let problem = format!("the module has two parameters named {path}");
                 return Err(Error::model(problem).hint("other names in the module"));
             }
         }
-        let values = |path: &str| match state.get(&ids[path]) {
-            Some(ParameterState { value, .. }) => numbers(value),
-            None => initial[ids[path].index()].iter::<f32>().collect(),
+        let values = |path: &str| {
+            let position = ids[path].index();
+            match &own[position] {
+                Some(own) => Ok(numbers(own)),
+                None => Ok(self.value(position)?.iter::<f32>().collect()),
+            }
         };
         draft.add_by(WEIGHTS, |file| tensors::write(file, &shapes, values))
     }
 
-    fn write_moments(
-        &self,
-        draft: &mut Draft,
-        state: &HashMap<ParameterId, ParameterState>,
-    ) -> Result<()> {
-        let mut moments = BTreeMap::new();
-        for (&id, ParameterState { moments: of, .. }) in state {
-            moments.extend(self.moment_names(id).into_iter().zip(of));
+    /// What the optimizer remembers; gives how many updates it has made.
+    fn write_moments(&mut self, draft: &mut Draft) -> Result<u64> {
+        let (mut shapes, mut moments) = (BTreeMap::new(), HashMap::new());
+        for id in self.trained() {
+            for (at, name) in self.moment_names(id).into_iter().enumerate() {
+                shapes.insert(name.clone(), self.shape(id).0);
+                moments.insert(name, (id, at));
+            }
         }
-        let shape =
-            |(name, moment): (&String, &&DispatchTensor)| (name.clone(), moment.shape().to_vec());
-        let shapes = moments.iter().map(shape).collect();
-        let values = |name: &str| numbers(moments[name]);
-        draft.add_by(OPTIMIZER, |file| tensors::write(file, &shapes, values))
+        // An optimizer that remembers nothing counts nevertheless.
+        let first = self.trained().first().copied();
+        let of = |runtime: &mut Runtime, id| -> Result<ParameterState> {
+            let state = runtime.state(vec![id])?.pop();
+            Ok(state.expect("a trained parameter is on a device").1)
+        };
+        let updates = match first {
+            Some(id) => of(&mut self.runtime, id)?.updates,
+            None => 0,
+        };
+        let values = |name: &str| {
+            let (id, at) = moments[name];
+            Ok(numbers(&of(&mut self.runtime, id)?.moments[at]))
+        };
+        draft.add_by(OPTIMIZER, |file| tensors::write(file, &shapes, values))?;
+        Ok(updates)
     }
 
     fn paths(&self) -> Vec<(String, ParameterId)> {

@@ -3,5 +3,7 @@
 
 #[path = "../../../src/engine/kernels/mod.rs"]
 pub mod kernels;
+#[path = "../../../src/out_of_memory.rs"]
+mod out_of_memory;
 #[path = "../../../src/engine/burn/pool.rs"]
 pub mod pool;
