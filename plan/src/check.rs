@@ -9,7 +9,11 @@ use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::placement::Link;
 use super::token_run::{self, LanePosition};
 use super::work::{PerWork, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, PlanPart, Result};
+
+/// What a link holds is known from what every device knows of every other: beyond so many devices
+/// that is more than a plan is worth.
+const MOST_DEVICES: usize = 1 << 12;
 
 /// Proves that `plan` can run: complete, in order, on the right devices, free of deadlock.
 ///
@@ -111,21 +115,31 @@ impl CheckedPlan {
 fn check_sizes(plan: &Plan) -> Result<()> {
     let (lanes, devices) = (plan.lanes.len(), plan.placement.device_count());
     if plan.microbatches == 0 || devices == 0 {
+        let part = if devices == 0 { PlanPart::Placement } else { PlanPart::Microbatches };
         return Err(Error::plan(format!(
             "{} stages and {} microbatches: a plan needs at least one of each",
             plan.placement.stage_count(),
             plan.microbatches
-        )));
+        ))
+        .in_part(part));
     }
     if lanes != devices {
         return Err(Error::plan(format!(
             "the placement names {devices} devices, but there are {lanes} lanes"
         ))
+        .in_part(PlanPart::Placement)
         .hint("one lane per device"));
     }
-    let idle = (0..lanes as u32).map(DeviceId).find(|d| !plan.placement.stages.contains(d));
-    match idle {
+    if devices > MOST_DEVICES {
+        return Err(Error::plan(format!("{devices} devices are too many"))
+            .in_part(PlanPart::Placement)
+            .hint(format!("at most {MOST_DEVICES}")));
+    }
+    let mut holds_stage = vec![false; devices];
+    plan.placement.stages.iter().for_each(|device| holds_stage[device.index()] = true);
+    match holds_stage.iter().position(|holds| !holds) {
         Some(device) => Err(Error::plan(format!("device {device} holds no stage"))
+            .in_part(PlanPart::Placement)
             .hint("number the devices of the placement from 0 without gaps")),
         None => Ok(()),
     }
@@ -139,12 +153,22 @@ fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
     let mut next = vec![PerWork([0; 3]); plan.placement.stage_count()];
     let mut fused: Vec<Vec<bool>> = vec![Vec::new(); plan.placement.stage_count()];
     for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
-        lane.iter().try_for_each(|action| check_site(plan, device, *action))?;
+        for (position, action) in lane.iter().enumerate() {
+            check_site(plan, device, *action)
+                .map_err(|error| error.in_part(PlanPart::Action(device, position)))?;
+        }
     }
-    for lane in &plan.lanes {
-        for &action in lane {
+    for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
+        for (position, &action) in lane.iter().enumerate() {
             let stage = action.stage.index();
-            check_turn(lane, &fused[stage], next[stage], action)?;
+            check_turn(lane, &fused[stage], next[stage], action).map_err(|error| {
+                // What is missing has no position.
+                let part = match error.action {
+                    Some(_) => PlanPart::Action(device, position),
+                    None => PlanPart::Lane(device),
+                };
+                error.in_part(part)
+            })?;
             action.works().iter().for_each(|work| next[stage][*work] += 1);
             if action.computes(Work::B) {
                 fused[stage].push(action.is_fused());
@@ -154,7 +178,8 @@ fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
     let needed = if plan.is_forward_only() { &[Work::F][..] } else { &Work::ALL };
     for (stage, next) in (0u32..).map(StageId).zip(next) {
         if let Some(&work) = needed.iter().find(|work| next[**work] < plan.microbatches) {
-            return Err(missing(Action::new(stage, work, MicrobatchId(next[work]))));
+            return Err(missing(Action::new(stage, work, MicrobatchId(next[work])))
+                .in_part(PlanPart::Lane(plan.placement.device(stage))));
         }
     }
     Ok(fused.concat())

@@ -8,29 +8,26 @@
 //! The format is what `_load_csv` and `_dump_csv` in `torch/distributed/pipelining/schedules.py`
 //! read and write: one row per rank, one column per time slot, an empty cell where a rank idles.
 //! `I` is the gradient of the stage's input, which is B here; `B` is a full backward, which is BW
-//! here. A compound cell such as `(0F1;7B0)OVERLAP_F_B` is read as its parts in their order.
+//! here. Files with the letters that PyTorch had before are read as well: see `csv/letters.rs`. A
+//! compound cell such as `(0F1;7B0)OVERLAP_F_B` is read as its parts in their order.
 //!
 //! A slot says when an action could run if all took the same time, so that the rows line up as a
 //! timetable. Only the order counts: what is read back are the lanes and the placement. Whether
 //! they can run is asked in `check`.
 
+mod cell;
+mod letters;
+
 use std::collections::BTreeMap;
 
-use super::action::{Action, DeviceId, MicrobatchId, StageId};
+use super::action::{Action, DeviceId, StageId};
 use super::check::CheckedPlan;
+use super::lines::Lines;
 use super::work::Work;
 use super::{Placement, Plan};
 use crate::error::{Error, Result};
-
-/// What PyTorch adds to a schedule before it runs it.
-const COMMUNICATION: [&str; 7] =
-    ["UNSHARD", "RESHARD", "REDUCE_GRAD", "SEND_F", "RECV_F", "SEND_B", "RECV_B"];
-
-/// What follows the parts of a compound cell.
-const OVERLAP: &str = "OVERLAP_F_B";
-
-/// As much of a bad cell as an error repeats.
-const QUOTED_CHARS: usize = 40;
+use cell::{At, Cell, cells};
+use letters::Letters;
 
 /// Writes a plan with every action in its earliest time slot, where each action, a full backward
 /// too, takes one slot. Nothing follows a row's last action.
@@ -46,7 +43,7 @@ pub fn to_csv(plan: &CheckedPlan) -> String {
         // A comma stands before every cell but the first.
         let commas = if filled[device] == 0 { slot } else { slot + 1 - filled[device] };
         rows[device].extend(std::iter::repeat_n(',', commas));
-        rows[device] += &cell(action);
+        rows[device] += &written(action);
         filled[device] = slot + 1;
         slots.insert(action, slot);
     }
@@ -56,101 +53,83 @@ pub fn to_csv(plan: &CheckedPlan) -> String {
 /// Reads a plan named `csv`. A stage is on the rank whose row holds its actions, and a step has as
 /// many microbatches as the highest number says.
 ///
-/// Rows may end in `\r\n` or in idle cells, cells may have spaces around them or be quoted.
+/// Rows may end in `\r\n` or in idle cells, cells may have spaces around them or be quoted. Where
+/// there is W and no I, or BW, B is the gradient of the input.
 ///
 /// # Errors
 ///
 /// Says line and cell, both counted from 1, of what is no compute action, of a stage in two rows,
-/// of a stage above one that has no action, and of a row without any.
+/// of a stage above one that has no action, of letters that are never together, and of a row
+/// without any action.
 pub fn from_csv(text: &str) -> Result<Plan> {
+    parse(text).map(|(plan, ..)| plan)
+}
+
+/// The plan, the lines that it stands in, and how its letters were read if that is worth telling.
+pub(super) fn parse(text: &str) -> Result<(Plan, Lines, Option<String>)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
     if text.is_empty() {
         return Err(Error::plan("the text has no rows").hint("one row per rank, as in 0F0,0B0"));
     }
     let mut homes = BTreeMap::new();
-    let mut lanes = Vec::new();
-    for (line, row) in (1u32..).zip(text.lines()) {
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for (line, row) in (1usize..).zip(text.lines()) {
         let mut lane = Vec::new();
         for (cell, content) in (1usize..).zip(row.split(',')) {
-            let at = At { line, cell };
-            for action in actions(content).map_err(|error| at.locate(error))? {
-                check_home(&mut homes, at, action)?;
-                lane.push(action);
+            for cell in cells(At { line, cell }, content)? {
+                check_home(&mut homes, cell)?;
+                lane.push(cell);
             }
         }
         if lane.is_empty() {
             let error = Error::plan(format!("rank {} has no action", line - 1));
             return Err(At { line, cell: 1 }.locate(error.hint("one row per rank, none empty")));
         }
-        lanes.push(lane);
+        rows.push(lane);
     }
-    let highest = lanes.iter().flatten().map(|action| action.microbatch.0).max();
-    Ok(Plan {
+    let letters = Letters::of(rows.iter().flatten())?;
+    let lines = Lines {
+        microbatches: 1,
+        placement: 1,
+        lanes: (1..=rows.len()).collect(),
+        cells: rows.iter().map(|row| row.iter().map(|cell| cell.at.cell).collect()).collect(),
+    };
+    let highest = rows.iter().flatten().map(|cell| cell.microbatch.0).max();
+    let lane = |row: &Vec<Cell>| row.iter().map(|cell| letters.action(*cell)).collect();
+    let plan = Plan {
         schedule: "csv".to_owned(),
         microbatches: highest.map_or(0, |highest| highest + 1),
         placement: placement(&homes)?,
-        lanes,
-    })
-}
-
-/// Reads a plan in whichever form it is: as CSV, or as the text that it prints as.
-///
-/// A line of the text starts with a word or `#`, a row of the CSV never does.
-///
-/// # Errors
-///
-/// At the first line or cell that cannot be read. Whether the plan can run is not asked here.
-pub fn read(text: &str) -> Result<Plan> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let is_word = |c: char| c.is_alphabetic() || c == '#';
-    if text.trim_start().chars().next().is_none_or(is_word) { text.parse() } else { from_csv(text) }
-}
-
-/// A cell of the text, counted from 1. Line n is the row of rank n - 1.
-#[derive(Clone, Copy)]
-struct At {
-    line: u32,
-    cell: usize,
-}
-
-impl At {
-    fn locate(self, error: Error) -> Error {
-        let At { line, cell } = self;
-        Error { problem: format!("line {line}, cell {cell}: {}", error.problem), ..error }
-    }
-}
-
-/// Where the first action of a stage stands.
-struct Home {
-    at: At,
-    first: Action,
+        lanes: rows.iter().map(lane).collect(),
+    };
+    Ok((plan, lines, letters.note()))
 }
 
 /// Remembers where the first action of a stage stands; all others must be in that row.
-fn check_home(homes: &mut BTreeMap<StageId, Home>, at: At, action: Action) -> Result<()> {
-    let stage = action.stage;
-    let home = homes.entry(stage).or_insert(Home { at, first: action }).at;
-    if home.line == at.line {
+fn check_home(homes: &mut BTreeMap<StageId, Cell>, cell: Cell) -> Result<()> {
+    let (stage, line) = (cell.stage, cell.at.line);
+    let home = homes.entry(stage).or_insert(cell).at;
+    if home.line == line {
         return Ok(());
     }
-    let (cell, here, there) = (cell(action), at.line - 1, home.line - 1);
+    let (here, there) = (line - 1, home.line - 1);
     let problem = format!("'{cell}', but stage {stage} is on rank {there} (line {})", home.line);
     let hint = format!("all actions of stage {stage} on rank {there}, or all on rank {here}");
-    Err(at.locate(Error::plan(problem).hint(hint)))
+    Err(cell.at.locate(Error::plan(problem).hint(hint)))
 }
 
-fn placement(homes: &BTreeMap<StageId, Home>) -> Result<Placement> {
+fn placement(homes: &BTreeMap<StageId, Cell>) -> Result<Placement> {
     for (expected, (stage, home)) in (0u32..).map(StageId).zip(homes) {
         if *stage != expected {
-            let first = cell(home.first);
-            let error = Error::plan(format!("'{first}', but stage {expected} has no action"));
+            let error = Error::plan(format!("'{home}', but stage {expected} has no action"));
             return Err(home.at.locate(error.hint("number the stages from 0 without gaps")));
         }
     }
-    Ok(Placement { stages: homes.values().map(|home| DeviceId(home.at.line - 1)).collect() })
+    let rank = |home: &Cell| DeviceId(home.at.line as u32 - 1);
+    Ok(Placement { stages: homes.values().map(rank).collect() })
 }
 
-fn cell(action: Action) -> String {
+fn written(action: Action) -> String {
     let letter = match action.work {
         Work::F => "F",
         Work::B if action.is_fused() => "B",
@@ -160,76 +139,10 @@ fn cell(action: Action) -> String {
     format!("{}{letter}{}", action.stage, action.microbatch)
 }
 
-/// The actions of one cell: none where the rank idles, several in a compound cell.
-fn actions(cell: &str) -> Result<Vec<Action>> {
-    let cell = unquoted(cell.trim()).trim();
-    if cell.is_empty() {
-        return Ok(Vec::new());
-    }
-    let Some(compound) = cell.strip_prefix('(') else {
-        return Ok(vec![action(cell)?]);
-    };
-    match compound.split_once(')') {
-        Some((parts, OVERLAP)) => parts.split(';').map(|part| action(part.trim())).collect(),
-        _ => Err(Error::plan(format!("{} is not a compound action", quoted(cell)))
-            .hint(format!("as in (0F1;7B0){OVERLAP}"))),
-    }
-}
-
-/// No cell has a comma or a quote in it, so quotes can only be around all of it.
-fn unquoted(cell: &str) -> &str {
-    cell.strip_prefix('"').and_then(|cell| cell.strip_suffix('"')).unwrap_or(cell)
-}
-
-fn action(text: &str) -> Result<Action> {
-    let bad = || {
-        Error::plan(format!("{} is not an action", quoted(text))).hint(
-            "stage, F, I, B or W, microbatch, as in 2F0, where I is the gradient of the input \
-             and B a full backward",
-        )
-    };
-    let letters = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let (stage, rest) = text.split_at(letters);
-    let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-    let (letter, microbatch) = rest.split_at(digits);
-    if COMMUNICATION.contains(&letter) {
-        return Err(Error::plan(format!("{} is not a compute action", quoted(text))).hint(
-            "a compute-only schedule, such as _dump_csv writes with format=\"compute_only\"",
-        ));
-    }
-    let action: fn(StageId, MicrobatchId) -> Action = match letter {
-        "F" => |stage, microbatch| Action::new(stage, Work::F, microbatch),
-        "I" => |stage, microbatch| Action::new(stage, Work::B, microbatch),
-        "W" => |stage, microbatch| Action::new(stage, Work::W, microbatch),
-        "B" => Action::fused,
-        _ => return Err(bad()),
-    };
-    if [stage, microbatch]
-        .iter()
-        .any(|id| id.is_empty() || id.contains(|c| !char::is_ascii_digit(&c)))
-    {
-        return Err(bad());
-    }
-    // One less than the most, so that the number of microbatches is a number as well.
-    let number = |digits: &str| digits.parse().ok().filter(|number| *number < u32::MAX);
-    match (number(stage), number(microbatch)) {
-        (Some(stage), Some(microbatch)) => Ok(action(StageId(stage), MicrobatchId(microbatch))),
-        _ => Err(Error::plan(format!("{} has a number that is too large", quoted(text)))
-            .hint(format!("numbers below {}", u32::MAX))),
-    }
-}
-
-/// The start of a text on one line.
-fn quoted(text: &str) -> String {
-    let start: String = text.chars().take(QUOTED_CHARS).collect();
-    let more = if start.len() < text.len() { "..." } else { "" };
-    format!("'{}{more}'", start.escape_debug())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check;
+    use crate::{check, read};
 
     fn csv(plan: &str) -> String {
         to_csv(&check(plan.parse().unwrap()).unwrap())
@@ -312,7 +225,7 @@ device 1: 1F0  1BW0 1F1  1BW1
         let action = "(try: stage, F, I, B or W, microbatch, as in 2F0, \
             where I is the gradient of the input and B a full backward)";
         let cells = [
-            "2X0", "F0", "2F", "20", "-1F0", "2F0 ;", "2F0x", "2F-1", "2BW0", "\"2F0", "2f0", "٣F0",
+            "2X0", "F0", "2F", "20", "-1F0", "2F0 ;", "2F0x", "2F-1", "2WB0", "\"2F0", "2f0", "٣F0",
         ];
         for cell in cells {
             let text = format!("0F0\r\n1F0,,1F1, {cell},1F3\r\n");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::action::{Action, StageId};
+use crate::action::{Action, DeviceId, StageId};
 
 /// Shorthand within this crate: outside, the name would hide that of whoever imports all.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -17,6 +17,19 @@ pub enum ErrorKind {
     Plan,
 }
 
+/// The part of a plan that an [`Error`] is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanPart {
+    /// The number of microbatches.
+    Microbatches,
+    /// The devices of the stages.
+    Placement,
+    /// A device's lane as a whole.
+    Lane(DeviceId),
+    /// The action at this position of a device's lane, counted from 0.
+    Action(DeviceId, usize),
+}
+
 /// One error: which stage and action; what was expected; what to try.
 ///
 /// Prints on one line: `where: problem (try: hint)`.
@@ -28,6 +41,8 @@ pub struct Error {
     pub stage: Option<StageId>,
     /// The action, if it is of one.
     pub action: Option<Action>,
+    /// The part of the plan, if it is of one.
+    pub part: Option<PlanPart>,
     /// What was found and what was expected instead.
     pub problem: String,
     /// What the user can do about it; empty when nothing sensible is known.
@@ -37,7 +52,14 @@ pub struct Error {
 impl Error {
     /// An error of `kind` that says what was found and what was expected.
     pub fn new(kind: ErrorKind, problem: impl Into<String>) -> Self {
-        Self { kind, stage: None, action: None, problem: problem.into(), hint: String::new() }
+        Self {
+            kind,
+            stage: None,
+            action: None,
+            part: None,
+            problem: problem.into(),
+            hint: String::new(),
+        }
     }
 
     /// Shorthand for [`ErrorKind::Config`].
@@ -67,6 +89,12 @@ impl Error {
         self.action.get_or_insert(action);
         self
     }
+
+    /// Names the part of the plan.
+    pub(crate) fn in_part(mut self, part: PlanPart) -> Self {
+        self.part = Some(part);
+        self
+    }
 }
 
 impl fmt::Display for Error {
@@ -83,4 +111,14 @@ impl fmt::Display for Error {
         }
         Ok(())
     }
+}
+
+/// As much of a text from outside as an error repeats.
+const QUOTED_CHARS: usize = 40;
+
+/// The start of a text from outside, in quotes and without characters that a terminal obeys.
+pub(crate) fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(QUOTED_CHARS).collect();
+    let more = if start.len() < text.len() { "..." } else { "" };
+    format!("'{}{more}'", start.escape_debug())
 }

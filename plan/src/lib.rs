@@ -26,6 +26,7 @@
 //! generate       a family, sizes     -> Plan            one lane of actions per device
 //! search         blocks on devices   -> SearchOutput    the fastest plan that fits in memory
 //! read           &str                -> Plan            from the plan's own text or from CSV
+//! read_checked   &str                -> ReadPlan        the same, proved, with errors by line
 //! check          Plan                -> CheckedPlan     complete, ordered, free of deadlock
 //! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel capacities
 //! dynamic        CheckedPlan, Costs  -> CheckedPlan     what run-time decisions come to
@@ -41,9 +42,11 @@ mod communication;
 mod csv;
 mod dynamic;
 mod error;
+mod lines;
 mod place;
 mod placement;
 mod progress;
+mod read;
 mod schedule;
 mod search;
 mod simulate;
@@ -56,12 +59,13 @@ pub use action::{Action, DeviceId, MicrobatchId, StageId};
 pub use channels::{Channel, channel_capacities};
 pub use check::{CheckedPlan, Inputs, check};
 pub use communication::{Communication, LinkBytes, communication};
-pub use csv::{from_csv, read, to_csv};
+pub use csv::{from_csv, to_csv};
 pub use dynamic::{Choice, Policy, StashLimits, dynamic, dynamic_base, play, simulate_dynamic};
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, PlanPart};
 pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;
+pub use read::{ReadPlan, read, read_checked};
 pub use schedule::*;
 pub use search::{BestFamily, CostModel, SearchInput, SearchOutput, search, sum_of_blocks};
 pub use simulate::{

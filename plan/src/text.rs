@@ -16,7 +16,8 @@ use std::str::FromStr;
 
 use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::{Placement, Plan, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
+use crate::lines::Lines;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,32 +41,58 @@ impl FromStr for Plan {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let mut lines = (1usize..)
-            .zip(text.lines().map(str::trim))
-            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        let (number, schedule) = head(&mut lines, "schedule")?;
-        if schedule.is_empty() {
-            return Err(bad(number, 1, "the schedule has no name"));
-        }
-        let (number, count) = head(&mut lines, "microbatches")?;
-        let microbatches = count
-            .parse()
-            .map_err(|_| bad(number, 1, &format!("'{count}' is not a number of microbatches")))?;
-        let (number, devices) = head(&mut lines, "placement")?;
-        let stages = (1..)
-            .zip(devices.split_whitespace())
-            .map(|(cell, device)| {
-                let reason = format!("'{device}' is not a device number");
-                device.parse().map(DeviceId).map_err(|_| bad(number, cell, &reason))
-            })
-            .collect::<Result<_>>()?;
-        let lanes = (0u32..)
-            .zip(lines)
-            .map(|(device, (number, line))| lane(device, number, line))
-            .collect::<Result<_>>()?;
-        let schedule = schedule.to_owned();
-        Ok(Self { schedule, microbatches, placement: Placement { stages }, lanes })
+        parse(text).map(|(plan, _)| plan)
     }
+}
+
+/// The plan, and the lines that it stands in.
+pub(super) fn parse(text: &str) -> Result<(Plan, Lines)> {
+    let mut lines = (1usize..)
+        .zip(text.lines().map(str::trim))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let (number, schedule) = head(&mut lines, "schedule")?;
+    if schedule.is_empty() {
+        return Err(bad(number, 1, "the schedule has no name"));
+    }
+    if !schedule.chars().all(prints) {
+        let name = quoted(schedule);
+        return Err(bad(number, 1, &format!("{name} has a character that does not print")));
+    }
+    let (microbatches_line, count) = head(&mut lines, "microbatches")?;
+    let microbatches = count.parse().map_err(|_| {
+        let reason = format!("{} is not a number of microbatches", quoted(count));
+        bad(microbatches_line, 1, &reason)
+    })?;
+    let (placement_line, devices) = head(&mut lines, "placement")?;
+    let stages = (1..)
+        .zip(devices.split_whitespace())
+        .map(|(cell, device)| {
+            let reason = format!("{} is not a device number", quoted(device));
+            device.parse().map(DeviceId).map_err(|_| bad(placement_line, cell, &reason))
+        })
+        .collect::<Result<_>>()?;
+    let (mut lanes, mut lane_lines) = (Vec::new(), Vec::new());
+    for (device, (number, line)) in (0u32..).zip(lines) {
+        lanes.push(lane(device, number, line)?);
+        lane_lines.push(number);
+    }
+    let schedule = schedule.to_owned();
+    let plan = Plan { schedule, microbatches, placement: Placement { stages }, lanes };
+    let lines = Lines {
+        microbatches: microbatches_line,
+        placement: placement_line,
+        lanes: lane_lines,
+        // The head of a line is its cell 0.
+        cells: plan.lanes.iter().map(|lane| (1..=lane.len()).collect()).collect(),
+    };
+    Ok((plan, lines))
+}
+
+/// Whether a terminal shows the character and does nothing else.
+fn prints(c: char) -> bool {
+    // Not the first, so that a mark on the letter before it prints as well.
+    let text = ['a', c].iter().collect::<String>();
+    text.escape_debug().eq(text.chars()) || ['\'', '"', '\\'].contains(&c)
 }
 
 /// The number and the value of the next line, which must start with `key`.
@@ -79,7 +106,7 @@ fn head<'a>(
     };
     match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
         (found, value) if found == key => Ok((number, value.trim())),
-        (found, _) => Err(bad(number, 0, &format!("'{found}' is not '{key}'"))),
+        (found, _) => Err(bad(number, 0, &format!("{} is not '{key}'", quoted(found)))),
     }
 }
 
@@ -109,7 +136,7 @@ impl FromStr for Action {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
-            Error::plan(format!("'{text}' is not an action"))
+            Error::plan(format!("{} is not an action", quoted(text)))
                 .hint("stage, work, microbatch, as in 2F0, 2B0, 2W0 or 2BW0")
         };
         let letters = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
@@ -168,6 +195,35 @@ device 1: 1F0  1F1  1BW0 1BW1
             let text = TEXT.replacen(from, to, 1);
             assert_eq!(text.parse::<Plan>().expect_err(to).to_string(), error);
         }
+        let long = TEXT.replace("1F1", &"x".repeat(1_000_000));
+        let error = format!("line 5, cell 2: '{}...' is not an action {action}", "x".repeat(40));
+        assert_eq!(long.parse::<Plan>().unwrap_err().to_string(), error);
         assert_eq!("".parse::<Plan>().unwrap_err().problem, "the text ends before 'schedule'");
+    }
+    #[test]
+    fn no_error_repeats_what_a_terminal_obeys() {
+        let rows = [
+            ("schedule", "\u{1b}[2J", "line 1, cell 0: '\\u{1b}[2J' is not 'schedule'"),
+            (
+                "gpipe",
+                "\u{1b}]0;x\u{7}",
+                "line 1, cell 1: '\\u{1b}]0;x\\u{7}' has a character that does not print",
+            ),
+            (
+                "gpipe",
+                "\u{202e}epipg",
+                "line 1, cell 1: '\\u{202e}epipg' has a character that does not print",
+            ),
+            ("s 2", "s \u{8}2", "line 2, cell 1: '\\u{8}2' is not a number of microbatches"),
+            ("t 0", "t \u{9b}0", "line 3, cell 1: '\\u{9b}0' is not a device number"),
+            ("1F1", "1F1\u{1b}[m", "line 5, cell 2: '1F1\\u{1b}[m' is not an action"),
+        ];
+        for (from, to, error) in rows {
+            let text = TEXT.replacen(from, to, 1);
+            assert_eq!(text.parse::<Plan>().expect_err(to).problem, error);
+        }
+        let name = "e\u{301}t\u{e9} \"1\" '2' \\ \u{4e2d}";
+        let named = TEXT.replacen("gpipe", name, 1);
+        assert_eq!(named.parse::<Plan>().unwrap().to_string(), named);
     }
 }

@@ -7,7 +7,7 @@
 use super::Plan;
 use super::action::{Action, DeviceId};
 use super::channels::Channel;
-use crate::error::{Error, Result};
+use crate::error::{Error, PlanPart, Result};
 
 /// An action by its place in the lanes.
 #[derive(Debug, Clone, Copy)]
@@ -36,15 +36,24 @@ pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<LanePosition>
     while let Some(device) = awake.pop() {
         advance(&mut network, device, &mut awake);
     }
-    let stuck: Vec<String> = (0..plan.lanes.len() as u32)
-        .filter_map(|device| waits(&network, DeviceId(device)))
-        .collect();
-    if stuck.is_empty() {
-        return Ok(network.order);
+    let mut stuck = (0..plan.lanes.len() as u32)
+        .map(DeviceId)
+        .filter_map(|device| Some((device, waits(&network, device)?)));
+    let Some((first, wait)) = stuck.next() else { return Ok(network.order) };
+    let mut waits = vec![wait];
+    waits.extend(stuck.by_ref().take(MOST_WAITS - 1).map(|(_, wait)| wait));
+    let more = stuck.count();
+    if more > 0 {
+        waits.push(format!("and {more} more"));
     }
-    Err(Error::plan(format!("deadlock: {}", stuck.join(", ")))
+    let position = network.lanes[first.index()].position;
+    Err(Error::plan(format!("deadlock: {}", waits.join(", ")))
+        .in_part(PlanPart::Action(first, position))
         .hint("move one of these actions later in its lane"))
 }
+
+/// How many devices of a deadlock an error names.
+const MOST_WAITS: usize = 8;
 
 struct Network<'a> {
     plan: &'a Plan,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{FAMILIES, Family};
 use crate::Plan;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 
 /// Where the order of actions comes from. All but [`Schedule::Fixed`] parse from what they print.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +65,7 @@ impl FromStr for Schedule {
         let family = FAMILIES.iter().copied().find(|family| family.name == name);
         family.map(Self::Family).ok_or_else(|| {
             let names: Vec<&str> = Self::names().collect();
-            Error::config(format!("there is no schedule '{name}'")).hint(names.join(", "))
+            Error::config(format!("there is no schedule {}", quoted(name))).hint(names.join(", "))
         })
     }
 }
