@@ -1,7 +1,7 @@
 //! `auto`: times and bytes of every block on every device -> the fastest plan that fits in memory.
 //!
 //! ```text
-//! families    every named family, on its best cuts             -> the plan to beat
+//! families    every named family and dynamic, on its best cuts -> the plan to beat
 //! assignment  device orders and cuts, by a bound on the time   -> some twenty assignments
 //! priorities  an assignment                                    -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
@@ -85,8 +85,9 @@ pub type CostModel<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs
 /// Searches placements, device orders, cuts and orders of actions for the smallest makespan within
 /// the memory limits.
 ///
-/// It starts from the named families and is never worse than the best of them. `cost_model` is
-/// asked for some hundred assignments.
+/// It starts from the named families, with every number of chunks that there are blocks for, and from
+/// the orders that [`dynamic`](crate::dynamic) comes to, and is never worse than the best of them.
+/// `cost_model` is asked for some hundred assignments.
 ///
 /// # Errors
 ///

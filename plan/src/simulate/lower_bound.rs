@@ -7,7 +7,7 @@ use crate::placement::{Link, Placement};
 use crate::work::{PerWork, Work};
 
 /// What no other order of the same actions on the same placement can beat.
-pub(super) fn lower_bound(plan: &Plan, costs: &Costs) -> f64 {
+pub(crate) fn lower_bound(plan: &Plan, costs: &Costs) -> f64 {
     let bound = if plan.is_forward_only() { evaluation } else { training };
     bound(&plan.placement, plan.microbatches, costs)
 }

@@ -6,6 +6,7 @@ mod lower_bound;
 mod memory;
 
 pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
+pub(super) use lower_bound::lower_bound;
 pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
 use super::channels::{Channel, channel_capacities};
@@ -51,7 +52,7 @@ pub(super) fn simulate_on(
     Ok(Simulation {
         bubble: bubble(&timeline),
         timeline,
-        lower_bound: lower_bound::lower_bound(plan.plan(), costs),
+        lower_bound: lower_bound(plan.plan(), costs),
         memory: memory::peaks(plan.plan(), costs, &channels),
         channels,
     })
