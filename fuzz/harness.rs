@@ -1,4 +1,5 @@
-//! Runs a fuzz target without libFuzzer: its corpus, and mutations of it that are the same every time.
+//! Runs a fuzz target without libFuzzer: its corpus, and mutations of it that are the same every
+//! time.
 //!
 //! `ZEROBUBBLE_FUZZ_SECONDS` runs other mutations of every target for so long.
 

@@ -1,31 +1,30 @@
 //! `zerobubble plan`: a timetable without any model.
 
+mod file;
+mod searched;
+
 use std::fmt;
-use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
 use serde::Serialize;
-use zerobubble::error::{Error, ErrorKind, Result};
+use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    self, Action, BestFamily, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId,
-    DeviceMemory, PerWork, Placement, Plan, Schedule, SearchInput, Simulation, StageBytes,
-    StageCost, StashLimits, check, communication, dynamic, dynamic_base, generate, progress,
-    search, simulate, simulate_dynamic, sum_of_blocks, to_csv,
+    Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, PerWork, Plan, Schedule,
+    Simulation, StageCost, StashLimits, check, communication, dynamic, dynamic_base, generate,
+    progress, simulate, simulate_dynamic, to_csv,
 };
 use zerobubble::trace::{Annotations, draw, svg};
 
 use super::args::{Format, PlanArgs};
 use super::drawing::{bytes, counted, percent, short, width};
+pub use file::read;
+use searched::searched;
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
 
 /// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
 const BLOCKS_PER_DEVICE: u32 = 12;
-
-/// What a microbatch stashes in one block, in a unit that limits are cut off to.
-const BLOCK_STASH: u64 = 1 << 20;
 
 /// A plan and what it will do.
 #[derive(Serialize)]
@@ -113,33 +112,33 @@ struct Proved {
 
 fn proved(args: &PlanArgs) -> Result<Proved> {
     let plan = match (&args.check, &args.schedule) {
-        (Some(path), _) => read(path)?,
+        (Some(path), _) => checked(path)?,
         (None, Schedule::Auto) => return searched(args),
         (None, Schedule::Family(family)) => {
             check_size(args)?;
-            generate(family, args.stages, args.chunks, args.microbatches)?
+            check(generate(family, args.stages, args.chunks, args.microbatches)?)?
         }
         (None, Schedule::Dynamic) => return decided(args),
         (None, Schedule::Fixed(_)) => unreachable!("a plan is in a file"),
     };
-    let costs = costs(args, &plan)?;
-    let plan = check(plan)?;
+    let costs = costs(args, plan.plan())?;
     let simulation = simulate(&plan, &costs)?;
-    if let Some(limit) = args.memory_limit {
-        check_stash(&simulation.memory, limit)?;
-    }
-    let peak_stash = stashes(&simulation.memory);
-    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
+    within_limit(args, Proved::new(plan, costs, simulation))
 }
 
-/// The plan in a file.
-pub fn read(path: &Path) -> Result<Plan> {
-    let in_file = |error: Error| error.in_file(path);
-    let text = fs::read_to_string(path).map_err(|error| {
-        let error = Error::new(ErrorKind::Io, format!("cannot be read: {error}"));
-        in_file(error.hint("the path of a file that plan --format plan or csv wrote"))
-    })?;
-    plan::read(&text).map_err(|error| in_file(error.into()))
+/// The plan in a file, if it is not too long to run on paper.
+fn checked(path: &Path) -> Result<CheckedPlan> {
+    let plan = read(path)?;
+    let Plan { placement, microbatches, .. } = plan.plan();
+    let pairs = placement.stage_count() as u64 * u64::from(*microbatches);
+    if pairs > PAIRS_LIMIT {
+        return Err(Error::plan(format!(
+            "{pairs} pairs of stage and microbatch are too many to run on paper"
+        ))
+        .in_file(path)
+        .hint(format!("a plan of {PAIRS_LIMIT} at most")));
+    }
+    Ok(plan)
 }
 
 fn check_size(args: &PlanArgs) -> Result<()> {
@@ -184,53 +183,7 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     let costs = costs(args, base.plan())?;
     let plan = dynamic(&base, &costs)?;
     let simulation = simulate_dynamic(&plan, &StashLimits::of(&base), &costs)?;
-    if let Some(limit) = args.memory_limit {
-        check_stash(&simulation.memory, limit)?;
-    }
-    let peak_stash = stashes(&simulation.memory);
-    Ok(Proved { plan, costs, simulation, peak_stash, best_family: None })
-}
-
-/// The plan of `auto` for a model of equal blocks, as many as every device can have
-/// [`BLOCKS_PER_DEVICE`] of. The memory limit counts the stash in devices' even shares.
-fn searched(args: &PlanArgs) -> Result<Proved> {
-    if args.chunks.is_some() {
-        return Err(Error::config("--chunks with auto, which chooses them")
-            .hint("one of them, or another --schedule"));
-    }
-    check_size(args)?;
-    let times = args.cost.of(args.stages)?;
-    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
-    let row = |times: &PerWork<f64>| {
-        let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
-        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
-    };
-    let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
-    let limit = args.memory_limit.map(|limit| (limit * one) as u64);
-    // Activations take no memory there: the limit is one of the stash.
-    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
-    let input = SearchInput {
-        blocks: times.iter().map(row).collect(),
-        crossings: vec![crossing; blocks - 1],
-        marks: Vec::new(),
-        microbatches: args.microbatches,
-        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
-    };
-    let cost_model = |placement: &Placement, stage_blocks: &[Range<usize>]| {
-        sum_of_blocks(&input, placement, stage_blocks)
-    };
-    let found = search(&input, &cost_model)?;
-    let best_family = found.gain().zip(found.best_family.clone());
-    let best_family = best_family.map(|(gain, BestFamily { name, makespan })| Compared {
-        name: name.to_string(),
-        makespan,
-        gain,
-    });
-    let mut costs = found.costs;
-    costs.boundaries.fill(boundary(args));
-    let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
-    let (peak_stash, simulation) = (shares.collect(), found.simulation);
-    Ok(Proved { plan: found.plan, costs, simulation, peak_stash, best_family })
+    within_limit(args, Proved::new(plan, costs, simulation))
 }
 
 /// A part of a device's whole share.
@@ -243,20 +196,32 @@ fn boundary(args: &PlanArgs) -> BoundaryCost {
     BoundaryCost { transfer: args.transfer, activation_bytes: bytes, gradient_bytes: bytes }
 }
 
-fn stashes(memory: &[DeviceMemory]) -> Vec<f64> {
-    memory.iter().map(|device| device.peak_stash).collect()
-}
-
-fn check_stash(memory: &[DeviceMemory], limit: f64) -> Result<()> {
-    let peaks = || (0u32..).map(DeviceId).zip(memory.iter().map(|device| device.peak_stash));
-    let Some((device, peak)) = peaks().find(|(_, peak)| *peak > limit) else {
-        return Ok(());
-    };
-    let most = short(peaks().map(|(_, peak)| peak).fold(0.0, f64::max));
+/// The plan, if no device stashes more than `args` allow.
+fn within_limit(args: &PlanArgs, proved: Proved) -> Result<Proved> {
+    let Some(limit) = args.memory_limit else { return Ok(proved) };
+    let Some((device, peak)) = over_limit(&proved.peak_stash, limit) else { return Ok(proved) };
+    let most = short(proved.peak_stash.iter().copied().fold(0.0, f64::max));
     let problem =
         format!("device {device} stashes {} microbatches, the limit is {limit}", short(peak));
     Err(Error::plan(problem)
         .hint(format!("a limit of {most}, fewer --microbatches, or a schedule that stashes less")))
+}
+
+/// The first device whose peak stash is above `limit`, and that peak.
+fn over_limit(peak_stash: &[f64], limit: f64) -> Option<(DeviceId, f64)> {
+    let peaks = (0u32..).map(DeviceId).zip(peak_stash.iter().copied());
+    peaks.into_iter().find(|(_, peak)| *peak > limit)
+}
+
+impl Proved {
+    fn new(plan: CheckedPlan, costs: Costs, simulation: Simulation) -> Self {
+        let peak_stash = simulation.memory.iter().map(|device| device.peak_stash).collect();
+        Self { plan, costs, simulation, peak_stash, best_family: None }
+    }
+
+    fn makespan(&self) -> f64 {
+        self.simulation.bubble.makespan
+    }
 }
 
 fn names(lane: &[Action]) -> Vec<String> {

@@ -117,7 +117,7 @@ fn trainer(
         return Err(Error::config("--max-skips, but no step is skipped").hint("--on-nan skip"));
     }
     let schedule = match &args.plan {
-        Some(path) => read(path)?.into(),
+        Some(path) => read(path)?.plan().clone().into(),
         None => args.schedule.clone(),
     };
     let builder = Trainer::of(model, loss);

@@ -6,9 +6,9 @@ use zerobubble_plan::{
     simulate, simulate_dynamic, to_csv,
 };
 
-/// In either form that `read` recognises: a plan that is read prints as a text that reads as the same
-/// plan, and whatever was read can be judged, run on paper and drawn. Everything else is an error of
-/// one short line, and that of a plan that cannot run names a line.
+/// In either form that `read` recognises: a plan that is read prints as a text that reads as the
+/// same plan, and whatever was read can be judged, run on paper and drawn. Everything else is an
+/// error of one short line, and that of a plan that cannot run names a line.
 pub fn text(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let plan = match read(&text) {

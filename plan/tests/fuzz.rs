@@ -1,5 +1,5 @@
-//! Promise: whatever bytes a plan is read from, the reader ends with the plan or with an error of one
-//! line; what it read can be judged, run on paper, drawn, written and read again.
+//! Promise: whatever bytes a plan is read from, the reader ends with the plan or with an error of
+//! one line; what it read can be judged, run on paper, drawn, written and read again.
 
 #[path = "../../fuzz/harness.rs"]
 mod harness;

@@ -1,5 +1,6 @@
 //! Promise: `auto` gives a legal plan within the memory limits, never behind a named family or the
-//! order of `dynamic`, and the same one every time; where nothing fits or the costs cannot be used, an error says so.
+//! order of `dynamic`, and the same one every time; where nothing fits or the costs cannot be used,
+//! an error says so.
 
 use std::ops::Range;
 
@@ -64,8 +65,8 @@ prop_compose! {
 }
 
 /// All that can be made without a search, and what it costs on the partition that `place` finds for
-/// its placement: the plan of every family with every number of chunks, and the order that `dynamic`
-/// comes to.
+/// its placement: the plan of every family with every number of chunks, and the order that
+/// `dynamic` comes to.
 fn made(input: &SearchInput) -> Vec<(Plan, Costs)> {
     let (p, n) = (input.blocks.len(), input.blocks[0].len());
     let families = FAMILIES.iter().filter(|family| **family != &FORWARD_ONLY);

@@ -1,5 +1,5 @@
-//! What can be made without a search: the named families, which a search starts from and which it is
-//! measured by, and the orders that `dynamic` comes to.
+//! What can be made without a search: the named families, which a search starts from and which it
+//! is measured by, and the orders that `dynamic` comes to.
 
 use super::assignment::{Assignment, assignments_of_placement};
 use super::bound::Estimator;
@@ -117,8 +117,8 @@ fn plans(input: &SearchInput, estimator: &Estimator) -> impl Iterator<Item = Pla
     plans.filter(|plan| !plan.is_forward_only())
 }
 
-/// No order of the plan's actions has a smaller makespan. Where all backwards are fused, W is a part
-/// of B.
+/// No order of the plan's actions has a smaller makespan. Where all backwards are fused, W is a
+/// part of B.
 fn bound(plan: &Plan, costs: &Costs) -> f64 {
     let splits = |action: &Action| action.work != Work::F && !action.is_fused();
     if plan.lanes.iter().flatten().any(splits) {

@@ -1,0 +1,283 @@
+//! The plan of `auto`: what a search finds, or an order that another schedule makes.
+//!
+//! The search cuts a model of equal blocks. The other schedules cut every device's share evenly,
+//! also where blocks would not go into it, and never ask how fast the devices are. So all that they
+//! make is tried beside the search: `auto` is behind none of it.
+
+use std::ops::Range;
+
+use zerobubble::error::{Error, ErrorKind, Result};
+use zerobubble::plan::{
+    BoundaryCost, CheckedPlan, DeviceId, FAMILIES, PerWork, Placement, Plan, Schedule, SearchInput,
+    StageBytes, StageCost, check, dynamic, dynamic_base, generate, search, simulate, sum_of_blocks,
+};
+
+use super::{
+    BLOCKS_PER_DEVICE, Compared, Proved, boundary, check_size, costs, over_limit, share, short,
+};
+use crate::args::PlanArgs;
+
+/// What a microbatch stashes in one block, in a unit that limits are cut off to.
+const BLOCK_STASH: u64 = 1 << 20;
+
+/// Makespans are the same within this fraction.
+const ROUNDING: f64 = 1e-9;
+
+/// The plan of `auto` for a model of equal blocks, as many as every device can have
+/// [`BLOCKS_PER_DEVICE`] of. The memory limit counts the stash in devices' even shares.
+pub(super) fn searched(args: &PlanArgs) -> Result<Proved> {
+    if args.chunks.is_some() {
+        return Err(Error::config("--chunks with auto, which chooses them")
+            .hint("one of them, or another --schedule"));
+    }
+    check_size(args)?;
+    let Made { fastest: made, family, nearest } = made(args)?;
+    let (found, found_family) = match found(args) {
+        Ok((found, family)) => (Some(found), family),
+        // That nothing fits.
+        Err(error) if error.kind == ErrorKind::Plan => (None, None),
+        Err(error) => return Err(error),
+    };
+    let families = family.into_iter().chain(found_family);
+    let best_family = families.reduce(|a, b| if faster(b.makespan, a.makespan) { b } else { a });
+    let plans = found.into_iter().chain(made);
+    let Some(fastest) = plans.reduce(|a, b| if b.beats(&a) { b } else { a }) else {
+        let Nearest { schedule, device, peak } = nearest.expect("there are families of any size");
+        let limit = args.memory_limit.unwrap_or(f64::INFINITY);
+        let peak = short(peak);
+        return Err(Error::plan(format!(
+            "no plan fits: the nearest, {schedule}, stashes {peak} microbatches on device \
+             {device}, the limit is {limit}"
+        ))
+        .hint(format!("a limit of {peak}, or more --stages")));
+    };
+    let makespan = fastest.makespan();
+    let gain = |family: f64| if makespan > 0.0 { (family / makespan - 1.0).max(0.0) } else { 0.0 };
+    let best_family = best_family.map(|family| Compared { gain: gain(family.makespan), ..family });
+    Ok(Proved { best_family, ..fastest })
+}
+
+/// Whether a makespan is smaller by more than rounding.
+fn faster(makespan: f64, other: f64) -> bool {
+    makespan < other * (1.0 - ROUNDING)
+}
+
+/// What the search finds, and the best family on the cuts that it tried.
+fn found(args: &PlanArgs) -> Result<(Proved, Option<Compared>)> {
+    let times = args.cost.of(args.stages)?;
+    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
+    let row = |times: &PerWork<f64>| {
+        let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
+        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
+    };
+    let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
+    let limit = args.memory_limit.map(|limit| (limit * one) as u64);
+    // Activations take no memory there: the limit is one of the stash.
+    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
+    let input = SearchInput {
+        blocks: times.iter().map(row).collect(),
+        crossings: vec![crossing; blocks - 1],
+        marks: Vec::new(),
+        microbatches: args.microbatches,
+        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
+    };
+    let cost_model = |placement: &Placement, stage_blocks: &[Range<usize>]| {
+        sum_of_blocks(&input, placement, stage_blocks)
+    };
+    let found = search(&input, &cost_model)?;
+    let best_family = found.best_family.map(|family| Compared {
+        name: family.name,
+        makespan: family.makespan,
+        gain: 0.0,
+    });
+    let mut costs = found.costs;
+    costs.boundaries.fill(boundary(args));
+    let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
+    let (peak_stash, simulation) = (shares.collect(), found.simulation);
+    Ok((Proved { plan: found.plan, costs, simulation, peak_stash, best_family: None }, best_family))
+}
+
+/// What the other schedules come to.
+#[derive(Default)]
+struct Made {
+    /// The fastest plan that fits.
+    fastest: Option<Proved>,
+    /// The fastest family that fits.
+    family: Option<Compared>,
+    /// Of the plans that do not fit, the one with the smallest peak.
+    nearest: Option<Nearest>,
+}
+
+/// A plan by its largest peak stash.
+struct Nearest {
+    schedule: String,
+    device: DeviceId,
+    /// In microbatches.
+    peak: f64,
+}
+
+/// Every order that `plan` makes for another schedule with as many chunks as there are blocks for
+/// at most, those of `dynamic` among them.
+fn made(args: &PlanArgs) -> Result<Made> {
+    let mut made = Made::default();
+    let generated = |family, chunks| generate(family, args.stages, chunks, args.microbatches);
+    for family in FAMILIES {
+        for chunks in 1..=BLOCKS_PER_DEVICE {
+            // Not every family can have so many.
+            let Ok(plan) = generated(family, Some(chunks)) else { continue };
+            if !plan.is_forward_only() {
+                made.offer(args, check(plan)?, Some(family.name))?;
+            }
+        }
+    }
+    for chunks in [1, 2] {
+        let base = check(generated(dynamic_base(Some(chunks))?, Some(chunks))?)?;
+        let order = dynamic(&base, &costs(args, base.plan())?)?;
+        // Nobody decides about it at run time.
+        let order = Plan { schedule: Schedule::Auto.to_string(), ..order.plan().clone() };
+        made.offer(args, check(order)?, None)?;
+    }
+    Ok(made)
+}
+
+impl Made {
+    fn offer(&mut self, args: &PlanArgs, plan: CheckedPlan, family: Option<&str>) -> Result<()> {
+        let costs = costs(args, plan.plan())?;
+        let simulation = simulate(&plan, &costs)?;
+        let proved = Proved::new(plan, costs, simulation);
+        let limit = args.memory_limit.unwrap_or(f64::INFINITY);
+        if over_limit(&proved.peak_stash, limit).is_some() {
+            let peaks = (0u32..).map(DeviceId).zip(proved.peak_stash.iter().copied());
+            let worst = peaks.max_by(|(_, a), (_, b)| a.total_cmp(b));
+            let (device, peak) = worst.expect("there is a device");
+            if self.nearest.as_ref().is_none_or(|nearest| peak < nearest.peak) {
+                let schedule = proved.plan.plan().schedule.clone();
+                self.nearest = Some(Nearest { schedule, device, peak });
+            }
+            return Ok(());
+        }
+        let makespan = proved.makespan();
+        let beats_all = self.fastest.as_ref().is_none_or(|fastest| proved.beats(fastest));
+        let beats_families =
+            self.family.as_ref().is_none_or(|best| faster(makespan, best.makespan));
+        if let Some(name) = family
+            && (beats_all || beats_families)
+        {
+            self.family = Some(Compared { name: name.to_owned(), makespan, gain: 0.0 });
+        }
+        if beats_all {
+            self.fastest = Some(proved);
+        }
+        Ok(())
+    }
+}
+
+impl Proved {
+    /// Whether this plan is the better one: the faster one, or, where both take equally long, the
+    /// one whose largest peak is smaller.
+    fn beats(&self, other: &Self) -> bool {
+        let (own, others) = (self.makespan(), other.makespan());
+        let peak = |of: &Self| of.peak_stash.iter().copied().fold(0.0, f64::max);
+        faster(own, others) || (!faster(others, own) && peak(self) < peak(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::test_runner::FileFailurePersistence;
+
+    use super::super::run;
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(line: &str) -> PlanArgs {
+        let words = ["zerobubble", "plan"].into_iter().chain(line.split_whitespace());
+        match Cli::read(words.map(OsString::from)) {
+            Ok(Cli { command: Command::Plan(args), .. }) => args,
+            _ => panic!("'{line}' is not understood"),
+        }
+    }
+
+    /// The makespan of every plan that `plan` prints for this and another schedule, as `--check`
+    /// judges it; those within `limit` only.
+    fn others(line: &str, limit: Option<f64>) -> Vec<(String, f64)> {
+        let names = Schedule::names().filter(|name| !["auto", "forward-only"].contains(name));
+        let chunks = (1..=BLOCKS_PER_DEVICE).map(|chunks| format!("--chunks {chunks}"));
+        let chunks: Vec<String> = chunks.chain([String::new()]).collect();
+        let lines = names.flat_map(|name| {
+            chunks.iter().map(move |chunks| format!("{line} --schedule {name} {chunks}"))
+        });
+        let judged = lines.filter_map(|line| {
+            let args = args(&line);
+            let plan = run(&args).ok()?.plan;
+            let costs = costs(&args, plan.plan()).unwrap();
+            let simulation = simulate(&plan, &costs).unwrap();
+            let proved = Proved::new(plan, costs, simulation);
+            let fits = limit.is_none_or(|limit| over_limit(&proved.peak_stash, limit).is_none());
+            fits.then(|| (line, proved.makespan()))
+        });
+        judged.collect()
+    }
+
+    prop_compose! {
+        fn any_case()(
+            stages in 2usize..7,
+            microbatches in 1u32..9,
+            triples in vec([0u32..20, 0u32..20, 0u32..20], 6),
+            alike in any::<bool>(),
+            transfer in prop_oneof![Just(0), 0u32..40],
+            limit in prop::option::of(2u32..40),
+        ) -> (String, Option<f64>) {
+            let triples = &triples[..if alike { 1 } else { stages }];
+            let tenths = |of: u32| (f64::from(of) / 10.0).to_string();
+            let cost = |triple: &[u32; 3]| triple.map(tenths).join(",");
+            let cost = triples.iter().map(cost).collect::<Vec<_>>().join(";");
+            let size = format!("--stages {stages} --microbatches {microbatches}");
+            let line = format!("{size} --cost {cost} --transfer {}", tenths(transfer));
+            (line, limit.map(|limit| f64::from(limit) / 4.0))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 16,
+            failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+            ..ProptestConfig::default()
+        })]
+        #[test]
+        fn auto_is_behind_no_plan_that_another_schedule_prints((line, limit) in any_case()) {
+            let others = others(&line, limit);
+            let limit = limit.map_or(String::new(), |limit| format!("--memory-limit {limit}"));
+            match run(&args(&format!("{line} --schedule auto {limit}"))) {
+                Ok(auto) => {
+                    for (line, makespan) in others {
+                        let own = auto.makespan;
+                        prop_assert!(!faster(makespan, own), "{own}, {makespan} by {line}");
+                    }
+                    let family = auto.best_family.map(|family| (family.makespan, family.gain));
+                    prop_assert!(family.is_none_or(|(_, gain)| gain >= 0.0), "{family:?}");
+                }
+                Err(error) => {
+                    prop_assert!(others.is_empty(), "{error}: {others:?}");
+                    prop_assert!(error.problem.starts_with("no plan fits"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_fits_the_limit_that_would_is_in_microbatches() {
+        let auto = "--schedule auto --stages 4 --microbatches 4 --memory-limit";
+        let Err(error) = run(&args(&format!("{auto} 0.5"))) else { panic!("it fits") };
+        assert_eq!(
+            error.to_string(),
+            "no plan fits: the nearest, v-min, stashes 2 microbatches on device 3, the limit is \
+             0.5 (try: a limit of 2, or more --stages)"
+        );
+        run(&args(&format!("{auto} 2"))).unwrap();
+    }
+}
