@@ -110,7 +110,7 @@ fn every_fault_of_a_file_names_the_file_and_the_line() {
     let binary = [csv.as_bytes(), b"2F0,\xff\n"].concat();
     assert_eq!(
         files.refuses("plan.csv", &binary),
-        "line 3: it is not text in UTF-8 (try: save it as UTF-8)"
+        "cannot be read: line 3 is not text in UTF-8 (try: save it as UTF-8)"
     );
     let long: String = (0..70_000).map(|k| format!(" 0F{k}")).collect();
     let long = format!("schedule x\nmicrobatches 70000\nplacement 0\ndevice 0:{long}\n");

@@ -362,4 +362,34 @@ mod tests {
         assert_eq!(inputs("0B0"), ["0F0", "1BW0"]);
         assert_eq!(inputs("0W0"), ["0B0", "-"]);
     }
+
+    #[test]
+    fn a_deadlock_of_many_devices_is_a_short_error() {
+        let lane = |device: u32| match device {
+            0 => "0F0 0BW0 0F1 0BW1".to_owned(),
+            s => format!("{s}F0 {s}F1 {s}BW0 {s}BW1"),
+        };
+        let lanes: String = (0..10).map(|d| format!("device {d}: {}\n", lane(d))).collect();
+        let text = format!("schedule test\nmicrobatches 2\nplacement 0 1 2 3 4 5 6 7 8 9\n{lanes}");
+        let error = check(text.parse().unwrap()).unwrap_err();
+        assert!(error.problem.starts_with("deadlock: device 0 waits at 0BW0 for 1BW0, device 1"));
+        assert!(error.problem.ends_with("device 7 waits at 7F1 for 6F1, and 2 more"), "{error}");
+    }
+
+    #[test]
+    fn more_devices_than_the_memory_of_a_check_is_for_are_refused() {
+        let plan = |devices: u32| {
+            let devices = 0..devices;
+            let forward = |d| vec![Action::new(StageId(d), Work::F, MicrobatchId(0))];
+            Plan {
+                schedule: "test".to_owned(),
+                microbatches: 1,
+                placement: crate::Placement { stages: devices.clone().map(DeviceId).collect() },
+                lanes: devices.map(forward).collect(),
+            }
+        };
+        check(plan(4096)).unwrap();
+        let error = check(plan(4097)).unwrap_err().to_string();
+        assert_eq!(error, "4097 devices are too many (try: at most 4096)");
+    }
 }

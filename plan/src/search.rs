@@ -85,9 +85,9 @@ pub type CostModel<'a> = &'a dyn Fn(&Placement, &[Range<usize>]) -> Result<Costs
 /// Searches placements, device orders, cuts and orders of actions for the smallest makespan within
 /// the memory limits.
 ///
-/// It starts from the named families, with every number of chunks that there are blocks for, and from
-/// the orders that [`dynamic`](crate::dynamic) comes to, and is never worse than the best of them.
-/// `cost_model` is asked for some hundred assignments.
+/// It starts from the named families, with every number of chunks that there are blocks for, and
+/// from the orders that [`dynamic`](crate::dynamic) comes to, and is never worse than the best of
+/// them. `cost_model` is asked for some hundred assignments.
 ///
 /// # Errors
 ///

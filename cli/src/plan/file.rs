@@ -36,6 +36,7 @@ fn text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        Error::data(format!("line {line}: it is not text in UTF-8")).hint("save it as UTF-8")
+        Error::data(format!("cannot be read: line {line} is not text in UTF-8"))
+            .hint("save it as UTF-8")
     })
 }

@@ -7,8 +7,8 @@
 //! | today | `B` | `I` | `W` |
 //!
 //! A `W` needs the gradient of the input apart, so today it is never without `I`; and no set has
-//! both `I` and `BW`. So a file says itself which letters it has. Where it has F and B alone, B is a
-//! full backward.
+//! both `I` and `BW`. So a file says itself which letters it has. Where it has F and B alone, B is
+//! a full backward.
 
 use super::cell::{Cell, Letter};
 use crate::action::Action;
