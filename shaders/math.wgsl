@@ -60,8 +60,9 @@ struct Logarithm {
 
 fn logarithm_(x: f32) -> Logarithm {
     let denormal = bitcast<u32>(x) < 0x00800000u;
-    let scaled = select(x, x * 8388608.0, denormal);
-    let bits = bitcast<u32>(scaled) - 0x3f3504f3u;
+    // Drivers may take a denormal for 0: x 2^23 is its bits as a number, times 2^-126.
+    let scaled = bitcast<u32>(f32(bitcast<u32>(x))) - (126u << 23u);
+    let bits = select(bitcast<u32>(x), scaled, denormal) - 0x3f3504f3u;
     let f = bitcast<f32>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0;
     let exponent = (bitcast<i32>(bits) >> 23u) - select(0, 23, denormal);
     return Logarithm(exponent, f, logarithm_low_(f));

@@ -3,6 +3,8 @@
 
 #[path = "common/gradients.rs"]
 mod common;
+#[path = "common/precisions.rs"]
+mod precisions;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -13,6 +15,7 @@ use burn::nn::{
 };
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use common::{compare, compare_on_gpu, tensor};
+use precisions::precisions;
 use zerobubble::Trainer;
 use zerobubble::capture::capture;
 use zerobubble::differentiate::differentiate;
@@ -128,7 +131,7 @@ fn weights_are_the_same_bits_on_any_number_of_devices() {
     for (devices, family) in ["cpux2", "cpux3"].into_iter().flat_map(|d| families.map(|f| (d, f))) {
         assert_eq!(hash(devices, family, Precision::F32), expected, "{devices}, {family}");
     }
-    for activations in [Precision::F32, Precision::F16] {
+    for activations in precisions() {
         let expected = hash("gpu:0", &GPIPE, activations);
         for family in families {
             let found = hash("gpu:0x2", family, activations);

@@ -132,7 +132,10 @@ fn special_values_are_treated_as_burn_does() {
         for ((&of, &found), &expected) in values.iter().zip(&found).zip(&expected) {
             let same = found == expected || (found.is_nan() && expected.is_nan());
             let near = (found - expected).abs() <= 1e-5 * expected.abs() + 1e-38;
-            assert!(same || near, "{op} of {of} is {found}, Burn's {expected}");
+            // Devices may take the smallest floats for zeros in WGSL's own functions.
+            let own = [Unary::Sqrt, Unary::Floor, Unary::Ceil].map(Op::from).contains(&op);
+            let zero = own && of.is_subnormal() && found == 0.0;
+            assert!(same || near || zero, "{op} of {of} is {found}, Burn's {expected}");
         }
     };
     for unary in [

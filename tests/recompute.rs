@@ -5,10 +5,13 @@
 mod batches;
 #[path = "common/families.rs"]
 mod families;
+#[path = "common/precisions.rs"]
+mod precisions;
 
 use batches::{CONTEXT, ROWS, Tokens, VOCABULARY, batch};
 use burn::tensor::{Device, Tensor};
 use families::families;
+use precisions::precisions;
 use zerobubble::capture::capture;
 use zerobubble::compile::{Program, compile, compile_recomputing};
 use zerobubble::differentiate::differentiate;
@@ -19,7 +22,7 @@ use zerobubble::plan::{
 };
 use zerobubble::split::{Split, split};
 use zerobubble::train::TrainerBuilder;
-use zerobubble::{Balance, Precision, Recompute, Result, Trainer};
+use zerobubble::{Balance, Recompute, Result, Trainer};
 
 const STEPS: u64 = 3;
 
@@ -118,7 +121,7 @@ fn weights_are_the_same_bits_on_gpus() {
         ("gpu:0x2", (&ZB_V).into()),
         ("gpu:0x2", Schedule::Dynamic),
     ];
-    for activations in [Precision::F32, Precision::F16] {
+    for activations in precisions() {
         let hash = |job: &Job, recompute| {
             let builder = job.builder().activations(activations).recompute(recompute);
             job.train(builder.build(&batch(0, 0..ROWS)).unwrap()).0

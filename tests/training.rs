@@ -12,6 +12,8 @@ mod evaluation;
 mod families;
 #[path = "training/not_finite.rs"]
 mod not_finite;
+#[path = "common/precisions.rs"]
+mod precisions;
 #[path = "training/rates.rs"]
 mod rates;
 #[path = "training/settings.rs"]

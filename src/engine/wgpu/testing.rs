@@ -7,9 +7,23 @@ use super::context::Context;
 use super::kernel::{Kernel, Target, Write};
 use super::play::check_status;
 use super::shader::matmul::Tile;
-use super::shader::shader;
+use super::shader::{Abilities, shader};
 use super::tile_timing::{TIMEOUT, TileSelector, bindings, record};
 use crate::error::Result;
+
+/// What matters about the device.
+pub fn abilities(context: &Context) -> Abilities {
+    *TileSelector::new(context).abilities()
+}
+
+/// The tile that an engine on the device gives a kernel, if it is a product.
+///
+/// # Errors
+///
+/// When the device fails.
+pub fn tile_of(context: &Context, kernel: &Kernel) -> Result<Option<Tile>> {
+    TileSelector::new(context).of(context, kernel)
+}
 
 /// Runs one kernel by itself: the words of its operands' buffers in, the words of its results out.
 /// Results that are added to start from 1.
@@ -24,7 +38,7 @@ pub fn compute(
     operands: &[Vec<u32>],
     key: [u32; 8],
 ) -> Result<Vec<Vec<u32>>> {
-    let shader = shader(kernel, tile, TileSelector::new(context).abilities());
+    let shader = shader(kernel, tile, &abilities(context));
     let ones = |write: &Write| {
         let sum = matches!(write.target, Target::Sum(_));
         let word = if sum { 1f32.to_bits() } else { f32::NAN.to_bits() };
