@@ -255,6 +255,12 @@ pub(crate) fn host_tensor(data: burn_backend::TensorData) -> DispatchTensor {
     }
 }
 
+/// A tensor's numbers.
+pub(crate) fn floats(tensor: DispatchTensor) -> Vec<f32> {
+    let data = ::burn::tensor::Tensor::<1>::from_dispatch(tensor).into_data();
+    data.try_to_vec().unwrap_or_else(|_| data.iter().collect())
+}
+
 /// Everything an engine is made from: a device's stages and what they start with.
 #[derive(Debug, Clone)]
 pub struct EngineSetup {

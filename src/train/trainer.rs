@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use burn_dispatch::DispatchTensor;
 
 use super::Optimizer;
 use super::arrange::Searched;
@@ -18,7 +19,7 @@ use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;
 use crate::capture::{load, read_besides};
-use crate::engine::{MicrobatchLoss, Precision};
+use crate::engine::{MicrobatchLoss, Precision, floats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
 use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
@@ -146,11 +147,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         // One at a time: a model may be as large as all devices.
         for (position, own) in read_besides(&self.model, &self.placed).into_iter().enumerate() {
-            let value = match own {
-                Some(own) => Tensor::<1>::from_dispatch(own).into_data(),
-                None => self.value(position)?,
-            };
-            let elements: Vec<f32> = value.iter::<f32>().collect();
+            let value = own.map_or_else(|| self.value(position), Ok)?;
+            let elements = floats(value);
             hasher.update(bytemuck::cast_slice(&elements));
         }
         Ok(format!("{:032x}", hasher.digest128()))
@@ -215,15 +213,17 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// on no device, and has its value in the module.
     fn values(&mut self) -> Result<Vec<Option<TensorData>>> {
         let parameters = 0..self.split.joint.graph.parameters.len();
-        let value = |position| self.placed.contains(&position).then(|| self.value(position));
-        parameters.map(value).map(Option::transpose).collect()
+        let value = |position| match self.placed.contains(&position) {
+            true => Ok(Some(Tensor::<1>::from_dispatch(self.value(position)?).into_data())),
+            false => Ok(None),
+        };
+        parameters.map(value).collect()
     }
 
     /// The current value of a parameter that is on a device.
-    pub(super) fn value(&mut self, position: usize) -> Result<TensorData> {
+    pub(super) fn value(&mut self, position: usize) -> Result<DispatchTensor> {
         let mut found = self.runtime.parameters(vec![ParameterId(position as u32)])?;
-        let (_, value) = found.pop().expect("a device tells what it holds");
-        Ok(Tensor::<1>::from_dispatch(value).into_data())
+        Ok(found.pop().expect("a device tells what it holds").1)
     }
 
     fn located(&self, error: Error) -> Error {

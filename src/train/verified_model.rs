@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use burn_dispatch::DispatchTensor;
 
 use super::build_phase::{BuildPhase, Phases};
@@ -18,7 +18,7 @@ use crate::capture::{
 use crate::differentiate::differentiate;
 use crate::engine::{
     BurnEngine, Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, Precision, StageSetup,
-    StepInputs, UpdateRule,
+    StepInputs, UpdateRule, floats,
 };
 use crate::error::{Result, of_panic, quietly};
 use crate::graph::{
@@ -148,10 +148,6 @@ fn with_drawn(
     Ok((!inputs.is_empty()).then_some((prune(&given), inputs)))
 }
 
-fn numbers(tensor: DispatchTensor) -> Vec<f32> {
-    Tensor::<1>::from_dispatch(tensor).into_data().iter::<f32>().collect()
-}
-
 /// Every block as a stage of its own, all on one device.
 pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
     let blocks = split.blocks.len();
@@ -238,13 +234,13 @@ impl BlockRunner {
     /// The gradient of a parameter, summed over the runs so far and divided by `scale`; none if it
     /// has none.
     pub(super) fn gradient(&self, parameter: ParameterId, scale: f64) -> Option<Vec<f32>> {
-        let scaled = numbers(self.engine.gradient(parameter)?).into_iter();
+        let scaled = floats(self.engine.gradient(parameter)?).into_iter();
         Some(scaled.map(|x| (f64::from(x) / scale) as f32).collect())
     }
 
     /// The value of a parameter; none if the blocks do not use it.
     fn parameter(&self, parameter: ParameterId) -> Option<Vec<f32>> {
-        self.engine.parameter(parameter).map(numbers)
+        self.engine.parameter(parameter).map(floats)
     }
 
     /// What arrives at every block for F and for B.

@@ -14,13 +14,14 @@ mod update;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use burn_backend::TensorMetadata;
 use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::{
-    Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs, host_tensor,
+    Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs, floats,
+    host_tensor,
 };
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
@@ -366,9 +367,7 @@ pub(super) fn constants(graph: &Graph, program: &Program) -> Vec<(NodeId, Dispat
 /// A value that no later write reaches.
 /// A copy for somebody else, in memory of its own: it comes and goes, and a pool only grows.
 fn on_host(tensor: &DispatchTensor) -> DispatchTensor {
-    let data = Tensor::<1>::from_dispatch(tensor.clone()).into_data();
-    let values: Vec<f32> = data.iter().collect();
-    host_tensor(TensorData::new(values, data.shape().clone()))
+    host_tensor(TensorData::new(floats(tensor.clone()), tensor.shape()))
 }
 
 fn copy(tensor: &DispatchTensor, pool: &BufferPool) -> DispatchTensor {

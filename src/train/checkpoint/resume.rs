@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
-use burn_dispatch::DispatchTensor;
 use serde::Serialize;
 
 use super::draft::Draft;
@@ -13,7 +11,7 @@ use super::manifest::{Manifest, NO_NORM, Settings};
 use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, tensors};
 use crate::batch::Batch;
 use crate::capture::{load, paths, read_besides};
-use crate::engine::{Optimizer, ParameterState, host_tensor};
+use crate::engine::{Optimizer, ParameterState, floats, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{ParameterId, Shape};
 use crate::runtime::Runtime;
@@ -190,8 +188,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let values = |path: &str| {
             let position = ids[path].index();
             match &own[position] {
-                Some(own) => Ok(numbers(own)),
-                None => Ok(self.value(position)?.iter::<f32>().collect()),
+                Some(own) => Ok(floats(own.clone())),
+                None => self.value(position).map(floats),
             }
         };
         draft.add_by(WEIGHTS, |file| tensors::write(file, &shapes, values))
@@ -216,9 +214,15 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             Some(id) => of(&mut self.runtime, id)?.updates,
             None => 0,
         };
+        // The moments of one parameter follow each other.
+        let mut last: Option<(ParameterId, ParameterState)> = None;
         let values = |name: &str| {
             let (id, at) = moments[name];
-            Ok(numbers(&of(&mut self.runtime, id)?.moments[at]))
+            if last.as_ref().is_none_or(|(of, _)| *of != id) {
+                last = Some((id, of(&mut self.runtime, id)?));
+            }
+            let (_, state) = last.as_ref().expect("it was just fetched");
+            Ok(floats(state.moments[at].clone()))
         };
         draft.add_by(OPTIMIZER, |file| tensors::write(file, &shapes, values))?;
         Ok(updates)
@@ -252,8 +256,4 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let kept = names.iter().take(self.optimizer.moments() as usize);
         kept.map(|name| format!("{path}.{name}")).collect()
     }
-}
-
-fn numbers(tensor: &DispatchTensor) -> Vec<f32> {
-    Tensor::<1>::from_dispatch(tensor.clone()).into_data().iter::<f32>().collect()
 }
