@@ -37,6 +37,7 @@ mod out_of_memory;
 pub mod random;
 pub mod runtime;
 pub mod split;
+mod threads;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-
 use super::WINDOW;
 use super::worker::{Answer, Duty, Order, Report};
 use crate::error::{Error, Result};
+use crate::threads::{Receiver, RecvTimeoutError, Sender, bounded};
 
 /// All devices, as the scheduler sees them.
 pub(super) struct Devices {

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use crate::engine::Parcel;
 use crate::plan::{Channel, Link, Placement};
+use crate::threads::{Receiver, Sender, bounded};
 
 /// One device's ends of its links.
 #[derive(Debug, Default)]

@@ -22,10 +22,8 @@ mod scheduler;
 mod worker;
 
 use std::fmt;
-use std::thread::JoinHandle;
 
 use burn_dispatch::DispatchTensor;
-use crossbeam_channel::{Sender, bounded};
 
 pub use dispatch::Dispatch;
 pub use overhead::overhead;
@@ -34,6 +32,7 @@ use crate::engine::{Clipping, Engine, IN_FLIGHT, MicrobatchLoss, ParameterState,
 use crate::error::{Error, Result};
 use crate::graph::ParameterId;
 use crate::plan::{Channel, CheckedPlan};
+use crate::threads::{JoinHandle, Sender, bounded, spawn};
 use crate::trace::Timeline;
 
 /// Orders that may be on their way to a device.
@@ -131,15 +130,17 @@ impl Runtime {
         let sums = engines.iter_mut().map(|engine| engine.owner().partial_sums());
         let finish = finish::Finish::new(lanes.zip(sums).collect(), microbatches, rules.clipping);
         let links = link::links(channels, &plan.plan().placement);
+        // Should a thread be missing, the others end and are joined as those of any runtime are:
+        // what follows is dropped first, and with it all that can give them orders.
+        let mut runtime = Self { requests: None, threads: Vec::new() };
         let mut orders = Vec::new();
-        let mut threads = Vec::new();
         for (device, (engine, links)) in engines.into_iter().zip(links).enumerate() {
             let (order, inbox) = bounded(WINDOW);
             orders.push(order);
             let worker = worker::Worker::new(device as u32, engine, plan.clone(), links);
             let report = report.clone();
             let run = move || worker.run(&inbox, &report);
-            threads.push(spawn(format!("device {device}"), run)?);
+            runtime.threads.push(thread(&format!("device {device}"), run)?);
         }
         // Without capacity: a request is handed over, or refused. One that waited for a scheduler
         // that has ended would keep the sender of its answer, and the caller would wait as well.
@@ -153,8 +154,9 @@ impl Runtime {
             channels: channels.to_vec(),
             peak_bytes: vec![0; devices],
         };
-        threads.push(spawn("scheduler".into(), move || scheduler.run(&inbox))?);
-        Ok(Self { requests: Some(requests), threads })
+        runtime.threads.push(thread("scheduler", move || scheduler.run(&inbox))?);
+        runtime.requests = Some(requests);
+        Ok(runtime)
     }
 
     /// Runs one step on `inputs`, by microbatch and input.
@@ -233,9 +235,6 @@ impl Drop for Runtime {
     }
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.clone())
-        .spawn(run)
-        .map_err(|error| Error::run(format!("no thread for {name}: {error}")))
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    spawn(name, run).map_err(|error| Error::run(format!("no thread for {name}: {error}")))
 }

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
-
 use super::devices::Devices;
 use super::dispatch::{Dispatcher, Planned};
 use super::finish::Finish;
@@ -12,6 +10,7 @@ use super::{OnNan, Request, StepOutcome};
 use crate::engine::{MicrobatchLoss, StepInputs};
 use crate::error::{Error, Result};
 use crate::plan::{Channel, CheckedPlan, Choice};
+use crate::threads::{Receiver, Sender, now};
 use crate::trace::{Label, Span, Timeline};
 
 /// What decides about the steps of a run.
@@ -71,7 +70,7 @@ impl Scheduler {
     }
 
     fn step(&mut self, step: u64, inputs: &StepInputs, learning_rate: f64) -> Result<StepOutcome> {
-        let start = Instant::now();
+        let start = now();
         self.devices.all(|| Duty::Begin { step, inputs: inputs.clone(), start })?;
         let mut outcome = StepOutcome::of(self.microbatches, self.peak_bytes.clone());
         self.dispatcher.begin();
@@ -88,7 +87,7 @@ impl Scheduler {
     /// not finite is in the outcome and ends nothing.
     fn evaluate(&mut self, plan: &CheckedPlan, inputs: &StepInputs) -> Result<StepOutcome> {
         assert!(plan.is_forward_only(), "an evaluation has no backward work");
-        let start = Instant::now();
+        let start = now();
         self.devices.all(|| Duty::BeginEvaluation { inputs: inputs.clone(), start })?;
         let plan_of = plan.plan();
         let microbatches = plan_of.microbatches as usize;
@@ -146,7 +145,7 @@ fn dispatch(
     start: Instant,
 ) -> Result<Option<Instant>> {
     while devices.takes_orders(device) {
-        match dispatcher.next(device, start.elapsed().as_secs_f64()) {
+        match dispatcher.next(device, (now() - start).as_secs_f64()) {
             Choice::Run(action) => devices.order(device, Order::Run(action))?,
             Choice::Wait(until) => return Ok(Some(start + Duration::from_secs_f64(until))),
             Choice::Idle => break,

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use burn_dispatch::DispatchTensor;
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::link::Links;
 use super::{Parameters, States};
@@ -14,6 +13,7 @@ use crate::engine::{Engine, IN_FLIGHT, MicrobatchLoss, Outcome, Parcel, StepInpu
 use crate::error::{Error, Result, of_panic};
 use crate::graph::ParameterId;
 use crate::plan::{Action, CheckedPlan};
+use crate::threads::{Receiver, Sender, TryRecvError, now};
 
 /// What the scheduler tells a device to do. Every order is answered by one report.
 pub(super) enum Order {
@@ -118,7 +118,7 @@ impl Worker {
             links,
             own: HashMap::new(),
             under_way: VecDeque::new(),
-            start: Instant::now(),
+            start: now(),
             free: 0.0,
         }
     }
@@ -250,6 +250,7 @@ impl Worker {
             outcome.transfers.iter().map(|&(start, end)| (since(start), since(end))).collect();
         self.send(action, outcome.parcel)?;
         let Outcome { loss, fault, .. } = outcome;
+        let fault = fault.map(|fault| fault.in_action(action));
         Ok(Ran { action, start, end, loss, fault, transfers })
     }
 
@@ -279,6 +280,6 @@ impl Worker {
 
     /// Seconds since the step's start.
     fn now(&self) -> f64 {
-        self.start.elapsed().as_secs_f64()
+        (now() - self.start).as_secs_f64()
     }
 }

@@ -1,0 +1,161 @@
+//! Promise: whatever the threads' timing, a run of the runtime has one result, which is that of
+//! one device, or its first error; every action is reported once, and every thread ends.
+//!
+//! The runtime is that of `src/runtime`, file by file. Only `src/threads.rs`, which it takes its
+//! threads, channels and time from, is another here: one thread runs at a time, and a seed decides
+//! which. So what a seed finds it finds again:
+//!
+//! ```console
+//! $ ZEROBUBBLE_INTERLEAVINGS=4711 cargo test --release --test interleavings
+//! $ ZEROBUBBLE_INTERLEAVINGS=0..100000 cargo test --release --test interleavings
+//! ```
+
+#[path = "interleavings/alone.rs"]
+mod alone;
+#[path = "interleavings/case.rs"]
+mod case;
+#[path = "interleavings/device.rs"]
+mod device;
+#[path = "common/families.rs"]
+mod families;
+#[path = "interleavings/model.rs"]
+mod model;
+#[allow(dead_code, unused_imports, reason = "the tests do not use all of it")]
+#[path = "../src/runtime/mod.rs"]
+mod runtime;
+#[path = "interleavings/threads.rs"]
+mod threads;
+#[path = "interleavings/world.rs"]
+mod world;
+
+/// What the runtime uses of the library, by the same paths.
+use zerobubble::{compile, engine, graph, plan, trace};
+
+mod error {
+    pub use zerobubble::error::{Error, ErrorKind, Result};
+
+    /// The one function that the library does not give away.
+    pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    }
+}
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use case::{Call, Case, is_received, is_sent};
+use device::{How, Place, Trouble};
+use families::families;
+use world::{Event, simulate};
+
+/// Seeds that once found something.
+const FOUND: [u64; 0] = [];
+
+/// Plays a run; what is wrong with it, if anything is, and what its threads did.
+fn judge(case: &Case) -> (Option<String>, Vec<Event>) {
+    let end = simulate(case.seed, case.threads, || case.play());
+    let count = |is: fn(&Event, &str) -> bool, name| {
+        end.events.iter().filter(|event| is(event, name)).count()
+    };
+    let orders = count(is_sent, "Order");
+    let reports = [count(is_sent, "Report"), count(is_received, "Report")];
+    let wrong = if let Some(stuck) = end.stuck {
+        Some(stuck)
+    } else if let Err(panic) = end.value {
+        Some(error::panic_message(&*panic))
+    } else if !end.left.is_empty() {
+        Some(format!("not joined: {}", end.left.join(", ")))
+    } else if reports != [orders; 2] {
+        Some(format!("{orders} orders, and {reports:?} reports sent and received"))
+    } else {
+        None
+    };
+    (wrong, end.events)
+}
+
+/// A case of every family, in its own order and dynamic, on 2 to 8 devices by turns.
+fn case(seed: u64) -> Case {
+    let families: Vec<_> = families().collect();
+    let kinds = 2 * families.len() as u64;
+    let kind = (seed % kinds) as usize;
+    let devices = 2 + (seed / kinds % 7) as u32;
+    Case::draw(seed, families[kind / 2], kind % 2 == 1, devices)
+}
+
+/// Plays cases on all cores.
+fn play_all(cases: u64, case: impl Fn(u64) -> Case + Sync) {
+    let next = AtomicU64::new(0);
+    let play = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= cases {
+                return None;
+            }
+            let case = case(number);
+            if let (Some(wrong), _) = judge(&case) {
+                return Some(format!("{case}: {wrong}"));
+            }
+        }
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let players: Vec<_> = (0..cores).map(|_| scope.spawn(play)).collect();
+        players.into_iter().filter_map(|player| player.join().unwrap()).collect()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The seeds that the environment asks for.
+fn seeds() -> Range<u64> {
+    let Ok(asked) = std::env::var("ZEROBUBBLE_INTERLEAVINGS") else { return 0..300 };
+    let number = |text: &str| text.parse().expect("a seed, or a range such as 0..1000");
+    match asked.split_once("..") {
+        Some((first, end)) => number(first)..number(end),
+        None => number(&asked)..number(&asked) + 1,
+    }
+}
+
+#[test]
+fn a_run_has_one_result_or_its_first_error() {
+    let seeds = seeds();
+    play_all(seeds.end - seeds.start, |number| case(seeds.start + number));
+}
+
+#[test]
+fn what_was_found_stays_repaired() {
+    play_all(FOUND.len() as u64, |number| case(FOUND[number as usize]));
+}
+
+#[test]
+fn a_seed_plays_the_same_interleaving_again() {
+    let mut events = 0;
+    for seed in 0..40 {
+        let [(_, first), (_, again)] = [judge(&case(seed)), judge(&case(seed))];
+        assert!(first == again, "{seed}");
+        events += first.len();
+    }
+    assert!(events > 10_000, "{events}");
+}
+
+#[test]
+fn an_action_may_fail_anywhere() {
+    let mut cases = Vec::new();
+    for (family, is_dynamic) in families().flat_map(|family| [(family, false), (family, true)]) {
+        let plain = || Case::draw(cases.len() as u64, family, is_dynamic, 3);
+        let actions: Vec<_> = plain().plan.plan().lanes.iter().flatten().copied().collect();
+        for (at, action) in actions.into_iter().enumerate() {
+            cases.push((family, is_dynamic, at, action));
+        }
+    }
+    let case = |number: u64| {
+        let (family, is_dynamic, at, _) = cases[number as usize];
+        let mut case = Case::draw(number - at as u64, family, is_dynamic, 3);
+        (case.seed, case.threads) = (number, 4);
+        case.calls = vec![Call::Step, Call::Step];
+        let (call, place) = (number as usize % 2, Place::Action(cases[number as usize].3));
+        case.troubles = vec![Trouble { call, place, how: How::FailsLater }];
+        case
+    };
+    play_all(cases.len() as u64, case);
+}
