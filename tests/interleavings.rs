@@ -41,6 +41,7 @@ mod error {
     }
 }
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,9 +49,10 @@ use case::{Call, Case, is_received, is_sent};
 use device::{How, Place, Trouble};
 use families::families;
 use world::{Event, simulate};
+use zerobubble::plan::{Work, ZB_V};
 
-/// Seeds that once found something.
-const FOUND: [u64; 0] = [];
+/// The variable that asks for other seeds.
+const ASKED: &str = "ZEROBUBBLE_INTERLEAVINGS";
 
 /// Plays a run; what is wrong with it, if anything is, and what its threads did.
 fn judge(case: &Case) -> (Option<String>, Vec<Event>) {
@@ -108,7 +110,7 @@ fn play_all(cases: u64, case: impl Fn(u64) -> Case + Sync) {
 
 /// The seeds that the environment asks for.
 fn seeds() -> Range<u64> {
-    let Ok(asked) = std::env::var("ZEROBUBBLE_INTERLEAVINGS") else { return 0..300 };
+    let Ok(asked) = std::env::var(ASKED) else { return 0..500 };
     let number = |text: &str| text.parse().expect("a seed, or a range such as 0..1000");
     match asked.split_once("..") {
         Some((first, end)) => number(first)..number(end),
@@ -122,9 +124,56 @@ fn a_run_has_one_result_or_its_first_error() {
     play_all(seeds.end - seeds.start, |number| case(seeds.start + number));
 }
 
+/// Threads that had been started already were left to themselves.
 #[test]
-fn what_was_found_stays_repaired() {
-    play_all(FOUND.len() as u64, |number| case(FOUND[number as usize]));
+fn a_thread_that_is_missing_leaves_no_other() {
+    let sizes = (2..=8).flat_map(|devices| (0..=devices).map(move |threads| (devices, threads)));
+    let sizes: Vec<(u32, u32)> = sizes.collect();
+    play_all(sizes.len() as u64, |number| {
+        let (devices, threads) = sizes[number as usize];
+        let mut case = Case::draw(number, &ZB_V, number % 2 == 1, devices);
+        case.threads = threads as usize;
+        case
+    });
+}
+
+#[test]
+fn what_the_tests_look_for_is_seen() {
+    let (deadlock, left) = simulate_pair();
+    assert!(deadlock.is_some_and(|stuck| stuck == DEADLOCK), "a deadlock");
+    assert_eq!(left, ["one"], "a thread that nobody joins");
+    let mut orders = BTreeSet::new();
+    for seed in 0..20 {
+        let end = simulate(seed, 2, || {
+            let (sender, receiver) = threads::bounded(2);
+            for number in 0..2 {
+                let sender = sender.clone();
+                threads::spawn("sender", move || sender.send(number).unwrap()).unwrap();
+            }
+            [(); 2].map(|()| receiver.recv().unwrap())
+        });
+        orders.extend(end.value.ok());
+    }
+    assert_eq!(orders.len(), 2, "both orders");
+}
+
+const DEADLOCK: &str = "nobody can go on: caller waits, one waits";
+
+/// Two threads that wait for each other: how that ended, and who was not joined.
+fn simulate_pair() -> (Option<String>, Vec<String>) {
+    let end = simulate(0, 1, || {
+        let [(to_one, at_one), (to_caller, at_caller)] = [(); 2].map(|()| threads::bounded(1));
+        let one = move || {
+            if at_one.recv().is_ok() {
+                to_caller.send(()).unwrap();
+            }
+        };
+        drop(threads::spawn("one", one).unwrap());
+        at_caller.recv().unwrap_err();
+        drop(to_one);
+    });
+    let _: Option<()> = end.value.ok();
+    (end.stuck, end.left)
 }
 
 #[test]
@@ -140,22 +189,28 @@ fn a_seed_plays_the_same_interleaving_again() {
 
 #[test]
 fn an_action_may_fail_anywhere() {
+    let kinds = families().flat_map(|family| [(family, false), (family, true)]);
+    let all_sizes = std::env::var_os(ASKED).is_some();
     let mut cases = Vec::new();
-    for (family, is_dynamic) in families().flat_map(|family| [(family, false), (family, true)]) {
-        let plain = || Case::draw(cases.len() as u64, family, is_dynamic, 3);
-        let actions: Vec<_> = plain().plan.plan().lanes.iter().flatten().copied().collect();
-        for (at, action) in actions.into_iter().enumerate() {
-            cases.push((family, is_dynamic, at, action));
+    for (kind, (family, is_dynamic)) in (0..).zip(kinds) {
+        // By turns, or all of them.
+        for devices in (2..=8).filter(|devices| all_sizes || devices % 7 == kind % 7) {
+            let seed = u64::from(kind);
+            let actions = Case::draw(seed, family, is_dynamic, devices).actions();
+            let case = move |place| (seed, family, is_dynamic, devices, place);
+            cases.extend(actions.into_iter().map(case));
         }
     }
-    let case = |number: u64| {
-        let (family, is_dynamic, at, _) = cases[number as usize];
-        let mut case = Case::draw(number - at as u64, family, is_dynamic, 3);
-        (case.seed, case.threads) = (number, 4);
-        case.calls = vec![Call::Step, Call::Step];
-        let (call, place) = (number as usize % 2, Place::Action(cases[number as usize].3));
-        case.troubles = vec![Trouble { call, place, how: How::FailsLater }];
+    play_all(cases.len() as u64, |number| {
+        let (seed, family, is_dynamic, devices, place) = cases[number as usize];
+        let mut case = Case::draw(seed, family, is_dynamic, devices);
+        (case.seed, case.threads) = (number, devices as usize + 1);
+        case.calls = vec![Call::Step; 2];
+        let hows = [How::Fails, How::FailsLater, How::Panics, How::NotFinite];
+        let is_f = matches!(place, Place::Action(action) if action.computes(Work::F));
+        // Only F says of a number that it is not finite.
+        let how = hows[number as usize % if is_f { 4 } else { 3 }];
+        case.troubles = vec![Trouble { call: (number / 4 % 2) as usize, place, how }];
         case
-    };
-    play_all(cases.len() as u64, case);
+    });
 }

@@ -68,7 +68,9 @@ pub trait Compute: Send {
 
     /// Starts `action` on what the neighbouring stage sent, if it sends. At most [`IN_FLIGHT`] are
     /// under way at once; they end in the order in which they were started. A device that
-    /// computes at once gives the outcome.
+    /// computes at once gives the outcome. One that does not may be given the next stage's action
+    /// before this one has ended, if it holds that stage too: then nothing arrives, and it keeps
+    /// for itself what passes between the two.
     ///
     /// # Errors
     ///

@@ -50,8 +50,9 @@ impl Case {
     /// A run of a family, in its own order or as the base of a dynamic one.
     pub fn draw(seed: u64, family: &Family, is_dynamic: bool, devices: u32) -> Self {
         let random = &mut Random::new(seed);
-        let microbatches = 1 + random.below(6) as u32;
-        let planned = check(generate(family, devices, None, microbatches).unwrap()).unwrap();
+        let most = if random.once_in(8) { 17 } else { 6 };
+        let microbatches = 1 + random.below(most) as u32;
+        let planned = plan(random, family, devices, microbatches);
         let placement = planned.plan().placement.clone();
         let stages = placement.stage_count() as u64;
         let tied = |random: &mut Random| {
@@ -84,8 +85,12 @@ impl Case {
             threads: devices as usize + 1 - lacking as usize,
         };
         case.calls = case.draw_calls(random);
-        for _ in 0..random.of(&[0, 0, 0, 1, 1, 2, 3]) {
-            let trouble = case.draw_trouble(random);
+        let mut call = 0;
+        for number in 0..random.of(&[0, 0, 0, 1, 1, 2, 4]) {
+            if number == 0 || random.once_in(3) {
+                call = random.below(case.calls.len().max(1) as u64) as usize;
+            }
+            let trouble = case.draw_trouble(random, call);
             case.troubles.extend(trouble.filter(|one| case.bears(one)));
         }
         case
@@ -107,21 +112,17 @@ impl Case {
         calls
     }
 
-    fn draw_trouble(&self, random: &mut Random) -> Option<Trouble> {
-        let call = random.below(self.calls.len().max(1) as u64) as usize;
+    fn draw_trouble(&self, random: &mut Random, call: usize) -> Option<Trouble> {
         let device = random.below(self.plan.plan().lanes.len() as u64) as usize;
-        let action = |random: &mut Random, plan: &Plan| {
-            let actions: Vec<_> = plan.lanes.iter().flatten().copied().collect();
-            Place::Action(random.of(&actions))
-        };
+        let action = |random: &mut Random, plan: &CheckedPlan| random.of(&actions(plan));
         let duties = match self.calls.get(call)? {
             Call::WeightlessStep => return None,
             Call::Step if !random.once_in(3) => {
-                let place = action(random, self.plan.plan());
+                let place = action(random, &self.plan);
                 return Some(Trouble { call, place, how: how(random, place) });
             }
             Call::Evaluate(count) if !random.once_in(4) => {
-                let place = action(random, self.evaluation(*count).plan());
+                let place = action(random, &self.evaluation(*count));
                 return Some(Trouble { call, place, how: how(random, place) });
             }
             Call::Step => &[
@@ -142,14 +143,14 @@ impl Case {
         Some(Trouble { call, place, how: how(random, place) })
     }
 
-    /// A norm that is not finite is no action's, so what else goes wrong in its step would make
-    /// two results right.
+    /// Whether one more trouble leaves one result right. At one place there is one. A norm that is
+    /// not finite is known when all devices have reduced: what comes of another trouble in its step
+    /// depends on when that is.
     fn bears(&self, one: &Trouble) -> bool {
         let is_norm =
             |of: &Trouble| of.how == How::NotFinite && matches!(of.place, Place::Duty(..));
-        let others = self.troubles.iter().filter(|other| other.call == one.call);
-        let mut alone = others.map(|other| is_norm(other) || is_norm(one));
-        !alone.any(|alone| alone)
+        let mut others = self.troubles.iter().filter(|other| other.call == one.call);
+        others.all(|other| other.place != one.place && !is_norm(other) && !is_norm(one))
     }
 
     /// The plan of an evaluation, as the trainer makes it.
@@ -164,6 +165,11 @@ impl Case {
             Some(base) => StashLimits::of(base).channels(&self.model.placement),
             None => channel_capacities(&self.plan),
         }
+    }
+
+    /// The actions of a step.
+    pub fn actions(&self) -> Vec<Place> {
+        actions(&self.plan)
     }
 
     /// Plays the run and compares. To be called within a world.
@@ -334,7 +340,18 @@ impl Case {
     }
 }
 
+/// With so many chunks as the family has by itself, or with others if it can.
+fn plan(random: &mut Random, family: &Family, devices: u32, microbatches: u32) -> CheckedPlan {
+    let generate = |chunks| generate(family, devices, chunks, microbatches);
+    let chunks = random.of(&[None, Some(1), Some(3)]);
+    check(generate(chunks).or_else(|_| generate(None)).unwrap()).unwrap()
+}
+
 const WEIGHTLESS: &str = "the weights of all microbatches are 0";
+
+fn actions(plan: &CheckedPlan) -> Vec<Place> {
+    plan.plan().lanes.iter().flatten().copied().map(Place::Action).collect()
+}
 
 /// What may go wrong at a place.
 fn how(random: &mut Random, place: Place) -> How {

@@ -66,6 +66,13 @@ impl Troubles {
     }
 }
 
+struct UnderWay {
+    action: Action,
+    arrived: Option<u64>,
+    time: Duration,
+    end: Instant,
+}
+
 pub struct FakeDevice {
     number: usize,
     share: Share,
@@ -73,8 +80,8 @@ pub struct FakeDevice {
     random: Random,
     /// How long an action takes, about.
     pace: Duration,
-    /// What is under way, and when it ends; none on a device that computes at once.
-    queue: Option<VecDeque<(Action, Option<u64>, Instant, Duration)>>,
+    /// What is under way; none on a device that computes at once.
+    queue: Option<VecDeque<UnderWay>>,
     /// What such a device keeps for the next stage, which is on it too.
     own: HashMap<Action, u64>,
     /// After an error it can do nothing more.
@@ -165,14 +172,15 @@ impl Compute for FakeDevice {
             return Ok(Some(Outcome { fault, ..self.end(action, arrived) }));
         };
         assert!(queue.len() < IN_FLIGHT, "{action} is one too many under way");
-        let free = queue.back().map_or_else(world::now, |(_, _, end, _)| (*end).max(world::now()));
-        queue.push_back((action, arrived, free + time, time));
+        let free = queue.back().map_or_else(world::now, |last| last.end.max(world::now()));
+        queue.push_back(UnderWay { action, arrived, time, end: free + time });
         Ok(None)
     }
 
     fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         let queue = self.queue.as_mut().expect("a device that computes at once is not asked");
-        let &(action, arrived, end, time) = queue.front().expect("an action is under way");
+        let oldest = queue.front().expect("an action is under way");
+        let UnderWay { action, arrived, time, end } = *oldest;
         world::sleep(end.saturating_duration_since(world::now()).min(timeout));
         if world::now() < end && !world::is_stuck() {
             return Ok(None);
