@@ -5,8 +5,10 @@ mod device;
 mod devices;
 pub(crate) mod kernels;
 mod null;
+mod observe;
 mod optimizer;
 mod precision;
+mod shadow;
 mod update;
 mod waiting;
 pub mod wgpu;
@@ -14,14 +16,16 @@ pub mod wgpu;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::burn::{BurnDevice, BurnEngine, reference};
+pub use self::burn::{BurnDevice, BurnEngine, reference, tolerance};
 pub use crate::loss::MicrobatchLoss;
 pub use burn_dispatch::DispatchTensor;
 pub use device::EngineDevice;
 pub use devices::devices;
 pub use null::NullEngine;
+pub use observe::{Observer, Shown};
 pub use optimizer::{AdamW, Decayed, Momentum, Optimizer, Sgd};
 pub use precision::Precision;
+pub(crate) use shadow::shadowed;
 pub use update::{Clipping, PartialSums, Update, UpdateRule};
 pub use waiting::WaitingEngine;
 
@@ -87,6 +91,18 @@ pub trait Compute: Send {
         let _ = timeout;
         Err(Error::run("the engine started an action, and does not say when it has ended")
             .hint("an engine that overrides `Compute::finish`, or gives the outcome in `start`"))
+    }
+
+    /// Shows `observer` everything that actions compute from now on, as soon as it is computed; all
+    /// of an action before [`start`](Self::start) returns. What is computed stays the same bits.
+    ///
+    /// # Errors
+    ///
+    /// When the device cannot, as where this is not overridden.
+    fn observe(&mut self, observer: Observer) -> Result<()> {
+        drop(observer);
+        Err(Error::config("the engine does not show what it computes, so it has no shadow")
+            .hint("an engine that overrides `Compute::observe`, or no shadow"))
     }
 
     /// Waits until everything that was started has ended, so that it can be timed.

@@ -23,7 +23,8 @@ use crate::batch::Batch;
 use crate::capture::{emptied, is_mean};
 use crate::engine::wgpu::{Gpu, WgpuDevice};
 use crate::engine::{
-    BurnDevice, Clipping, EngineDevice, Precision, StageSetup, UpdateRule, devices,
+    BurnDevice, Clipping, EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule, devices,
+    shadowed,
 };
 use crate::error::{Error, Result, of_panic, quietly};
 use crate::loss::IntoLoss;
@@ -61,6 +62,7 @@ pub struct TrainerBuilder<M, B, L> {
     recompute: Recompute,
     joint_loss: bool,
     phases: Phases,
+    shadow: bool,
     batch: PhantomData<fn(B)>,
 }
 
@@ -107,6 +109,7 @@ where
             recompute: Recompute::None,
             joint_loss: false,
             phases: Phases::nobody(),
+            shadow: false,
             batch: PhantomData,
         }
     }
@@ -258,6 +261,17 @@ where
         self
     }
 
+    /// Has every device watched: what it computes is computed again by the reference, Burn's own
+    /// functions on the CPU, on another thread, and compared: every value, sum of gradients and
+    /// update, from what the device itself computed before it. The first one that differs by more
+    /// than rounding explains, or at all where it has to be exact, is the error of its step, with
+    /// its stage, action, module and op. It changes no bit. A step takes several times as long, and
+    /// the host holds what all devices hold once more.
+    pub fn shadow(mut self, shadow: bool) -> Self {
+        self.shadow = shadow;
+        self
+    }
+
     /// Captures the model on a microbatch like `example`, splits, places, schedules and simulates
     /// it, and starts the devices.
     ///
@@ -379,7 +393,12 @@ where
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
         let engines = devices.iter_mut().zip(arranged.engines);
-        let engines = engines.map(|(device, setup)| device.engine(setup)).collect::<Result<_>>()?;
+        let shadow = self.shadow;
+        let engine = |(device, setup): (&mut Box<dyn EngineDevice>, EngineSetup)| match shadow {
+            true => shadowed(device.engine(setup.clone())?, setup, device.name()),
+            false => device.engine(setup),
+        };
+        let engines = engines.map(engine).collect::<Result<_>>()?;
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;

@@ -23,7 +23,11 @@ type D = Dispatch;
 /// # Panics
 ///
 /// When the op is a leaf.
-pub(super) fn evaluate(node: &Node, operands: Vec<DispatchTensor>, key: RunKey) -> DispatchTensor {
+pub(in crate::engine) fn evaluate(
+    node: &Node,
+    operands: Vec<DispatchTensor>,
+    key: RunKey,
+) -> DispatchTensor {
     match &node.op {
         Op::Leaf(op) => panic!("{op} is not computed"),
         Op::Elementwise(op) => elementwise::evaluate(*op, node, operands, key),

@@ -9,6 +9,7 @@ mod memory;
 mod optimizer;
 mod pool;
 mod states;
+mod tolerance;
 mod update;
 
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ use burn_backend::ops::FloatTensorOps;
 use burn_dispatch::{Dispatch, DispatchTensor};
 
 use super::{
-    Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, StageSetup, StepInputs, floats,
-    host_tensor,
+    Compute, EngineSetup, MicrobatchLoss, Observer, Outcome, Parcel, Shown, StageSetup, StepInputs,
+    floats, host_tensor,
 };
 use crate::batch::move_to;
 use crate::compile::{Accumulator, Program, Task};
@@ -30,11 +31,14 @@ use crate::graph::{Graph, InputId, Leaf, Node, NodeId, Op, ParameterId};
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 use crate::random::RunKey;
 pub use device::BurnDevice;
+pub(super) use evaluate::evaluate;
 use fold::fold;
 use memory::Meter;
 use optimizer::State;
 use pool::BufferPool;
 use states::States;
+pub use tolerance::tolerance;
+pub(super) use tolerance::{roundings, same_order};
 
 /// Plays stages on one Burn device.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ pub struct BurnEngine {
     /// Whether it evaluates, and does not train.
     evaluates: bool,
     states: States,
+    observer: Option<Observer>,
     meter: Meter,
     pool: BufferPool,
 }
@@ -75,6 +80,7 @@ impl BurnEngine {
             step: 0,
             evaluates: false,
             states: States::default(),
+            observer: None,
             meter: Meter::default(),
             pool: BufferPool::default(),
             device,
@@ -160,6 +166,7 @@ impl BurnEngine {
                     let owned = !node.op.is_movement() || split.copied[id.index()];
                     let value = if owned { dense(value, &self.pool) } else { value };
                     self.meter.hold(&value);
+                    self.show(|pool| Shown::Values(vec![(id, copy(&value, pool))]));
                     stash.insert(id, value);
                 }
                 Task::Accumulate { node: id, accumulator } => {
@@ -183,6 +190,20 @@ impl BurnEngine {
                 }
             }
         }
+    }
+
+    /// Shows a part to whoever observes.
+    fn show(&mut self, part: impl FnOnce(&BufferPool) -> Shown) {
+        if let Some(observer) = &mut self.observer {
+            observer.show(part(&self.pool));
+        }
+    }
+
+    /// Shows the sums of a stage's gradients.
+    fn show_sums(&mut self, program: &Program) {
+        let Some(observer) = &mut self.observer else { return };
+        let sum = |of: &Accumulator| (*of, copy(&self.accumulators[of], &self.pool));
+        observer.show(Shown::Sums(program.accumulators.iter().map(sum).collect()));
     }
 
     /// Moves those inputs of a step or an evaluation to the device that its stages read.
@@ -308,11 +329,15 @@ impl Compute for BurnEngine {
         for (&id, value) in expected.iter().zip(arrived) {
             let value = move_to(value, &self.device);
             self.meter.hold(&value);
+            self.show(|pool| Shown::Values(vec![(id, copy(&value, pool))]));
             stash.insert(id, value);
         }
         let mut parcel = Parcel::new();
         for &work in action.works() {
             self.play(work, action.microbatch, program, &mut stash);
+            if work == Work::W {
+                self.show_sums(program);
+            }
             // W may be the last to read what B sends.
             if work == action.work {
                 parcel = self.take(sent, &mut stash, &program.kept);
@@ -341,6 +366,11 @@ impl Compute for BurnEngine {
         };
         let fault = fault.map(|problem| not_finite(problem, action));
         Ok(Some(Outcome { parcel, loss, fault, ..Outcome::default() }))
+    }
+
+    fn observe(&mut self, observer: Observer) -> Result<()> {
+        self.observer = Some(observer);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {

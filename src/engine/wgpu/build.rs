@@ -61,6 +61,7 @@ pub(super) fn build(
         step: 0,
         evaluates: false,
         states_are_provisional: false,
+        show: None,
     };
     engine.load()?;
     engine.sealed = engine.context.objects();

@@ -19,6 +19,7 @@ mod lower;
 mod pack;
 mod play;
 mod shader;
+mod show;
 mod staging;
 mod states;
 // Public for `tests/kernels.rs`: tests of a crate see only what is public.
@@ -48,7 +49,7 @@ use self::buffers::Buffers;
 use self::layout::{Script, Segment};
 use self::play::UnderWay;
 use self::staging::Ring;
-use super::{Compute, EngineSetup, Outcome, Parcel, StepInputs};
+use super::{Compute, EngineSetup, Observer, Outcome, Parcel, StepInputs};
 use crate::error::Result;
 use crate::plan::{Action, MicrobatchId, StageId, Work};
 
@@ -70,6 +71,8 @@ pub struct WgpuEngine {
     evaluates: bool,
     /// Whether states have been replaced by a step that has not been completed.
     states_are_provisional: bool,
+    /// Who is shown what kernels compute, if anybody is.
+    show: Option<show::Show>,
     /// Objects made when all was there.
     sealed: u64,
 }
@@ -166,6 +169,10 @@ impl Compute for WgpuEngine {
 
     fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         self.collect(timeout)
+    }
+
+    fn observe(&mut self, observer: Observer) -> Result<()> {
+        self.observed(observer)
     }
 
     fn peak_bytes(&self) -> u64 {

@@ -54,6 +54,7 @@ impl WgpuEngine {
             let start = Instant::now();
             up = Some(self.upload(action, &uploads, arrived, segment, &mut encoder)?);
             transfers.push((start, Instant::now()));
+            self.show_arrived(action, &uploads, segment, &mut encoder)?;
         }
         if status {
             encoder.clear_buffer(&self.buffers.status, 0, None);
@@ -63,7 +64,8 @@ impl WgpuEngine {
         let works = action.works();
         for (at, &work) in works.iter().enumerate() {
             let ends = [at == 0, at + 1 == works.len()];
-            self.compute(action, work, down.map(|entry| (entry, ends)), &mut encoder);
+            let shown = self.compute_shown(action, work, &mut encoder)?;
+            self.compute(action, work, down.map(|entry| (entry, ends)), shown, &mut encoder);
             let states = self.layout.scripts[&(action.stage, work)].states.clone();
             self.set_states(&states, segment, action, &mut encoder);
             // What B sends may be in memory that W uses again.
@@ -93,12 +95,13 @@ impl WgpuEngine {
 
     /// One pass of the dispatches of one work; buffers that a dispatch writes and a later one reads
     /// are ordered by wgpu. The pass may be the first or the last one of its action, which is
-    /// timed.
+    /// timed. It is empty if the dispatches were `shown` already.
     fn compute(
         &self,
         action: Action,
         work: Work,
         timed: Option<(EntryId, [bool; 2])>,
+        shown: bool,
         encoder: &mut CommandEncoder,
     ) {
         let queries = self.buffers.timestamps.as_ref().zip(timed);
@@ -111,6 +114,9 @@ impl WgpuEngine {
         });
         let mut pass =
             encoder.begin_compute_pass(&ComputePassDescriptor { label: None, timestamp_writes });
+        if shown {
+            return;
+        }
         let segment = self.layout.scripts[&(action.stage, work)].segment;
         let turns = &self.segments[segment].dispatches[&(action.stage, work)];
         for dispatch in &turns[action.microbatch.index() % turns.len()] {
@@ -321,7 +327,7 @@ impl WgpuEngine {
 }
 
 /// A tensor of a parcel from elements as the device stores them, and whether it has a NaN.
-fn sent(words: Vec<u32>, shape: Vec<usize>, element: Element) -> (DispatchTensor, bool) {
+pub(super) fn sent(words: Vec<u32>, shape: Vec<usize>, element: Element) -> (DispatchTensor, bool) {
     let floats: Vec<f32> = match element {
         Element::F32 => bytemuck::cast_vec(words),
         Element::F16 => widened(&words, shape.iter().product()),
