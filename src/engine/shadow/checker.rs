@@ -98,7 +98,8 @@ impl Checker {
             Message::Sent(sums) => return self.sent(&sums),
             Message::Reduced(sums) => self.held.reduce(&sums),
             Message::Norms(norms) => return self.norms(&norms),
-            Message::Updated { update, state, shared } => {
+            Message::Updated { update, mut state, shared } => {
+                state.sort_unstable_by_key(|(id, _)| *id);
                 self.updated(&update, &state)?;
                 return self.shared(&shared);
             }
@@ -171,8 +172,11 @@ impl Checker {
                 }
             };
             if let Some(difference) = difference {
-                let what = if playing.arrived.contains_key(&id) { " as it arrived" } else { "" };
-                return Err(self.wrong_node(id, what, &difference));
+                let what = match playing.arrived.contains_key(&id) {
+                    true => " as it arrived".to_owned(),
+                    false => fused_with(graph, id, &unstored),
+                };
+                return Err(self.wrong_node(id, &what, &difference));
             }
             stored.push((id, found));
         }
@@ -297,7 +301,10 @@ impl Checker {
         for ((id, expected), found) in given.parcel.iter().zip(&parcel) {
             let halves = self.elements.of(*id) == Element::F16;
             if let Some(difference) = expected.difference(&on_host(found), halves) {
-                return Err(self.wrong_node(*id, " as it was sent", &difference).in_action(action));
+                return Err(self
+                    .wrong_node(*id, " as it was sent", &difference)
+                    .in_action(action)
+                    .in_stage(action.stage));
             }
         }
         let (Some((id, expected)), Some(loss)) = (given.loss, loss) else { return Ok(()) };
@@ -305,7 +312,8 @@ impl Checker {
         let found = super::interval::floats(found, &expected.middle);
         match expected.difference(&found, false) {
             Some(difference) => {
-                Err(self.wrong_node(id, " as it was reported", &difference).in_action(action))
+                let error = self.wrong_node(id, " as it was reported", &difference);
+                Err(error.in_action(action).in_stage(action.stage))
             }
             None => Ok(()),
         }
@@ -315,8 +323,7 @@ impl Checker {
     pub(super) fn wrong_node(&self, id: NodeId, what: &str, difference: &Difference) -> Error {
         let split: &Split = &self.setup.split;
         let node = &split.joint.graph[id];
-        let problem = format!("{id} of shape {}{what}: ", node.shape)
-            + &self.wrong(&node.shape.0, difference);
+        let problem = format!("{id}{what}: {}", self.wrong(&node.shape.0, difference));
         let error = self.shadow_error(problem).in_module(module(split, id));
         let error = error.in_op(node.to_string());
         match &self.playing {
@@ -360,6 +367,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+}
+
+/// What the kernel that computes a node computes on the way and does not store.
+fn fused_with(graph: &Graph, id: NodeId, unstored: &Unstored) -> String {
+    let is_computed = |of: &&NodeId| **of != id && !graph[**of].op.is_movement();
+    let others = unstored.keys().filter(is_computed).map(|of| format!("{of} {}", graph[*of].op));
+    let others: Vec<String> = others.collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => format!(", of one kernel with {}", others.join(", ")),
     }
 }
 
