@@ -45,6 +45,9 @@ impl Compute for SlowEngine {
     fn finish(&mut self, timeout: Duration) -> Result<Option<Outcome>> {
         self.0.finish(timeout)
     }
+    fn observe(&mut self, observer: Observer) -> Result<()> {
+        self.0.observe(observer)
+    }
     fn sync(&mut self) -> Result<()> {
         self.0.sync()
     }

@@ -12,15 +12,15 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation::tanh};
 use zerobubble::compile::Accumulator;
 use zerobubble::engine::{
-    Compute, DispatchTensor, Engine, EngineDevice, EngineSetup, Observer, Outcome, OwnParameters,
-    ParameterState, Parcel, PartialSums, StepInputs, Update, devices,
+    Compute, DispatchTensor, Engine, EngineDevice, EngineSetup, NullEngine, Observer, Outcome,
+    OwnParameters, ParameterState, Parcel, PartialSums, StepInputs, Update, devices,
 };
 use zerobubble::error::{Error, Result};
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::graph::{Elementwise, Op, ParameterId, Scalar};
 use zerobubble::plan::{Action, BufferBytes, INTERLEAVED_1F1B, StageId, Work, ZB_H1, ZB_V};
 use zerobubble::train::TrainerBuilder;
-use zerobubble::{AdamW, Momentum, Optimizer, Precision, Recompute, Sgd, Trainer};
+use zerobubble::{AdamW, Momentum, OnNan, Optimizer, Precision, Recompute, Sgd, Trainer};
 
 const MICROBATCHES: u32 = 4;
 
@@ -232,7 +232,7 @@ impl Engine for FaultyEngine {
 }
 
 /// The error of two devices of this kind, of which the second has a fault.
-fn found(kind: &str, fault: Fault, shadow: bool) -> Option<Error> {
+fn found(kind: &str, fault: Fault) -> Option<Error> {
     let mut two = devices(&format!("{kind}x2")).unwrap();
     let second = two.pop().expect("there are two");
     two.push(Box::new(Faulty(second, fault)));
@@ -242,7 +242,7 @@ fn found(kind: &str, fault: Fault, shadow: bool) -> Option<Error> {
         .microbatches(3)
         .optimizer(AdamW::default())
         .schedule(&ZB_H1)
-        .shadow(shadow)
+        .shadow(true)
         .build(&rows(4))
         .unwrap();
     (0..4).find_map(|_| trainer.step(rows(12)).err())
@@ -271,8 +271,7 @@ fn a_wrong_bit_has_the_name_of_where_it_was_computed() {
         ("cpu", Fault::Sending(action("1B1")), "1B1", "as it was sent"),
         ("gpu:0", Fault::Sending(action("1B1")), "1B1", "as it was sent"),
     ] {
-        let error = found(kind, fault, true).unwrap_or_else(|| panic!("{kind}, {fault:?}"));
-        println!("{kind}, {fault:?}: {error}");
+        let error = found(kind, fault).unwrap_or_else(|| panic!("{kind}, {fault:?}"));
         assert_eq!(error.site.step, Some(1), "{error}");
         assert_eq!(error.site.stage, Some(StageId(1)), "{error}");
         assert_eq!(error.site.action, Some(action(at)), "{error}");
@@ -291,11 +290,71 @@ fn a_wrong_update_has_the_name_of_its_parameter() {
             (Fault::Optimizer, 1, "weights.3's moment 2 of the optimizer"),
             (Fault::Memory, 2, "weights.3 after its update"),
         ] {
-            let error = found(kind, fault, true).unwrap_or_else(|| panic!("{kind}, {fault:?}"));
-            println!("{kind}, {fault:?}: {error}");
+            let error = found(kind, fault).unwrap_or_else(|| panic!("{kind}, {fault:?}"));
             assert_eq!(error.site.step, Some(step), "{error}");
             assert_eq!(error.site.stage, Some(StageId(1)), "{error}");
             assert!(error.to_string().contains(named), "{error}");
         }
     }
+}
+
+#[test]
+fn a_skipped_step_is_no_fault() {
+    for kind in ["cpux2", "gpu:0x2"] {
+        let loss = |layers: &Layers, x: Tensor<2>| layers.loss(x);
+        let mut trainer = Trainer::of(Layers::new(6), loss)
+            .devices(kind)
+            .unwrap()
+            .microbatches(3)
+            .clip_norm(1e-4)
+            .post_validation(true)
+            .on_nan(OnNan::Skip)
+            .shadow(true)
+            .build(&rows(4))
+            .unwrap();
+        for step in 0..4 {
+            let factor = if step % 2 == 1 { f32::NAN } else { 1.0 };
+            let report = trainer.step(rows(12) * factor).unwrap();
+            assert_eq!(report.skipped.is_some(), step % 2 == 1, "{kind}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_shows_nothing_has_no_shadow() {
+    #[derive(Debug)]
+    struct Silent;
+    impl EngineDevice for Silent {
+        fn name(&self) -> &str {
+            "silent:0"
+        }
+        fn engine(&mut self, _setup: EngineSetup) -> Result<Box<dyn Engine>> {
+            Ok(Box::new(NullEngine))
+        }
+    }
+    let loss = |layers: &Layers, x: Tensor<2>| layers.loss(x);
+    let built = Trainer::of(Layers::new(2), loss).custom_devices(vec![Box::new(Silent)]);
+    let error = built.shadow(true).build(&rows(4)).unwrap_err().to_string();
+    assert!(error.contains("silent:0") && error.contains("Compute::observe"), "{error}");
+}
+
+#[test]
+fn every_parameter_has_a_hash_of_its_own() {
+    let hashes = |layers: Layers, devices: &str| {
+        let loss = |layers: &Layers, x: Tensor<2>| layers.loss(x);
+        let trainer = Trainer::of(layers, loss).devices(devices).unwrap().microbatches(3);
+        let mut trainer = trainer.learning_rate(0.0).build(&rows(4)).unwrap();
+        trainer.step(rows(12)).unwrap();
+        trainer.weight_hashes().unwrap()
+    };
+    let expected = hashes(Layers::new(4), "cpu");
+    let paths: Vec<&str> = expected.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["weights.0", "weights.1", "weights.2", "weights.3"]);
+    assert_eq!(hashes(Layers::new(4), "cpux3"), expected);
+    let mut other = Layers::new(4);
+    let value = flipped(vec![other.weights[2].val().into_dispatch()]).remove(0);
+    other.weights[2] = Param::from_tensor(Tensor::from_dispatch(value));
+    let changed = hashes(other, "cpu");
+    let same: Vec<bool> = changed.iter().zip(&expected).map(|(x, y)| x == y).collect();
+    assert_eq!(same, [true, true, false, true]);
 }

@@ -221,6 +221,10 @@ pub struct TrainArgs {
     /// those whose device would be above --memory-limit-per-device
     #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
     pub recompute: Recompute,
+    /// Compute everything again on the CPU and compare: the first value that is wrong ends the run
+    /// with its stage, action, module and op. Steps take several times as long
+    #[arg(long)]
+    pub shadow: bool,
     /// Write a page about the run, which any browser opens: curves, timetables, memory
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,

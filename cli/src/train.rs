@@ -19,7 +19,7 @@ use super::plan::read;
 use super::progress::{Phase, Progress, phases};
 use super::report::{self, Files, Finished};
 use super::text::{Corpus, Sampler};
-use super::train_report::{Ended, Evaluation, Steps, TrainReport};
+use super::train_report::{Ended, Evaluation, Steps, TrainReport, WeightHash};
 
 /// Held-out windows that a loss is the mean of, or a few more to fill the last microbatch.
 const HELD_OUT_WINDOWS: usize = 64;
@@ -76,8 +76,10 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let sampling = Phase::begin("writing a sample of the model's text");
     let sample = evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?;
     drop((sampling, model));
-    let hash = run.trainer.weights_hash()?;
-    let report = run.report(Some(Ended { sample, weights_hash: hash }));
+    let weights_hash = run.trainer.weights_hash()?;
+    let hashes = run.trainer.weight_hashes()?.into_iter();
+    let weight_hashes = hashes.map(|(path, hash)| WeightHash { path, hash }).collect();
+    let report = run.report(Some(Ended { sample, weights_hash, weight_hashes }));
     let Run { args, job, trainer, steps, files } = run;
     Ok(Trained { report, args, job, trainer, steps, files })
 }
@@ -141,6 +143,7 @@ fn trainer(
         .activations(args.activations)
         .recompute(args.recompute)
         .on_phase(phases())
+        .shadow(args.shadow)
         .build(example)
 }
 

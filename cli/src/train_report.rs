@@ -58,6 +58,8 @@ pub struct TrainReport {
     pub communication: Moves,
     /// Of all parameters' bits; none while the run goes on.
     pub weights_hash: Option<String>,
+    /// Of each parameter's bits, in the module's own order; none while the run goes on.
+    pub weight_hashes: Vec<WeightHash>,
     /// Loss on the text that was not trained on.
     pub held_out: HeldOut,
     /// Drawings of one step.
@@ -74,6 +76,16 @@ pub struct Ended {
     pub sample: String,
     /// Of all parameters' bits.
     pub weights_hash: String,
+    /// Of each parameter's bits, in the module's own order.
+    pub weight_hashes: Vec<WeightHash>,
+}
+
+/// A hash of a parameter's bits.
+#[derive(Serialize)]
+pub struct WeightHash {
+    /// Where the parameter is in the model.
+    pub path: String,
+    pub hash: String,
 }
 
 /// Both bubbles, measured and predicted, as fractions. Without a step nothing was measured.
@@ -132,7 +144,10 @@ impl TrainReport {
     ) -> Self {
         let (prediction, measured) = (trainer.prediction(), steps.median());
         let stages = trainer.stages();
-        let (sample, weights_hash) = ended.map(|of| (of.sample, of.weights_hash)).unzip();
+        let (sample, weights_hash, weight_hashes) = match ended {
+            Some(of) => (Some(of.sample), Some(of.weights_hash), of.weight_hashes),
+            None => (None, None, Vec::new()),
+        };
         Self {
             devices: trainer.devices(),
             schedule: trainer.plan().plan().schedule.clone(),
@@ -154,6 +169,7 @@ impl TrainReport {
             step_seconds: steps.seconds.clone(),
             sample,
             weights_hash,
+            weight_hashes,
         }
     }
 }

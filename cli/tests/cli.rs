@@ -392,6 +392,9 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
         assert!(device["measured"].as_u64().unwrap() > 0, "{device}");
     }
     assert!(report["weights_hash"].is_string());
+    let hashes = report["weight_hashes"].as_array().unwrap();
+    assert!(hashes.iter().any(|of| of["path"] == "blocks.0.attention.query.weight"), "{hashes:?}");
+    assert!(hashes.iter().all(|of| of["hash"].as_str().unwrap().len() == 32), "{hashes:?}");
     assert!(report["held_out"]["before"].is_f64() && report["held_out"]["after"].is_f64());
     let progress: Vec<&str> = text(&output.stderr).lines().collect();
     assert_eq!(progress.len(), 2, "{progress:?}");
@@ -404,9 +407,10 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
 fn neither_devices_nor_schedule_change_what_is_learned() {
     let learned = |arguments: &[&str]| {
         let report = json(&tiny(&[arguments, &["--json"]].concat()));
-        (report["weights_hash"].clone(), report["losses"].clone())
+        ["weights_hash", "weight_hashes", "losses"].map(|key| report[key].clone())
     };
     let one = learned(&["--devices", "cpu"]);
+    assert_eq!(learned(&["--devices", "cpux2", "--shadow"]), one);
     assert_eq!(learned(&["--devices", "cpux2", "--schedule", "gpipe"]), one);
     assert_eq!(learned(&["--devices", "cpu,cpu", "--schedule", "1f1b"]), one);
     assert_ne!(learned(&["--devices", "cpu", "--seed", "1"]), one);

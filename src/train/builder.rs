@@ -23,7 +23,8 @@ use crate::batch::Batch;
 use crate::capture::{emptied, is_mean};
 use crate::engine::wgpu::{Gpu, WgpuDevice};
 use crate::engine::{
-    BurnDevice, Clipping, EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule, devices,
+    BurnDevice, Clipping, Engine, EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule,
+    devices,
     shadowed,
 };
 use crate::error::{Error, Result, of_panic, quietly};
@@ -392,13 +393,7 @@ where
         let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
-        let engines = devices.iter_mut().zip(arranged.engines);
-        let shadow = self.shadow;
-        let engine = |(device, setup): (&mut Box<dyn EngineDevice>, EngineSetup)| match shadow {
-            true => shadowed(device.engine(setup.clone())?, setup, device.name()),
-            false => device.engine(setup),
-        };
-        let engines = engines.map(engine).collect::<Result<_>>()?;
+        let engines = engines(&mut devices, arranged.engines, self.shadow)?;
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
@@ -446,6 +441,19 @@ fn chosen(given: Option<Vec<Box<dyn EngineDevice>>>) -> Result<Vec<Box<dyn Engin
         return Err(Error::config("no devices").hint("one device or more"));
     }
     Ok(devices)
+}
+
+/// The engines of the devices, each with a shadow if that is asked for.
+fn engines(
+    devices: &mut [Box<dyn EngineDevice>],
+    setups: Vec<EngineSetup>,
+    shadow: bool,
+) -> Result<Vec<Box<dyn Engine>>> {
+    let engine = |(device, setup): (&mut Box<dyn EngineDevice>, EngineSetup)| match shadow {
+        true => shadowed(device.engine(setup.clone())?, setup, device.name()),
+        false => device.engine(setup),
+    };
+    devices.iter_mut().zip(setups).map(engine).collect()
 }
 
 fn checked_shapes<B: Batch>(example: &B) -> Result<Vec<Vec<usize>>> {

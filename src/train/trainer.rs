@@ -145,13 +145,24 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// When a device failed before.
     pub fn weights_hash(&mut self) -> Result<String> {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        // One at a time: a model may be as large as all devices.
-        for (position, own) in read_besides(&self.model, &self.placed).into_iter().enumerate() {
-            let value = own.map_or_else(|| self.value(position), Ok)?;
-            let elements = floats(value);
-            hasher.update(bytemuck::cast_slice(&elements));
-        }
+        self.for_each_value(|_, value| hasher.update(bytemuck::cast_slice(value)))?;
         Ok(format!("{:032x}", hasher.digest128()))
+    }
+
+    /// A hash of every parameter's bits by its path in the module, in the module's own order: to
+    /// find the first parameter that is not the same in two runs. Frozen parameters and running
+    /// values are among them.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn weight_hashes(&mut self) -> Result<Vec<(String, String)>> {
+        let mut hashes = Vec::new();
+        self.for_each_value(|path, value| {
+            let hash = xxhash_rust::xxh3::xxh3_128(bytemuck::cast_slice(value));
+            hashes.push((path.to_owned(), format!("{hash:032x}")));
+        })?;
+        Ok(hashes)
     }
 
     /// The plan that every step follows; for
@@ -207,6 +218,20 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         let graph = &self.split.joint.graph;
         let trained = graph.parameters.iter().filter(|parameter| parameter.trained);
         trained.map(|parameter| graph[parameter.node].shape.elements() as u64).sum()
+    }
+
+    /// Shows every parameter's path and value in the module's own order, one at a time: a model may
+    /// be as large as all devices.
+    fn for_each_value(&mut self, mut show: impl FnMut(&str, &[f32])) -> Result<()> {
+        let split = self.split.clone();
+        let parameters = &split.joint.graph.parameters;
+        let own = read_besides(&self.model, &self.placed);
+        assert_eq!(parameters.len(), own.len(), "a graph has all parameters of its module");
+        for (position, (own, parameter)) in own.into_iter().zip(parameters).enumerate() {
+            let value = own.map_or_else(|| self.value(position), Ok)?;
+            show(&parameter.path, &floats(value));
+        }
+        Ok(())
     }
 
     /// Current values of the parameters, in the module's own order. What the loss does not use is

@@ -6,11 +6,11 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, f16};
 use burn_dispatch::DispatchTensor;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use zerobubble::engine::reference;
 use zerobubble::engine::wgpu::testing::{abilities, compute};
 use zerobubble::engine::wgpu::{
     Abilities, Body, Context, Element, Gpu, Kernel, Operand, Tile, View, kernel_of, tiles,
 };
+use zerobubble::engine::{reference, tolerance};
 use zerobubble::graph::{DType, Graph, Indexing, NodeId, Op, Shape};
 
 #[path = "../common/numbers.rs"]
@@ -32,16 +32,6 @@ pub fn with_context<T>(work: impl FnOnce(&Context) -> T) -> T {
         work(context.get_or_insert_with(open))
     })
 }
-
-/// How far an element may be from Burn's.
-#[derive(Clone, Copy)]
-pub enum Tolerance {
-    /// IEEE prescribes the result.
-    Exact,
-    /// Relative to 1, or to the largest element of the result if that is larger.
-    Within(f32),
-}
-pub use Tolerance::{Exact, Within};
 
 /// A tensor that an op gets: sizes, and what its elements are.
 #[derive(Debug, Clone)]
@@ -218,9 +208,9 @@ pub fn decoded(words: &[u32], dtype: DType) -> Vec<f32> {
     words.iter().map(decode).collect()
 }
 
-/// Compares the op's kernel with Burn, for every way in which the operands can lie, and for one of
-/// them with itself on halves.
-pub fn check(op: impl Into<Op>, of: &[Of], tolerance: Tolerance, seed: u64) {
+/// Compares the op's kernel with Burn, within the op's tolerance, for every way in which the operands
+/// can lie, and for one of them with itself on halves.
+pub fn check(op: impl Into<Op>, of: &[Of], seed: u64) {
     let op = op.into();
     for lie in LIES {
         let mut graph = Graph::default();
@@ -234,14 +224,17 @@ pub fn check(op: impl Into<Op>, of: &[Of], tolerance: Tolerance, seed: u64) {
         });
         let kernel = kernel_of(&graph[id], reads.collect());
         let buffers: Vec<Vec<u32>> = operands.iter().map(|(buffer, ..)| buffer.clone()).collect();
-        let tensors = operands.into_iter().map(|(_, tensor, _)| tensor).collect();
-        let expected = elements(reference(&graph[id], tensors), graph[id].dtype);
+        let tensors: Vec<_> = operands.into_iter().map(|(_, tensor, _)| tensor).collect();
+        let expected = reference(&graph[id], tensors.clone());
+        let widths = tolerance(&graph[id], &tensors, &expected);
+        let widths = widths.map(|widths| elements(widths, DType::F32));
+        let expected = elements(expected, graph[id].dtype);
         let what = format!("{op} of {of:?}, {lie:?}");
         for tile in tiles_of(&kernel) {
             let found = decoded(&result(&kernel, tile, &buffers), graph[id].dtype);
             let what =
                 format!("{what}, {}", tile.map_or_else(String::new, |tile| tile.to_string()));
-            close(&found, &expected, tolerance, &what);
+            close(&found, &expected, widths.as_deref(), &what);
         }
         // Shapes are many, and so are seeds.
         if with_context(Context::has_halves) && lie == LIES[seed as usize % LIES.len()] {
@@ -339,16 +332,13 @@ fn result(kernel: &Kernel, tile: Option<Tile>, buffers: &[Vec<u32>]) -> Vec<u32>
     with_context(run).unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
-pub fn close(found: &[f32], expected: &[f32], tolerance: Tolerance, what: &str) {
+/// Every element is Burn's, or no further from it than its width.
+pub fn close(found: &[f32], expected: &[f32], widths: Option<&[f32]>, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
     for (at, (&x, &y)) in found.iter().zip(expected).enumerate() {
         let same = x == y || (x.is_nan() && y.is_nan());
-        let near = match tolerance {
-            Exact => false,
-            Within(bound) => (x - y).abs() <= bound * largest,
-        };
-        assert!(same || near, "{what}: element {at} is {x}, Burn's {y}");
+        let near = widths.is_some_and(|widths| (x - y).abs() <= widths[at]);
+        assert!(same || near, "{what}: element {at} is {x}, Burn's {y}, within {widths:?}");
     }
 }
 
