@@ -2,8 +2,8 @@
 //! on every schedule and number of devices.
 //!
 //! Every run draws other models; a failure names the seed of its model. What has ever failed stays
-//! as a row of [`FOUND`]. `ZEROBUBBLE_RANDOM_MODELS` says how many models are drawn. Some train under
-//! a shadow; with `ZEROBUBBLE_SHADOW=1` all do, half of them on a GPU.
+//! as a row of [`FOUND`]. `ZEROBUBBLE_RANDOM_MODELS` says how many models are drawn. Some train
+//! under a shadow; with `ZEROBUBBLE_SHADOW=1` all do, half of them on a GPU.
 
 #[path = "common/families.rs"]
 mod families;

@@ -208,8 +208,8 @@ pub fn decoded(words: &[u32], dtype: DType) -> Vec<f32> {
     words.iter().map(decode).collect()
 }
 
-/// Compares the op's kernel with Burn, within the op's tolerance, for every way in which the operands
-/// can lie, and for one of them with itself on halves.
+/// Compares the op's kernel with Burn, within the op's tolerance, for every way in which the
+/// operands can lie, and for one of them with itself on halves.
 pub fn check(op: impl Into<Op>, of: &[Of], seed: u64) {
     let op = op.into();
     for lie in LIES {

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use burn::tensor::Device;
 use burn_dispatch::DispatchTensor;
 
-use super::interval::{Difference, Interval};
-use super::parameters::Held;
+use super::held::Held;
+use super::interval::{Difference, Interval, floats, on_host};
 use super::stage::{Stage, module};
 use super::{Message, Parameters};
-use crate::batch::move_to;
 use crate::engine::burn::constants;
 use crate::engine::wgpu::{Element, Elements};
 use crate::engine::{EngineSetup, Parcel, Precision, Shown, StepInputs};
@@ -309,7 +307,7 @@ impl Checker {
         }
         let (Some((id, expected)), Some(loss)) = (given.loss, loss) else { return Ok(()) };
         let found = std::iter::once(loss.value).chain(loss.weight).map(f64::from);
-        let found = super::interval::floats(found, &expected.middle);
+        let found = floats(found, &expected.middle);
         match expected.difference(&found, false) {
             Some(difference) => {
                 let error = self.wrong_node(id, " as it was reported", &difference);
@@ -379,11 +377,6 @@ fn fused_with(graph: &Graph, id: NodeId, unstored: &Unstored) -> String {
         true => String::new(),
         false => format!(", of one kernel with {}", others.join(", ")),
     }
-}
-
-/// A tensor on the device of the reference.
-pub(super) fn on_host(tensor: &DispatchTensor) -> DispatchTensor {
-    move_to(tensor.clone(), &Device::flex())
 }
 
 /// The index of an element in row-major order.

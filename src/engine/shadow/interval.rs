@@ -1,9 +1,10 @@
 //! What the reference says a value may be: one number for every element, or a range of them.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, f16};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, f16};
 use burn_backend::TensorMetadata;
 use burn_dispatch::DispatchTensor;
 
+use crate::batch::move_to;
 use crate::engine::burn::{evaluate, same_order, tolerance};
 use crate::engine::host_tensor;
 use crate::graph::{Node, Op};
@@ -184,6 +185,11 @@ fn halved(low: f64, high: f64) -> (f64, f64) {
     let largest = f64::from(f16::MAX);
     let low = if low < -largest { f64::NEG_INFINITY } else { low };
     (low, if high > largest { f64::INFINITY } else { high })
+}
+
+/// A tensor on the device of the reference.
+pub(super) fn on_host(tensor: &DispatchTensor) -> DispatchTensor {
+    move_to(tensor.clone(), &Device::flex())
 }
 
 /// The elements of a tensor of any kind, truths as 0 and 1.

@@ -13,6 +13,7 @@
 //! and the first that is further off is the one that is wrong.
 
 mod checker;
+mod held;
 mod interval;
 mod parameters;
 mod stage;
