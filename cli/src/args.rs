@@ -222,7 +222,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
     pub recompute: Recompute,
     /// Compute everything again on the CPU and compare: the first value that is wrong ends the run
-    /// with its stage, action, module and op. Steps take several times as long
+    /// with its stage, action, module and op. Steps take ten times as long and more
     #[arg(long)]
     pub shadow: bool,
     /// Write a page about the run, which any browser opens: curves, timetables, memory

@@ -266,8 +266,8 @@ where
     /// functions on the CPU, on another thread, and compared: every value, sum of gradients and
     /// update, from what the device itself computed before it. The first one that differs by more
     /// than rounding explains, or at all where it has to be exact, is the error of its step, with
-    /// its stage, action, module and op. It changes no bit. A step takes several times as long, and
-    /// the host holds what all devices hold once more.
+    /// its stage, action, module and op. It changes no bit. A step takes ten times as long and
+    /// more, and the host holds what all devices hold once more.
     pub fn shadow(mut self, shadow: bool) -> Self {
         self.shadow = shadow;
         self
