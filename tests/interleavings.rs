@@ -35,9 +35,10 @@ mod error {
     pub use zerobubble::error::{Error, ErrorKind, Result};
 
     /// The one function that the library does not give away.
-    pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    pub fn of_panic(panic: &(dyn std::any::Any + Send)) -> Error {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Error::run(format!("panicked: {text}"))
     }
 }
 
@@ -65,7 +66,7 @@ fn judge(case: &Case) -> (Option<String>, Vec<Event>) {
     let wrong = if let Some(stuck) = end.stuck {
         Some(stuck)
     } else if let Err(panic) = end.value {
-        Some(error::panic_message(&*panic))
+        Some(error::of_panic(&*panic).problem)
     } else if !end.left.is_empty() {
         Some(format!("not joined: {}", end.left.join(", ")))
     } else if reports != [orders; 2] {

@@ -211,7 +211,8 @@ impl OwnParameters for FaultyEngine {
         let shared = self.inner.owner().update(update)?;
         self.updates += 1;
         if self.fault == Fault::Memory && self.updates == 2 {
-            let mut state = self.inner.owner().state()?;
+            let all: Vec<ParameterId> = (0..99).map(ParameterId).collect();
+            let mut state = self.inner.owner().state(&all)?;
             state.sort_by_key(|(id, _)| *id);
             let (id, mut wrong) = state.remove(0);
             let value = flipped(vec![wrong.value]).remove(0);
@@ -220,8 +221,8 @@ impl OwnParameters for FaultyEngine {
         }
         Ok(shared)
     }
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        self.inner.owner().state()
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
+        self.inner.owner().state(of)
     }
 }
 

@@ -24,8 +24,7 @@ use crate::capture::{emptied, is_mean};
 use crate::engine::wgpu::{Gpu, WgpuDevice};
 use crate::engine::{
     BurnDevice, Clipping, Engine, EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule,
-    devices,
-    shadowed,
+    devices, shadowed,
 };
 use crate::error::{Error, Result, of_panic, quietly};
 use crate::loss::IntoLoss;

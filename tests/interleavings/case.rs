@@ -286,7 +286,8 @@ impl Case {
                 self.assert_complete(&outcome.timeline, &plan);
             }
             Call::Parameters => {
-                let given = runtime.parameters()?;
+                let all = alone.held().into_iter().map(|(id, _)| id).collect();
+                let given = runtime.parameters(all)?;
                 let mut given: Vec<(ParameterId, u64)> =
                     given.iter().map(|(id, value)| (*id, word(value))).collect();
                 given.sort_unstable();
@@ -294,7 +295,8 @@ impl Case {
                 assert_eq!(given, expected.collect::<Vec<_>>(), "the parameters");
             }
             Call::State => {
-                let state = runtime.state()?;
+                let all = alone.held().into_iter().map(|(id, _)| id).collect();
+                let state = runtime.state(all)?;
                 let mut given: Vec<(ParameterId, Held)> =
                     state.iter().map(|(id, state)| (*id, held_in(state))).collect();
                 given.sort_unstable_by_key(|(id, _)| *id);
@@ -367,7 +369,7 @@ fn how(random: &mut Random, place: Place) -> How {
 
 fn assert_stopped(runtime: &mut Runtime) {
     for _ in 0..2 {
-        let later = runtime.parameters().expect_err("the run has ended").to_string();
+        let later = runtime.parameters(Vec::new()).expect_err("the run has ended").to_string();
         assert!(later.contains("the pipeline has stopped"), "{later}");
     }
 }

@@ -239,14 +239,15 @@ impl OwnParameters for FakeDevice {
         Ok(())
     }
 
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+    fn parameters(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         self.duty("parameters")?;
-        Ok(self.share.parameters())
+        let all = self.share.parameters().into_iter();
+        Ok(all.filter(|(id, _)| of.contains(id)).collect())
     }
 
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
         self.duty("state")?;
-        Ok(self.share.state())
+        Ok(self.share.state().into_iter().filter(|(id, _)| of.contains(id)).collect())
     }
 
     fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {

@@ -76,6 +76,8 @@ pub(super) struct ShadowEngine {
     messages: SyncSender<Message>,
     verdicts: Receiver<Option<Error>>,
     under_way: VecDeque<Action>,
+    /// All that its stages use.
+    parameters: Vec<ParameterId>,
     _thread: Thread,
 }
 
@@ -115,13 +117,22 @@ pub fn shadowed(
         |error: Error| Error { problem: format!("{device}: {}", error.problem), ..error };
     engine.observe(observer).map_err(not_shown)?;
     let device = device.to_owned();
+    let stages = setup.stages.iter();
+    let parameters = stages.flat_map(|stage| stage.program.parameters.clone()).collect();
     let thread = std::thread::Builder::new()
         .name(format!("shadow of {device}"))
         .spawn(move || check(Checker::new(setup, device), &inbox, &answer))
         .map_err(|error| Error::run(format!("no thread for a shadow: {error}")))?;
     let thread = Thread(Some(thread));
     let under_way = VecDeque::new();
-    Ok(Box::new(ShadowEngine { inner: engine, messages, verdicts, under_way, _thread: thread }))
+    Ok(Box::new(ShadowEngine {
+        inner: engine,
+        messages,
+        verdicts,
+        under_way,
+        parameters,
+        _thread: thread,
+    }))
 }
 
 /// The checker's thread.
@@ -244,14 +255,14 @@ impl OwnParameters for ShadowEngine {
 
     fn update(&mut self, update: &Update) -> Result<Vec<(ParameterId, DispatchTensor)>> {
         let shared = self.inner.owner().update(update)?;
-        let state = self.inner.owner().state()?;
+        let state = self.inner.owner().state(&self.parameters)?;
         self.judged(Message::Updated { update: *update, state, shared: shared.clone() })?;
         Ok(shared)
     }
 
     fn undo(&mut self) -> Result<()> {
         self.inner.owner().undo()?;
-        let state = self.inner.owner().state()?;
+        let state = self.inner.owner().state(&self.parameters)?;
         self.judged(Message::Undone(state))
     }
 
@@ -260,12 +271,12 @@ impl OwnParameters for ShadowEngine {
         self.judged(Message::Set(values.to_vec()))
     }
 
-    fn parameters(&mut self) -> Result<Vec<(ParameterId, DispatchTensor)>> {
-        self.inner.owner().parameters()
+    fn parameters(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, DispatchTensor)>> {
+        self.inner.owner().parameters(of)
     }
 
-    fn state(&mut self) -> Result<Vec<(ParameterId, ParameterState)>> {
-        self.inner.owner().state()
+    fn state(&mut self, of: &[ParameterId]) -> Result<Vec<(ParameterId, ParameterState)>> {
+        self.inner.owner().state(of)
     }
 
     fn restore(&mut self, state: &[(ParameterId, ParameterState)]) -> Result<()> {
