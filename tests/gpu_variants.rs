@@ -70,8 +70,8 @@ fn the_adapter_is_the_variants_alone() {
 #[test]
 fn products_have_the_tiles_of_users() {
     let context = context();
-    // Small ones get the tile that is likely best, large ones the fastest. Shaders are checked where
-    // all get the smallest.
+    // Small ones get the tile that is likely best, large ones the fastest. Where shaders are
+    // checked, all get the smallest.
     for size in [8, 256] {
         let mut graph = Graph::default();
         let [x, y] = [0; 2].map(|_| graph.push_input(Shape(vec![size; 2]), DType::F32));
