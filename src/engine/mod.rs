@@ -191,8 +191,8 @@ pub trait OwnParameters {
         Ok(())
     }
 
-    /// Values of those of some parameters that are on this device. Devices that share one have the
-    /// same.
+    /// Values of those of some different parameters that are on this device. Devices that share one
+    /// have the same.
     ///
     /// # Errors
     ///
@@ -202,7 +202,8 @@ pub trait OwnParameters {
         Ok(Vec::new())
     }
 
-    /// Those of some parameters that this device owns, with what the optimizer remembers of them.
+    /// Those of some different parameters that this device owns, with what the optimizer remembers
+    /// of them.
     ///
     /// # Errors
     ///

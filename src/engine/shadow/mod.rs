@@ -18,7 +18,7 @@ mod interval;
 mod parameters;
 mod stage;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -117,8 +117,9 @@ pub fn shadowed(
         |error: Error| Error { problem: format!("{device}: {}", error.problem), ..error };
     engine.observe(observer).map_err(not_shown)?;
     let device = device.to_owned();
-    let stages = setup.stages.iter();
-    let parameters = stages.flat_map(|stage| stage.program.parameters.clone()).collect();
+    // Several of its stages may use one.
+    let used = setup.stages.iter().flat_map(|stage| stage.program.parameters.clone());
+    let parameters = used.collect::<BTreeSet<_>>().into_iter().collect();
     let thread = std::thread::Builder::new()
         .name(format!("shadow of {device}"))
         .spawn(move || check(Checker::new(setup, device), &inbox, &answer))
