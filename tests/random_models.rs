@@ -3,8 +3,8 @@
 //!
 //! Where nothing is said, every run draws the same models. With `ZEROBUBBLE_RANDOM_MODELS=1000` it
 //! draws a thousand that nobody has seen; a failure names the seed of its model, and what has ever
-//! failed stays as a row of [`FOUND`]. Some train under a shadow; with `ZEROBUBBLE_SHADOW=1` all do,
-//! half of them on a GPU.
+//! failed stays as a row of [`FOUND`]. Some train under a shadow; with `ZEROBUBBLE_SHADOW=1` all
+//! do, half of them on a GPU.
 
 #[path = "common/families.rs"]
 mod families;

@@ -20,6 +20,9 @@ const NOTHING: f64 = 1e-7;
 /// How many times the difference that rounding makes is accepted.
 const SPREAD: f64 = 10.0;
 
+/// A mean of values that are about 1 may be 0, and then it is all rounding.
+const LEAST_STATE: f64 = 1e-2;
+
 /// What the graph computed. A model may be large, so its numbers are asked for one parameter at a
 /// time, by the order of the module's parameters.
 pub(crate) struct CapturedRun<'a> {
@@ -131,11 +134,15 @@ fn verify_gradient(
 
 /// A running value may be updated by something that is not recorded, or in more than one place.
 fn verify_state(path: &str, captured: &[f32], eager: &[f32], rounding: f64) -> Result<()> {
-    let size = norm(eager.iter().copied()).max(1e-3);
-    if distance(captured, eager) <= GRADIENT_TOLERANCE * size + rounding {
+    let size = norm(eager.iter().copied()).max(LEAST_STATE);
+    let difference = distance(captured, eager);
+    if difference <= GRADIENT_TOLERANCE * size + rounding {
         return Ok(());
     }
-    let problem = "what a forward pass makes of this running value is not known";
+    let problem = format!(
+        "what a forward pass makes of this running value is not known: it differs from Burn's by \
+         {difference}, of {size}"
+    );
     Err(Error::model(problem)
         .in_module(path)
         .hint("update it with tensor ops from its own value, once per forward pass"))
