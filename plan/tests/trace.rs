@@ -3,6 +3,8 @@
 #[path = "trace/reader.rs"]
 mod reader;
 
+use std::io::{self, Write};
+
 use serde_json::Value;
 use zerobubble_plan::trace::{Label, RecordedStep, Recording, Span, Timeline, chrome};
 use zerobubble_plan::{
@@ -116,4 +118,40 @@ fn transfers_and_updates_have_their_places() {
         (2, "transfer", 10.25e6, 10.75e6),
     ];
     assert_eq!(shown, expected);
+}
+
+/// The largest piece that was written at once.
+#[derive(Default)]
+struct Largest(usize);
+
+impl Write for Largest {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.max(piece.len());
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_trace_is_never_held_as_a_whole() {
+    let plan = check(generate(FAMILIES[0], 4, None, 64).unwrap()).unwrap();
+    let costs = Costs::unit(plan.plan().placement.stage_count());
+    let timeline = simulate(&plan, &costs).unwrap().timeline;
+    let devices: Vec<String> = (0..4).map(|device| format!("cpu:{device}")).collect();
+    let step = |number| RecordedStep {
+        number,
+        start: 1e4 * number as f64,
+        seconds: 1e4,
+        loss: 0.5,
+        timeline: &timeline,
+    };
+    let steps: Vec<_> = (1..9).map(step).collect();
+    let (costs, devices) = (&costs, &devices);
+    let recording = Recording { plan: &plan, costs, devices, steps: &steps, figures_of: Some(1) };
+    let mut largest = Largest::default();
+    chrome(&recording, &mut largest).unwrap();
+    assert!(largest.0 < 1024, "{} bytes at once", largest.0);
 }
