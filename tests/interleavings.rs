@@ -20,7 +20,6 @@ mod device;
 mod families;
 #[path = "interleavings/model.rs"]
 mod model;
-#[allow(dead_code, unused_imports, reason = "the tests do not use all of it")]
 #[path = "../src/runtime/mod.rs"]
 mod runtime;
 #[path = "interleavings/threads.rs"]
@@ -45,6 +44,7 @@ mod error {
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use case::{Call, Case, is_received, is_sent};
 use device::{How, Place, Trouble};
@@ -214,4 +214,15 @@ fn an_action_may_fail_anywhere() {
         case.troubles = vec![Trouble { call: (number / 4 % 2) as usize, place, how }];
         case
     });
+}
+
+/// What measures the runtime itself counts every action and joins its threads as well.
+#[test]
+fn empty_devices_end_whatever_their_timing() {
+    for seed in 0..20 {
+        let end = simulate(seed, 3, || runtime::overhead(2, 3, 2));
+        assert_eq!((end.stuck, end.left), (None, Vec::new()), "seed {seed}");
+        let cost = end.value.unwrap_or_else(|_| panic!("seed {seed} panicked"));
+        assert!(cost.unwrap() > Duration::ZERO, "seed {seed}: the clock goes on");
+    }
 }
