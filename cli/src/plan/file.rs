@@ -7,6 +7,8 @@ use std::path::Path;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{CheckedPlan, read_checked};
 
+use crate::printable;
+
 /// No file is read beyond this: the longest CSV that `plan` writes has half as many bytes.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -16,8 +18,8 @@ pub fn read(path: &Path) -> Result<CheckedPlan> {
     let found = found.map_err(|error| error.in_file(path))?;
     if let Some(note) = found.note {
         // A closed stderr must not end anything.
-        let file = path.display().to_string();
-        writeln!(io::stderr(), "{}: {note}", file.escape_debug()).ok();
+        let line = printable::line(&format!("{}: {note}", path.display()));
+        writeln!(io::stderr(), "{line}").ok();
     }
     Ok(found.plan)
 }
