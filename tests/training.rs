@@ -10,6 +10,8 @@ mod distance;
 mod evaluation;
 #[path = "common/families.rs"]
 mod families;
+#[path = "training/lent_weights.rs"]
+mod lent_weights;
 #[path = "training/not_finite.rs"]
 mod not_finite;
 #[path = "common/precisions.rs"]

@@ -72,10 +72,11 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
     let mut run = Run { args, job, trainer, steps, files: Files::of(args) };
     run.take_steps(sampler, &held_out, &saving, &device)?;
 
-    let model = run.trainer.model()?;
     let sampling = Phase::begin("writing a sample of the model's text");
-    let sample = evaluate::sample(&model, &corpus.vocabulary, args.context, args.seed, &device)?;
-    drop((sampling, model));
+    let sample = run.trainer.with_model(|model| {
+        evaluate::sample(model, &corpus.vocabulary, args.context, args.seed, &device)
+    })??;
+    drop(sampling);
     let weights_hash = run.trainer.weights_hash()?;
     let hashes = run.trainer.weight_hashes()?.into_iter();
     let weight_hashes = hashes.map(|(path, hash)| WeightHash { path, hash }).collect();

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
+use burn_backend::TensorMetadata;
 use burn_capture::CaptureBackend;
 use burn_dispatch::DispatchTensor;
 use burn_ir::TensorId;
@@ -135,14 +136,15 @@ pub(crate) fn read_besides<M: Module>(
 }
 
 /// A copy of the module with `values`, in the order of [`read`], in place of its parameters; where
-/// there is none, a parameter stays as it is.
+/// there is none, a parameter stays as it is. Values on the module's device share their memory with
+/// the copy.
 ///
 /// # Errors
 ///
 /// When `values` are not as many, or not of the shapes, as the module has.
-pub(crate) fn load<M: Module>(model: &M, values: Vec<Option<TensorData>>) -> Result<M> {
+pub(crate) fn load<M: Module>(model: &M, values: Vec<Option<DispatchTensor>>) -> Result<M> {
     struct Mapper {
-        values: std::vec::IntoIter<Option<TensorData>>,
+        values: std::vec::IntoIter<Option<DispatchTensor>>,
         /// Of those that came before: the module may hold one more than once.
         taken: HashMap<ParamId, Option<DispatchTensor>>,
         mismatch: Option<String>,
@@ -163,12 +165,12 @@ pub(crate) fn load<M: Module>(model: &M, values: Vec<Option<TensorData>>) -> Res
                         self.mismatch(&shape, "nothing");
                         None
                     }
-                    Some(Some(data)) if data.shape().to_vec() != shape => {
-                        self.mismatch(&shape, &format!("{:?}", data.shape()));
+                    Some(Some(value)) if value.shape().to_vec() != shape => {
+                        self.mismatch(&shape, &format!("{:?}", value.shape()));
                         None
                     }
-                    Some(data) => {
-                        data.map(|data| Tensor::<D>::from_data(data, &old.device()).into_dispatch())
+                    Some(value) => {
+                        value.map(|value| move_to(value, &old.device().without_autodiff()))
                     }
                 };
                 self.taken.insert(param.id, value);
@@ -176,6 +178,7 @@ pub(crate) fn load<M: Module>(model: &M, values: Vec<Option<TensorData>>) -> Res
             let Some(value) = self.taken[&param.id].clone() else { return param };
             param.map(|old| {
                 let value = Tensor::from_dispatch(value);
+                let value = if old.is_autodiff() { value.autodiff() } else { value };
                 if old.is_require_grad() { value.require_grad() } else { value }
             })
         }

@@ -13,6 +13,7 @@ mod update;
 mod waiting;
 pub mod wgpu;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -192,7 +193,8 @@ pub trait OwnParameters {
     }
 
     /// Values of those of some different parameters that are on this device. Devices that share one
-    /// have the same.
+    /// have the same. They do not change when the device goes on, and may be in its own memory:
+    /// then the next update makes new ones of its own.
     ///
     /// # Errors
     ///
@@ -291,14 +293,24 @@ pub struct EngineSetup {
     pub limits: StashLimits,
     /// How activations are stored between kernels.
     pub activations: Precision,
-    /// Initial values of all parameters, by [`ParameterId`].
-    pub values: Arc<Vec<DispatchTensor>>,
+    /// Initial values of the parameters of its stages. An engine takes each out as it loads it, so
+    /// that no model is in memory twice.
+    pub values: HashMap<ParameterId, DispatchTensor>,
     /// Microbatches of a step.
     pub microbatches: u32,
     /// Seed of dropout.
     pub seed: u64,
     /// How parameters are updated.
     pub rule: UpdateRule,
+}
+
+/// Those of all `values` that `stages` use.
+pub(crate) fn values_of(
+    stages: &[StageSetup],
+    values: &[DispatchTensor],
+) -> HashMap<ParameterId, DispatchTensor> {
+    let used = stages.iter().flat_map(|stage| &stage.program.parameters);
+    used.map(|&id| (id, values[id.index()].clone())).collect()
 }
 
 /// One stage of a device.

@@ -13,7 +13,7 @@ use self::searched::searched;
 use super::profile::BlockTimes;
 use super::recompute::{Recompute, RecomputeCandidate, least};
 use super::stages;
-use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule};
+use crate::engine::{EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule, values_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{
     BlockCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, PerWork, PlaceOptions,
@@ -32,7 +32,7 @@ pub(super) struct ArrangeRequest<'a> {
     pub chunks: Option<u32>,
     pub microbatches: u32,
     /// Initial values of all parameters.
-    pub values: &'a Arc<Vec<DispatchTensor>>,
+    pub values: &'a [DispatchTensor],
     /// Of random numbers.
     pub seed: u64,
     pub rule: &'a UpdateRule,
@@ -292,15 +292,19 @@ fn engines(
     placement: &Placement,
     limits: &StashLimits,
 ) -> Vec<EngineSetup> {
-    let setup = |device: DeviceId| EngineSetup {
-        split: request.split.clone(),
-        stages: setups.iter().filter(|of| placement.device(of.stage) == device).cloned().collect(),
-        limits: limits.clone(),
-        activations: request.activations,
-        values: request.values.clone(),
-        microbatches: request.microbatches,
-        seed: request.seed,
-        rule: *request.rule,
+    let setup = |device: DeviceId| {
+        let on_device = |of: &&StageSetup| placement.device(of.stage) == device;
+        let stages: Vec<StageSetup> = setups.iter().filter(on_device).cloned().collect();
+        EngineSetup {
+            split: request.split.clone(),
+            values: values_of(&stages, request.values),
+            stages,
+            limits: limits.clone(),
+            activations: request.activations,
+            microbatches: request.microbatches,
+            seed: request.seed,
+            rule: *request.rule,
+        }
     };
     (0..placement.device_count() as u32).map(DeviceId).map(setup).collect()
 }

@@ -371,7 +371,6 @@ where
         let VerifiedModel { split, values, infers, runner, .. } = model;
         drop(runner);
 
-        let limits = vec![self.memory_limit.unwrap_or(u64::MAX); devices.len()];
         let request = ArrangeRequest {
             split: &split,
             times: &times,
@@ -383,7 +382,7 @@ where
             rule: &rule,
             activations: self.activations,
             recompute: self.recompute,
-            limits: &limits,
+            limits: &vec![self.memory_limit.unwrap_or(u64::MAX); devices.len()],
         };
         self.phases.begin(BuildPhase::Arrange);
         let arranged = arrange(&request, &devices)?;
@@ -392,13 +391,15 @@ where
         let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
+        let placed = placed(&setups);
+        // The devices take the values over.
+        let (model, ()) = (emptied(self.model, &placed), drop(values));
         let engines = engines(&mut devices, arranged.engines, self.shadow)?;
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
         let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
-        let placed = placed(&setups);
         Ok(Trainer {
-            model: emptied(self.model, &placed),
+            model,
             placed,
             runtime,
             plan,

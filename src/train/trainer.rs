@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_dispatch::DispatchTensor;
 
 use super::Optimizer;
@@ -19,7 +19,7 @@ use super::stages::Stages;
 use super::step_report::StepReport;
 use crate::batch::Batch;
 use crate::capture::{load, read_besides};
-use crate::engine::{MicrobatchLoss, Precision, floats};
+use crate::engine::{MicrobatchLoss, Precision, floats, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
 use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
@@ -123,8 +123,22 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// When a device failed before.
     pub fn model(&mut self) -> Result<M> {
-        let values = self.values()?;
+        let values = self.copied_values()?;
         load(&self.model, values)
+    }
+
+    /// What `read` returns of the module with its weights as they are now.
+    ///
+    /// Where the weights are in this process's memory, on CPU devices, the module shares them, so
+    /// that it costs no memory of its own. A clone of it that is kept keeps all memory of the
+    /// devices that it is from: [`model`](Self::model) is for keeping.
+    ///
+    /// # Errors
+    ///
+    /// When a device failed before.
+    pub fn with_model<T>(&mut self, read: impl FnOnce(&M) -> T) -> Result<T> {
+        let values = self.lent_values()?;
+        Ok(read(&load(&self.model, values)?))
     }
 
     /// The trained module.
@@ -133,7 +147,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// When a device failed before.
     pub fn into_module(mut self) -> Result<M> {
-        let values = self.values()?;
+        let values = self.copied_values()?;
         load(&self.model, values)
     }
 
@@ -236,16 +250,23 @@ impl<M: Module, B: Batch> Trainer<M, B> {
 
     /// Current values of the parameters, in the module's own order. What the loss does not use is
     /// on no device, and has its value in the module.
-    fn values(&mut self) -> Result<Vec<Option<TensorData>>> {
+    fn lent_values(&mut self) -> Result<Vec<Option<DispatchTensor>>> {
         let parameters = 0..self.split.joint.graph.parameters.len();
         let value = |position| match self.placed.contains(&position) {
-            true => Ok(Some(Tensor::<1>::from_dispatch(self.value(position)?).into_data())),
+            true => self.value(position).map(Some),
             false => Ok(None),
         };
         parameters.map(value).collect()
     }
 
-    /// The current value of a parameter that is on a device.
+    /// The same in memory that no device has a part in.
+    fn copied_values(&mut self) -> Result<Vec<Option<DispatchTensor>>> {
+        let copied = |value| host_tensor(Tensor::<1>::from_dispatch(value).into_data());
+        let values = self.lent_values()?.into_iter();
+        Ok(values.map(|value| value.map(copied)).collect())
+    }
+
+    /// The current value of a parameter that is on a device, perhaps in the device's own memory.
     pub(super) fn value(&mut self, position: usize) -> Result<DispatchTensor> {
         let mut found = self.runtime.parameters(vec![ParameterId(position as u32)])?;
         Ok(found.pop().expect("a device tells what it holds").1)

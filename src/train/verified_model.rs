@@ -18,7 +18,7 @@ use crate::capture::{
 use crate::differentiate::differentiate;
 use crate::engine::{
     BurnEngine, Compute, EngineSetup, MicrobatchLoss, Outcome, Parcel, Precision, StageSetup,
-    StepInputs, UpdateRule, floats,
+    StepInputs, UpdateRule, floats, values_of,
 };
 use crate::error::{Result, of_panic, quietly};
 use crate::graph::{
@@ -34,7 +34,7 @@ use crate::train::{Optimizer, Sgd};
 pub(super) struct VerifiedModel {
     pub split: Arc<Split>,
     /// Initial values of all parameters, by [`ParameterId`].
-    pub values: Arc<Vec<DispatchTensor>>,
+    pub values: Vec<DispatchTensor>,
     /// One microbatch, the example.
     pub inputs: StepInputs,
     /// Whether it does in an evaluation what the module does in inference.
@@ -62,7 +62,7 @@ where
     phases.begin(BuildPhase::Capture);
     let Captured { graph, draws, infers, running } = captured(model, loss_of, example)?;
     let scale = if graph.weighted { 1.0 } else { 1.0 / f64::from(microbatches) };
-    let values = Arc::new(read(model));
+    let values = read(model);
     let split = Arc::new(split_of(graph.clone(), scale)?);
     phases.begin(BuildPhase::Verify);
     let eager = eager_run(model, loss_of, example, &draws, &running)?;
@@ -159,17 +159,17 @@ pub(super) fn single_blocks(split: &Split) -> Vec<StageSetup> {
 /// A device with these stages, for one microbatch.
 pub(super) fn setup(
     split: &Arc<Split>,
-    values: &Arc<Vec<DispatchTensor>>,
+    values: &[DispatchTensor],
     stages: Vec<StageSetup>,
     seed: u64,
 ) -> EngineSetup {
     let one = vec![1; split.blocks.len()];
     EngineSetup {
         split: split.clone(),
+        values: values_of(&stages, values),
         stages,
         limits: StashLimits { segments: one.clone(), backward: one, devices: vec![1] },
         activations: Precision::F32,
-        values: values.clone(),
         microbatches: 1,
         seed,
         rule: plain_sgd(),
@@ -219,7 +219,7 @@ pub(super) struct BlockRunner {
 impl BlockRunner {
     fn new(
         split: &Arc<Split>,
-        values: &Arc<Vec<DispatchTensor>>,
+        values: &[DispatchTensor],
         inputs: &StepInputs,
         seed: u64,
     ) -> Result<Self> {

@@ -92,6 +92,11 @@ pub(super) fn any_nan(elements: &[f32]) -> bool {
     elements.iter().fold(false, |nan, element| nan | element.is_nan())
 }
 
+/// Whether it is a tensor of Flex whose memory something else holds as well.
+pub(super) fn is_shared(tensor: &DispatchTensor) -> bool {
+    flex(tensor).is_some_and(|tensor| !tensor.is_unique())
+}
+
 /// Whether the elements lie in order and are all of the memory that is held.
 pub(super) fn is_dense(tensor: &DispatchTensor) -> bool {
     flex(tensor).is_none_or(is_whole)

@@ -13,7 +13,6 @@ mod tolerance;
 mod update;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
 use burn_backend::TensorMetadata;
@@ -87,8 +86,6 @@ impl BurnEngine {
             setup,
         };
         engine.load();
-        // The device has its own now.
-        engine.setup.values = Arc::default();
         engine
     }
 
@@ -100,11 +97,11 @@ impl BurnEngine {
             let stash = vec![HashMap::new(); self.setup.microbatches as usize];
             self.stages.insert(*stage, Stage { position, stash });
             for &parameter in &program.parameters {
-                let value = &self.setup.values[parameter.index()];
-                self.parameters.entry(parameter).or_insert_with(|| {
-                    let value = copy(value, &self.pool);
-                    move_to(value, &self.device)
-                });
+                // Another stage of the device may have taken it before.
+                if let Some(value) = self.setup.values.remove(&parameter) {
+                    let value = move_to(copy(&value, &self.pool), &self.device);
+                    self.parameters.insert(parameter, value);
+                }
             }
             for &accumulator in &program.accumulators {
                 let zeros = zeros_like(&self.parameters[&accumulator.parameter], &self.pool);

@@ -85,6 +85,13 @@ impl OwnParameters for BurnEngine {
             let gradient = &self.accumulators[&first];
             let state = self.optimizer.get_mut(&parameter).expect("owned parameters have state");
             let value = self.parameters.get_mut(&parameter).expect("owned parameters are loaded");
+            if flex::is_shared(value) {
+                // Somebody still reads it, who was lent it before this step.
+                let own = copy(value, &self.pool);
+                self.meter.release(value);
+                self.meter.hold(&own);
+                *value = own;
+            }
             if update.provisional {
                 state.keep(value);
             }
@@ -122,7 +129,7 @@ impl OwnParameters for BurnEngine {
         let states = self.state_values(of);
         let is_state = |id: &ParameterId| states.iter().any(|(state, _)| state == id);
         let others = of.iter().filter(|id| !is_state(id));
-        let held = others.filter_map(|&id| Some((id, on_host(self.parameters.get(&id)?))));
+        let held = others.filter_map(|&id| Some((id, lent(self.parameters.get(&id)?))));
         Ok(held.chain(states.iter().cloned()).collect())
     }
 
@@ -155,6 +162,14 @@ impl OwnParameters for BurnEngine {
             }
         }
         Ok(())
+    }
+}
+
+/// The same memory where that is the host's, and a copy on the host where it is not.
+fn lent(parameter: &DispatchTensor) -> DispatchTensor {
+    match flex::slice(parameter) {
+        Some(_) => parameter.clone(),
+        None => on_host(parameter),
     }
 }
 

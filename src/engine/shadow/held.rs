@@ -33,9 +33,7 @@ pub(super) struct Moments {
 
 impl Held {
     pub fn new(setup: &EngineSetup) -> Self {
-        let used = setup.stages.iter().flat_map(|stage| stage.program.parameters.iter().copied());
-        let value = |id: ParameterId| (id, setup.values[id.index()].clone());
-        let values: HashMap<_, _> = used.map(value).collect();
+        let values = setup.values.clone();
         let sums = setup.stages.iter().flat_map(|stage| stage.program.accumulators.iter());
         let size = |id: &ParameterId| numbers(&values[id]).len();
         let sums = sums.map(|of| (*of, vec![0.0; size(&of.parameter)])).collect();

@@ -133,11 +133,9 @@ impl WgpuEngine {
         let split = self.setup.split.clone();
         let parameters: Vec<_> = self.layout.arenas.parameters.clone().into_iter().collect();
         for (parameter, range) in parameters {
-            let value = self.setup.values[parameter.index()].clone();
+            let value = self.setup.values.remove(&parameter).expect("its stages have values");
             self.write(range, &value)?;
         }
-        // The device has its own now.
-        self.setup.values = Arc::default();
         for at in 0..self.setup.stages.len() {
             for (id, value) in constants(&split.joint.graph, &self.setup.stages[at].program) {
                 let range = self.layout.arenas.constants[&id];

@@ -109,7 +109,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
                 // What the loss does not use is on no device.
                 values.push(match placed.contains(&id.index()) {
                     true => None,
-                    false => Some(value.clone()),
+                    false => Some(host_tensor(value.clone())),
                 });
                 let value = host_tensor(value);
                 states.push((id, ParameterState { value, moments, updates }));
