@@ -3,9 +3,11 @@
 //!
 //! A building block says in which slots each device runs the four F and B of one microbatch, for
 //! F = B = W = 1. Of six slots in a row a device so fills four, and no two of one device are equal
-//! mod 6. Microbatch k starts 6k slots later. Then every action moves into the earliest free slot
-//! that what it waits for allows and that keeps the stash within the limit; and the free slots run
-//! W, the oldest first. No action ever moves to a later slot, so the lanes cannot deadlock.
+//! mod 6. Microbatch k starts 6k slots later. Then actions move into the earliest free slot that
+//! what they wait for allows and that keeps the stash within the limit; and the free slots run W,
+//! the oldest first. No action ever moves to a later slot, so the lanes cannot deadlock.
+
+use std::ops::Range;
 
 use super::Size;
 use crate::action::{Action, DeviceId, MicrobatchId, StageId};
@@ -24,19 +26,38 @@ pub(super) struct BuildingBlock {
     pub down_b: u32,
 }
 
+/// The F and B that a squeeze may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Squeezed {
+    /// All of them. No slot is left empty that could be filled, which is the best that a block can
+    /// do that has little to fill gaps with.
+    All,
+    /// Those of the first microbatches and of the last. In the steady state the block fills every
+    /// slot already, so nothing is won there at F = B = W. And much is lost at other costs: an F
+    /// that moves up as far as the stash allows waits for a W, and the F and B of its microbatch on
+    /// the next devices wait for it, where the block gives each of them some slots to be late in.
+    Ends,
+}
+
 /// The lanes that come of `block`, which is given the device, when no device may hold more than
 /// `stash` microbatches, counted as `peak_stash` does: two chunks are one.
 pub(super) fn squeeze(
     size: Size,
     stash: u32,
+    squeezed: Squeezed,
     block: impl Fn(DeviceId) -> BuildingBlock,
 ) -> Vec<Vec<Action>> {
     let mut grid = repeat(size, &block);
+    let keeps = match squeezed {
+        Squeezed::All => 0..0,
+        Squeezed::Ends => grid.steady_state(),
+    };
     let mut order: Vec<(u32, u32, Pass, u32)> = Vec::new();
     for (device, row) in (0u32..).zip(&grid.rows) {
         let passes = (0u32..).zip(&row.slots).filter_map(|(slot, pass)| Some((slot, (*pass)?)));
         order.extend(passes.map(|(slot, (pass, microbatch))| (slot, device, pass, microbatch)));
     }
+    order.retain(|(slot, ..)| !keeps.contains(slot));
     order.sort_unstable();
     for (slot, device, pass, microbatch) in order {
         let earliest = grid.earliest(device, pass, microbatch);
@@ -139,6 +160,13 @@ fn repeat(size: Size, block: &impl Fn(DeviceId) -> BuildingBlock) -> SlotGrid {
 }
 
 impl SlotGrid {
+    /// The slots in which the last device, where every microbatch turns, has run its first B of both
+    /// chunks and has F left.
+    fn steady_state(&self) -> Range<u32> {
+        let [_, up_f, _, down_b] = self.slots_of.last().expect("there is a device");
+        down_b[0] + 1..up_f[up_f.len() - 1] + 1
+    }
+
     /// The first slot at whose start all that the pass waits for is done.
     fn earliest(&self, device: u32, pass: Pass, microbatch: u32) -> u32 {
         let (first, last) = (0, self.rows.len() as u32 - 1);

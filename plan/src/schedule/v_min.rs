@@ -1,7 +1,7 @@
 //! V-Min: a V with a third of 1F1B's peak stash (Qi et al. 2024, "Pipeline Parallelism with
 //! Controllable Memory", section 3).
 
-use super::squeeze::{BuildingBlock, squeeze};
+use super::squeeze::{BuildingBlock, Squeezed, squeeze};
 use super::{Family, Shape};
 use crate::action::DeviceId;
 
@@ -36,7 +36,7 @@ pub const V_MIN: Family = Family {
         let p = size.devices;
         // Two passes of a device must not be equal mod 6.
         let turn = if p.is_multiple_of(3) { 2 } else { 0 };
-        squeeze(size, (p + 4) / 3, |DeviceId(i)| BuildingBlock {
+        squeeze(size, (p + 4) / 3, Squeezed::All, |DeviceId(i)| BuildingBlock {
             down_f: i,
             up_f: 2 * p - 1 - i,
             up_b: 2 * p + turn + i,

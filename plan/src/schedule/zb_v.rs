@@ -2,7 +2,7 @@
 //! 1F1B's peak stash (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 6).
 
 use super::folded_lane::{DOWN, FoldedLane, UP};
-use super::squeeze::{BuildingBlock, squeeze};
+use super::squeeze::{BuildingBlock, Squeezed, squeeze};
 use super::{Family, Shape, Size};
 use crate::action::{Action, DeviceId};
 
@@ -21,7 +21,7 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
     }
     // Too few to fill the devices until the first gradients come back: there is idle time to save.
     // The same steady state as a building block (Qi et al. 2024, section 3).
-    squeeze(size, p, |DeviceId(i)| BuildingBlock {
+    squeeze(size, p, Squeezed::All, |DeviceId(i)| BuildingBlock {
         down_f: 4 * i,
         up_f: 6 * p - 5 - 2 * i,
         up_b: 6 * p - 4 + 4 * i,
