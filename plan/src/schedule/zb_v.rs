@@ -16,12 +16,14 @@ pub const ZB_V: Family = Family {
 
 fn lanes(size: Size) -> Vec<Vec<Action>> {
     let p = size.devices;
-    if size.microbatches >= 2 * p - 1 {
+    if size.microbatches + 2 >= 2 * p {
         return size.lanes(lane);
     }
     // Too few to fill the devices until the first gradients come back: there is idle time to save.
-    // The same steady state as a building block (Qi et al. 2024, section 3).
-    squeeze(size, p, Squeezed::All, |DeviceId(i)| BuildingBlock {
+    // The same steady state as a building block (Qi et al. 2024, section 3). With hardly more
+    // microbatches than devices it is too short to be kept without idle time at F = B = W.
+    let squeezed = if 3 * size.microbatches > 4 * p { Squeezed::Ends } else { Squeezed::All };
+    squeeze(size, p, squeezed, |DeviceId(i)| BuildingBlock {
         down_f: 4 * i,
         up_f: 6 * p - 5 - 2 * i,
         up_b: 6 * p - 4 + 4 * i,
@@ -29,7 +31,7 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
     })
 }
 
-/// The lane of one device, for m >= 2p - 1.
+/// The lane of one device, for m >= 2p - 2.
 ///
 /// For p = 4 devices, m = 7 microbatches, F = B = W = 1 of each chunk:
 ///
@@ -70,7 +72,7 @@ fn lane(device: DeviceId, size: Size) -> Vec<Action> {
         lane.weight(UP);
     }
     for turn in 0..m - p {
-        if turn < m + i + 1 - 2 * p {
+        if turn + 2 * p < m + i + 1 {
             lane.forward(DOWN);
         }
         lane.split(DOWN);
