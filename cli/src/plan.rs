@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, PerWork, Plan, Schedule,
-    Simulation, StageCost, StashLimits, check, communication, dynamic, dynamic_base, generate,
-    progress, simulate, simulate_dynamic, to_csv,
+    Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, PerWork, Placement, Plan,
+    Schedule, Simulation, StageCost, StashLimits, check, communication, dynamic, dynamic_base,
+    generate, progress, simulate, simulate_dynamic, to_csv,
 };
 use zerobubble::trace::{Annotations, draw, svg};
 
@@ -22,6 +22,12 @@ use searched::searched;
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
+
+/// The same for `auto`, whose plans have two chunks per device at most where there are so many pairs.
+const SEARCH_LIMIT: u64 = 1 << 19;
+
+/// The most chunks per device that can be asked for.
+const MOST_CHUNKS: u32 = 64;
 
 /// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
 const BLOCKS_PER_DEVICE: u32 = 12;
@@ -42,6 +48,9 @@ pub struct Timetable {
     /// The best family, where the plan was searched for.
     #[serde(skip_serializing_if = "Option::is_none")]
     best_family: Option<Compared>,
+    /// Whether the search left out what it tries of smaller plans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_short: Option<bool>,
     #[serde(skip)]
     plan: CheckedPlan,
     #[serde(skip)]
@@ -78,7 +87,8 @@ struct LinkMoves {
 /// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
 /// paper.
 pub fn run(args: &PlanArgs) -> Result<Timetable> {
-    let Proved { plan, costs, simulation, peak_stash, best_family } = proved(args)?;
+    let Proved { plan, costs, simulation, peak_stash, best_family, cut_short } = proved(args)?;
+    let searched = args.check.is_none() && matches!(args.schedule, Schedule::Auto);
     if !simulation.bubble.makespan.is_finite() {
         return Err(Error::config("the times add up to more than a number can hold")
             .hint("a larger unit for --cost and --transfer"));
@@ -95,6 +105,7 @@ pub fn run(args: &PlanArgs) -> Result<Timetable> {
         peak_stash,
         communication: moves.as_ref().map(Moves::of),
         best_family,
+        cut_short: searched.then_some(cut_short),
         plan,
         simulation,
     })
@@ -108,6 +119,7 @@ struct Proved {
     /// In microbatches of each device's share.
     peak_stash: Vec<f64>,
     best_family: Option<Compared>,
+    cut_short: bool,
 }
 
 fn proved(args: &PlanArgs) -> Result<Proved> {
@@ -121,7 +133,7 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
         (None, Schedule::Dynamic) => return decided(args),
         (None, Schedule::Fixed(_)) => unreachable!("a plan is in a file"),
     };
-    let costs = costs(args, plan.plan())?;
+    let costs = costs(args, &plan.plan().placement)?;
     let simulation = simulate(&plan, &costs)?;
     within_limit(args, Proved::new(plan, costs, simulation))
 }
@@ -143,14 +155,11 @@ fn checked(path: &Path) -> Result<CheckedPlan> {
 
 fn check_size(args: &PlanArgs) -> Result<()> {
     let (options, limit) = match (&args.schedule, args.chunks) {
-        (Schedule::Auto, _) => {
-            ("--stages or --microbatches", PAIRS_LIMIT / u64::from(BLOCKS_PER_DEVICE))
-        }
+        (Schedule::Auto, _) => ("--stages or --microbatches", SEARCH_LIMIT),
         (_, None) => ("--stages or --microbatches", PAIRS_LIMIT),
         (_, Some(_)) => ("--stages, --chunks or --microbatches", PAIRS_LIMIT),
     };
-    let product: u64 =
-        [args.chunks.unwrap_or(1), args.stages, args.microbatches].map(u64::from).iter().product();
+    let product = pairs(args);
     if product > limit {
         let schedule = &args.schedule;
         return Err(Error::config(format!(
@@ -161,9 +170,14 @@ fn check_size(args: &PlanArgs) -> Result<()> {
     Ok(())
 }
 
+/// How many pairs of stage and microbatch the arguments ask for.
+fn pairs(args: &PlanArgs) -> u64 {
+    let factors = [args.chunks.unwrap_or(1), args.stages, args.microbatches];
+    factors.map(u64::from).iter().product()
+}
+
 /// What a device's whole share costs is divided evenly over its chunks.
-fn costs(args: &PlanArgs, plan: &Plan) -> Result<Costs> {
-    let placement = &plan.placement;
+fn costs(args: &PlanArgs, placement: &Placement) -> Result<Costs> {
     let times = args.cost.of(placement.device_count() as u32)?;
     let mut costs = Costs::unit(placement.stage_count());
     for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
@@ -180,7 +194,7 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     let base = dynamic_base(args.chunks)?;
     check_size(args)?;
     let base = check(generate(base, args.stages, args.chunks, args.microbatches)?)?;
-    let costs = costs(args, base.plan())?;
+    let costs = costs(args, &base.plan().placement)?;
     let plan = dynamic(&base, &costs)?;
     let simulation = simulate_dynamic(&plan, &StashLimits::of(&base), &costs)?;
     within_limit(args, Proved::new(plan, costs, simulation))
@@ -216,7 +230,7 @@ fn over_limit(peak_stash: &[f64], limit: f64) -> Option<(DeviceId, f64)> {
 impl Proved {
     fn new(plan: CheckedPlan, costs: Costs, simulation: Simulation) -> Self {
         let peak_stash = simulation.memory.iter().map(|device| device.peak_stash).collect();
-        Self { plan, costs, simulation, peak_stash, best_family: None }
+        Self { plan, costs, simulation, peak_stash, best_family: None, cut_short: false }
     }
 
     fn makespan(&self) -> f64 {
@@ -299,6 +313,12 @@ impl fmt::Display for Timetable {
         }
         writeln!(f, "step bubble  {}", percent(self.step_bubble))?;
         writeln!(f, "span bubble  {}", percent(self.span_bubble))?;
+        if self.cut_short == Some(true) {
+            writeln!(
+                f,
+                "cut short    for so large a plan `auto` tries less: there may be a faster one"
+            )?;
+        }
         let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");
         writeln!(f, "peak stash   {stash} (microbatches of each device)")?;
         match &self.communication {

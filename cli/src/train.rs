@@ -293,12 +293,14 @@ fn on_nan(arg: OnNanArg) -> OnNan {
 
 /// What a search won.
 pub fn compared(searched: &Searched) -> String {
-    match (&searched.best_family, searched.gain) {
+    let family = match (&searched.best_family, searched.gain) {
         (Some(family), Some(gain)) => {
             format!("; the best family, {}, would take {} longer", family.name, percent(gain))
         }
         _ => "; no family fits".to_owned(),
-    }
+    };
+    let cut_short = if searched.cut_short { "; the search was cut short" } else { "" };
+    format!("{family}{cut_short}")
 }
 
 fn model_line(args: &TrainArgs, parameters: u64) -> String {

@@ -67,7 +67,9 @@ pub use placement::{Link, Placement};
 pub use progress::progress;
 pub use read::{ReadPlan, read, read_checked};
 pub use schedule::*;
-pub use search::{BestFamily, CostModel, SearchInput, SearchOutput, search, sum_of_blocks};
+pub use search::{
+    BestFamily, CostModel, Outline, SearchInput, SearchOutput, outlines, search, sum_of_blocks,
+};
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
     fit, simulate, stash_bytes,

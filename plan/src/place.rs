@@ -70,21 +70,22 @@ pub fn place(
         options.memory_limits.get(stage).map_or(0, |limit| held.saturating_sub(u128::from(*limit)))
     };
     let (worst, stages) =
-        best(&allowed, speeds.len(), 0, |s, part| Some(excess(s, part)), u128::max)
+        best(&allowed, speeds.len(), 0, RISES, |s, part| Some(excess(s, part)), u128::max)
             .expect("the allowed cuts are enough for the stages");
     if worst > 0 {
         return Err(does_not_fit(&stages, &bytes, &options.memory_limits));
     }
     let fits = |stage: usize, part: &Range<usize>| excess(stage, part) == 0;
     let fitting = |stage: usize, part: &Range<usize>| fits(stage, part).then(|| time(stage, part));
-    let (slowest, _) =
-        best(&allowed, speeds.len(), 0.0, fitting, f64::max).expect("some cut fits in memory");
+    let (slowest, _) = best(&allowed, speeds.len(), 0.0, RISES, fitting, f64::max)
+        .expect("some cut fits in memory");
     let crossing = |part: &Range<usize>| part.start.checked_sub(1).map_or(0, |k| crossing_bytes[k]);
     let fast = |stage: usize, part: &Range<usize>| {
         (fits(stage, part) && time(stage, part) <= slowest).then(|| crossing(part))
     };
-    let (crossing_bytes, stage_blocks) = best(&allowed, speeds.len(), 0, fast, u64::saturating_add)
-        .expect("the cut that set the slowest stage is as fast");
+    let (crossing_bytes, stage_blocks) =
+        best(&allowed, speeds.len(), 0, !RISES, fast, u64::saturating_add)
+            .expect("the cut that set the slowest stage is as fast");
     Ok(Partition { stage_blocks, slowest, crossing_bytes })
 }
 
@@ -146,11 +147,16 @@ fn allowed_cuts(blocks: usize, stages: usize, marks: &[usize]) -> Result<Vec<boo
 }
 
 /// The partition with the least value, if any is possible: `weigh` values a stage, or forbids it,
-/// and `combine` joins the values of all stages. Of equals it takes the shortest last stages.
+/// and `combine` joins the values of all stages, never to less than either. Of equals it takes the
+/// shortest last stages.
+///
+/// What is forbidden stays so with more blocks. With `rises` more blocks are never of less value
+/// either: then nothing beyond a stage that is as much as the best whole is tried.
 fn best<V: Copy + PartialOrd>(
     allowed: &[bool],
     stages: usize,
     zero: V,
+    rises: bool,
     weigh: impl Fn(usize, &Range<usize>) -> Option<V>,
     combine: impl Fn(V, V) -> V,
 ) -> Option<(V, Vec<Range<usize>>)> {
@@ -164,8 +170,11 @@ fn best<V: Copy + PartialOrd>(
         let mut with_stage: Vec<Option<V>> = vec![None; blocks + 1];
         for end in (stage + 1..=blocks).filter(|end| allowed[*end]) {
             for start in (stage..end).rev() {
+                let Some(value) = weigh(stage, &(start..end)) else { break };
+                if rises && with_stage[end].is_some_and(|best| value >= best) {
+                    break;
+                }
                 let Some(before) = least[start] else { continue };
-                let Some(value) = weigh(stage, &(start..end)) else { continue };
                 let value = combine(before, value);
                 if with_stage[end].is_none_or(|best| value < best) {
                     (with_stage[end], start_of[end]) = (Some(value), start);
@@ -189,6 +198,9 @@ fn best<V: Copy + PartialOrd>(
     assert_eq!(end, 0, "stages leave blocks out: {parts:?}");
     Some((value, parts))
 }
+
+/// See [`best`].
+const RISES: bool = true;
 
 /// `stages` is the partition that exceeds its limits the least; so no partition fits.
 fn does_not_fit(stages: &[Range<usize>], bytes: &[u128], limits: &[u64]) -> Error {

@@ -18,10 +18,12 @@ mod bound;
 mod candidate;
 mod cost_model;
 mod dispatch;
+mod effort;
 mod families;
 mod improve;
 mod incumbent;
 mod instance;
+mod outline;
 mod priorities;
 
 use std::ops::Range;
@@ -33,11 +35,12 @@ use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
 use assignment::assignments_of_placement;
 use bound::Estimator;
-use improve::Budget;
+use effort::Effort;
 use incumbent::Incumbent;
 
 pub use cost_model::sum_of_blocks;
 pub use families::BestFamily;
+pub use outline::{Outline, outlines};
 
 /// What a search may choose from.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +70,9 @@ pub struct SearchOutput {
     pub simulation: Simulation,
     /// Nothing where no family fits in memory.
     pub best_family: Option<BestFamily>,
+    /// Whether there is so much to plan that numbers of chunks and orders were left out that would
+    /// have been tried of a smaller plan.
+    pub cut_short: bool,
 }
 
 impl SearchOutput {
@@ -99,16 +105,19 @@ pub fn search(input: &SearchInput, cost_model: CostModel) -> Result<SearchOutput
     // Whether the marks can be used, and are enough.
     assignments_of_placement(&estimator, &Placement::linear(input.blocks.len() as u32))?;
     let mut incumbent = Incumbent::new(&input.memory_limits);
-    let best_family = families::offer_all(input, &estimator, cost_model, &mut incumbent)?;
-    let mut budget = Budget::new(input);
-    candidate::offer_best(input, &estimator, cost_model, &mut budget, &mut incumbent)?;
+    let families = families::offer_all(input, &estimator, cost_model, &mut incumbent)?;
+    let effort = Effort::of(input.blocks.len(), input.microbatches);
+    if let Some(mut budget) = effort.budget() {
+        candidate::offer_best(input, &estimator, cost_model, &mut budget, &mut incumbent)?;
+    }
     let best = incumbent.best()?;
     Ok(SearchOutput {
         plan: best.plan,
         stage_blocks: best.stage_blocks,
         costs: best.costs,
         simulation: best.simulation,
-        best_family,
+        best_family: families.best,
+        cut_short: families.cut_short || effort.cut_short,
     })
 }
 

@@ -8,17 +8,23 @@ use std::ops::Range;
 
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
-    BoundaryCost, CheckedPlan, DeviceId, FAMILIES, PerWork, Placement, Plan, Schedule, SearchInput,
-    StageBytes, StageCost, check, dynamic, dynamic_base, generate, search, simulate, sum_of_blocks,
+    BoundaryCost, CheckedPlan, DeviceId, PerWork, Placement, Plan, Schedule, SearchInput,
+    StageBytes, StageCost, check, dynamic, dynamic_base, generate, outlines, search, simulate,
+    sum_of_blocks,
 };
 
 use super::{
-    BLOCKS_PER_DEVICE, Compared, Proved, boundary, check_size, costs, over_limit, share, short,
+    BLOCKS_PER_DEVICE, Compared, MOST_CHUNKS, Proved, boundary, check_size, costs, over_limit,
+    pairs, share, short,
 };
 use crate::args::PlanArgs;
 
 /// What a microbatch stashes in one block, in a unit that limits are cut off to.
 const BLOCK_STASH: u64 = 1 << 20;
+
+/// With more pairs of device and microbatch the other schedules have to do: a search would try little
+/// more than these, and take as long again.
+const SEARCHED_PAIRS: u64 = 1 << 18;
 
 /// Makespans are the same within this fraction.
 const ROUNDING: f64 = 1e-9;
@@ -31,13 +37,21 @@ pub(super) fn searched(args: &PlanArgs) -> Result<Proved> {
             .hint("one of them, or another --schedule"));
     }
     check_size(args)?;
-    let Made { fastest: made, family, nearest } = made(args)?;
-    let (found, found_family) = match found(args) {
-        Ok((found, family)) => (Some(found), family),
-        // That nothing fits.
-        Err(error) if error.kind == ErrorKind::Plan => (None, None),
-        Err(error) => return Err(error),
-    };
+    let Made { fastest: made, family, nearest, mut cut_short } = made(args)?;
+    let (mut found, mut found_family) = (None, None);
+    if pairs(args) <= SEARCHED_PAIRS {
+        match search_blocks(args) {
+            Ok(searched) => {
+                cut_short |= searched.fastest.cut_short;
+                (found, found_family) = (Some(searched.fastest), searched.family);
+            }
+            // Nothing fits.
+            Err(error) if error.kind == ErrorKind::Plan => {}
+            Err(error) => return Err(error),
+        }
+    } else {
+        cut_short = true;
+    }
     let families = family.into_iter().chain(found_family);
     let best_family = families.reduce(|a, b| if faster(b.makespan, a.makespan) { b } else { a });
     let plans = found.into_iter().chain(made);
@@ -54,7 +68,7 @@ pub(super) fn searched(args: &PlanArgs) -> Result<Proved> {
     let makespan = fastest.makespan();
     let gain = |family: f64| if makespan > 0.0 { (family / makespan - 1.0).max(0.0) } else { 0.0 };
     let best_family = best_family.map(|family| Compared { gain: gain(family.makespan), ..family });
-    Ok(Proved { best_family, ..fastest })
+    Ok(Proved { best_family, cut_short, ..fastest })
 }
 
 /// Whether a makespan is smaller by more than rounding.
@@ -62,8 +76,15 @@ fn faster(makespan: f64, other: f64) -> bool {
     makespan < other * (1.0 - ROUNDING)
 }
 
-/// What the search finds, and the best family on the cuts that it tried.
-fn found(args: &PlanArgs) -> Result<(Proved, Option<Compared>)> {
+/// What a search finds.
+struct Searched {
+    fastest: Proved,
+    /// The best family on the cuts that were tried.
+    family: Option<Compared>,
+}
+
+/// What a search finds for a model of equal blocks.
+fn search_blocks(args: &PlanArgs) -> Result<Searched> {
     let times = args.cost.of(args.stages)?;
     let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
     let row = |times: &PerWork<f64>| {
@@ -85,7 +106,7 @@ fn found(args: &PlanArgs) -> Result<(Proved, Option<Compared>)> {
         sum_of_blocks(&input, placement, stage_blocks)
     };
     let found = search(&input, &cost_model)?;
-    let best_family = found.best_family.map(|family| Compared {
+    let family = found.best_family.map(|family| Compared {
         name: family.name,
         makespan: family.makespan,
         gain: 0.0,
@@ -93,8 +114,15 @@ fn found(args: &PlanArgs) -> Result<(Proved, Option<Compared>)> {
     let mut costs = found.costs;
     costs.boundaries.fill(boundary(args));
     let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
-    let (peak_stash, simulation) = (shares.collect(), found.simulation);
-    Ok((Proved { plan: found.plan, costs, simulation, peak_stash, best_family: None }, best_family))
+    let fastest = Proved {
+        plan: found.plan,
+        costs,
+        peak_stash: shares.collect(),
+        simulation: found.simulation,
+        best_family: None,
+        cut_short: found.cut_short,
+    };
+    Ok(Searched { fastest, family })
 }
 
 /// What the other schedules come to.
@@ -106,6 +134,8 @@ struct Made {
     family: Option<Compared>,
     /// Of the plans that do not fit, the one with the smallest peak.
     nearest: Option<Nearest>,
+    /// Whether some number of chunks was not tried.
+    cut_short: bool,
 }
 
 /// A plan by its largest peak stash.
@@ -116,23 +146,22 @@ struct Nearest {
     peak: f64,
 }
 
-/// Every order that `plan` makes for another schedule with as many chunks as there are blocks for
-/// at most, those of `dynamic` among them.
+/// Every order that `plan` makes for another schedule, with all numbers of chunks that are affordable,
+/// those of `dynamic` among them.
 fn made(args: &PlanArgs) -> Result<Made> {
-    let mut made = Made::default();
-    let generated = |family, chunks| generate(family, args.stages, chunks, args.microbatches);
-    for family in FAMILIES {
-        for chunks in 1..=BLOCKS_PER_DEVICE {
-            // Not every family can have so many.
-            let Ok(plan) = generated(family, Some(chunks)) else { continue };
-            if !plan.is_forward_only() {
-                made.offer(args, check(plan)?, Some(family.name))?;
-            }
+    let (outlines, cut_short) = outlines(args.stages, args.microbatches, MOST_CHUNKS);
+    let mut made = Made { cut_short, ..Made::default() };
+    for outline in outlines {
+        let bound = outline.lower_bound(&costs(args, &outline.placement)?);
+        // One that is as fast may have a smaller peak.
+        if made.fastest.as_ref().is_none_or(|fastest| !faster(fastest.makespan(), bound)) {
+            made.offer(args, check(outline.plan()?)?, Some(outline.family.name))?;
         }
     }
+    let generated = |family, chunks| generate(family, args.stages, chunks, args.microbatches);
     for chunks in [1, 2] {
         let base = check(generated(dynamic_base(Some(chunks))?, Some(chunks))?)?;
-        let order = dynamic(&base, &costs(args, base.plan())?)?;
+        let order = dynamic(&base, &costs(args, &base.plan().placement)?)?;
         // Nobody decides about it at run time.
         let order = Plan { schedule: Schedule::Auto.to_string(), ..order.plan().clone() };
         made.offer(args, check(order)?, None)?;
@@ -142,7 +171,7 @@ fn made(args: &PlanArgs) -> Result<Made> {
 
 impl Made {
     fn offer(&mut self, args: &PlanArgs, plan: CheckedPlan, family: Option<&str>) -> Result<()> {
-        let costs = costs(args, plan.plan())?;
+        let costs = costs(args, &plan.plan().placement)?;
         let simulation = simulate(&plan, &costs)?;
         let proved = Proved::new(plan, costs, simulation);
         let limit = args.memory_limit.unwrap_or(f64::INFINITY);
@@ -206,7 +235,8 @@ mod tests {
     /// judges it; those within `limit` only.
     fn others(line: &str, limit: Option<f64>) -> Vec<(String, f64)> {
         let names = Schedule::names().filter(|name| !["auto", "forward-only"].contains(name));
-        let chunks = (1..=BLOCKS_PER_DEVICE).map(|chunks| format!("--chunks {chunks}"));
+        let chunks =
+            [1, 2, 3, 7, 12, 13, 31, 64].into_iter().map(|chunks| format!("--chunks {chunks}"));
         let chunks: Vec<String> = chunks.chain([String::new()]).collect();
         let lines = names.flat_map(|name| {
             chunks.iter().map(move |chunks| format!("{line} --schedule {name} {chunks}"))
@@ -214,7 +244,7 @@ mod tests {
         let judged = lines.filter_map(|line| {
             let args = args(&line);
             let plan = run(&args).ok()?.plan;
-            let costs = costs(&args, plan.plan()).unwrap();
+            let costs = costs(&args, &plan.plan().placement).unwrap();
             let simulation = simulate(&plan, &costs).unwrap();
             let proved = Proved::new(plan, costs, simulation);
             let fits = limit.is_none_or(|limit| over_limit(&proved.peak_stash, limit).is_none());
@@ -267,6 +297,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn so_large_a_plan_that_less_of_it_is_tried_says_so() {
+        let auto = |size: &str| run(&args(&format!("--schedule auto {size}"))).unwrap();
+        let small = auto("--stages 8 --microbatches 64");
+        assert_eq!(small.cut_short, Some(false));
+        assert!(!small.to_string().contains("cut short"));
+        let large = auto("--stages 64 --microbatches 64");
+        assert_eq!(large.cut_short, Some(true));
+        assert!(large.to_string().contains("\ncut short    "));
+        let named = run(&args("--schedule 1f1b --stages 64")).unwrap();
+        assert_eq!(named.cut_short, None);
+    }
+
+    #[test]
+    fn a_size_that_is_refused_names_one_that_is_not() {
+        let size = |m: u32| format!("--schedule auto --stages 1024 --microbatches {m}");
+        let Err(error) = run(&args(&size(513))) else { panic!("it is planned") };
+        assert!(error.to_string().ends_with("their product at most 524288)"), "{error}");
+        assert!(check_size(&args(&size(512))).is_ok());
     }
 
     #[test]

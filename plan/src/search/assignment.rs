@@ -25,7 +25,7 @@ pub(super) fn assignments_of_placement(
 ) -> Result<Vec<Assignment>> {
     let placed = placed(estimator, placement)?;
     let mut found = placed.clone();
-    improve_cuts(estimator, &mut found, usize::MAX, MOST_SHIFTED, &mut Vec::new());
+    improve_cuts(estimator, &mut found, rounds(placement), MOST_SHIFTED, &mut Vec::new());
     let mut encodings = vec![placed, found];
     encodings.dedup();
     Ok(encodings.iter().map(|encoding| decode(estimator, encoding)).collect())
@@ -66,33 +66,42 @@ pub(super) fn assignments_of_pattern(
     Ok(found.iter().map(|(_, encoding)| decode(estimator, encoding)).collect())
 }
 
-/// Assignments that differ by one or two neighbouring cuts or by an exchange of two devices, the
-/// most promising first.
-pub(super) fn neighbours(estimator: &Estimator, of: &Assignment) -> Vec<Assignment> {
+/// Assignments that differ by one or two neighbouring cuts or by an exchange of two devices: the
+/// `most` of them with the smallest bound, the smallest first.
+pub(super) fn neighbours(
+    estimator: &Estimator,
+    of: &Assignment,
+    most: usize,
+    budget: &mut Budget,
+) -> Vec<Assignment> {
     let encoding = encode(estimator, of);
     let (stages, devices) = (encoding.devices.len(), estimator.input.blocks.len());
-    let mut encodings = Vec::new();
+    let mut loads = Vec::new();
+    let mut found: Vec<(f64, Encoding)> = Vec::new();
+    let mut keep = |encoding: Encoding| {
+        budget.spend(stages / STAGES_PER_ACTION);
+        let bound = estimator.bound(&encoding, &mut loads);
+        let place = found.partition_point(|(other, _)| other.total_cmp(&bound).is_le());
+        if place < most {
+            found.truncate(most - 1);
+            found.insert(place, (bound, encoding));
+        }
+    };
     for length in 1..=2.min(stages - 1) {
         for first in 1..=stages - length {
             for up in [true, false] {
                 let mut shifted = encoding.clone();
                 if shift(&mut shifted.cuts, first..first + length, up) {
-                    encodings.push(shifted);
+                    keep(shifted);
                 }
             }
         }
     }
     for one in 0..devices {
         for other in (one + 1..devices).filter(|other| differ(estimator, one, *other)) {
-            encodings.push(exchanged(&encoding, one, other));
+            keep(exchanged(&encoding, one, other));
         }
     }
-    let mut loads = Vec::new();
-    let mut found: Vec<(f64, Encoding)> = encodings
-        .into_iter()
-        .map(|encoding| (estimator.bound(&encoding, &mut loads), encoding))
-        .collect();
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
     found.iter().map(|(_, encoding)| decode(estimator, encoding)).collect()
 }
 
@@ -111,9 +120,11 @@ fn improve_order(
     budget: &mut Budget,
 ) -> Result<(f64, Encoding)> {
     let stages = pattern.iter().map(|at| DeviceId(order[*at] as u32)).collect();
-    let mut best = placed(estimator, &Placement { stages })?;
+    let placement = Placement { stages };
+    let rounds = rounds(&placement);
+    let mut best = placed(estimator, &placement)?;
     let mut loads = Vec::new();
-    let mut least = improve_cuts(estimator, &mut best, usize::MAX, MOST_SHIFTED, &mut loads);
+    let mut least = improve_cuts(estimator, &mut best, rounds, MOST_SHIFTED, &mut loads);
     loop {
         let before = least;
         for i in 0..order.len() {
@@ -131,11 +142,17 @@ fn improve_order(
                 }
             }
         }
-        least = improve_cuts(estimator, &mut best, usize::MAX, MOST_SHIFTED, &mut loads);
+        least = improve_cuts(estimator, &mut best, rounds, MOST_SHIFTED, &mut loads);
         if least >= before * (1.0 - WORTHWHILE) || budget.0 == 0 {
             return Ok((least, best));
         }
     }
+}
+
+/// How often all cuts of a placement are gone through at most.
+fn rounds(placement: &Placement) -> usize {
+    let stages = placement.stage_count();
+    (STAGES_OF_CUTS / (2 * MOST_SHIFTED * stages * stages)).max(1)
 }
 
 /// Shifts adjacent cuts together by one while that lowers the bound; returns the bound.
@@ -257,6 +274,8 @@ fn exchanged(encoding: &Encoding, one: usize, other: usize) -> Encoding {
 const MOST_SHIFTED: usize = 4;
 /// Exchanges go on while a round of them lowers the bound by this fraction.
 const WORTHWHILE: f64 = 1e-3;
+/// How many stages are weighed for the cuts of one placement at most.
+const STAGES_OF_CUTS: usize = 1 << 27;
 /// In the time that dispatching an action takes, a bound gets this far.
 const STAGES_PER_ACTION: usize = 16;
 
@@ -307,7 +326,8 @@ mod tests {
                 let mut budget = Budget(10_000);
                 let mut assignments =
                     assignments_of_pattern(&estimator, &pattern, &mut budget).unwrap();
-                assignments.extend(neighbours(&estimator, &assignments[0]));
+                let (of, most) = (assignments[0].clone(), usize::MAX);
+                assignments.extend(neighbours(&estimator, &of, most, &mut budget));
                 for Assignment { placement, stage_blocks } in assignments {
                     prop_assert_eq!(placement.device_count(), p);
                     prop_assert!(stage_blocks.iter().all(|cut| !cut.is_empty()));

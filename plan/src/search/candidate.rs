@@ -164,9 +164,8 @@ fn improve_assignment(
 ) -> Result<bool> {
     let mut improved = false;
     'better: loop {
-        for assignment in
-            neighbours(problem.estimator, &candidate.assignment).into_iter().take(NEIGHBOURS)
-        {
+        let assignment = &candidate.assignment;
+        for assignment in neighbours(problem.estimator, assignment, NEIGHBOURS, budget) {
             if budget.0 == 0 {
                 break 'better;
             }

@@ -4,19 +4,18 @@
 use super::assignment::{Assignment, assignments_of_placement};
 use super::bound::Estimator;
 use super::incumbent::{Incumbent, Verdict};
+use super::outline::outlines;
 use super::{CostModel, SearchInput};
 use crate::Plan;
-use crate::action::Action;
 use crate::check::check;
 use crate::dynamic::{dynamic, dynamic_base};
 use crate::error::Result;
 use crate::placement::Placement;
-use crate::schedule::{FAMILIES, generate};
-use crate::simulate::{Costs, lower_bound};
-use crate::work::{PerWork, Work};
+use crate::schedule::generate;
+use crate::simulate::Costs;
 
 /// The most stages of a device, for families that leave the choice.
-const MOST_CHUNKS: usize = 64;
+const MOST_CHUNKS: u32 = 64;
 
 /// A bound may be above what it bounds by this fraction.
 const ROUNDING: f64 = 1e-9;
@@ -34,23 +33,38 @@ pub struct BestFamily {
     pub makespan: f64,
 }
 
-/// Offers every family with every number of chunks that there are enough blocks for, and the orders
-/// of `dynamic`; returns the best family that fits.
+/// The best family that fits, and whether some were not tried.
+pub(super) struct Tried {
+    pub best: Option<BestFamily>,
+    pub cut_short: bool,
+}
+
+/// Offers every family with every number of chunks that there are enough blocks for and that is
+/// affordable, and the orders of `dynamic`.
 pub(super) fn offer_all(
     input: &SearchInput,
     estimator: &Estimator,
     cost_model: CostModel,
     incumbent: &mut Incumbent,
-) -> Result<Option<BestFamily>> {
+) -> Result<Tried> {
     let mut costed = Costed { estimator, cost_model, placements: Vec::new() };
     let mut best: Option<BestFamily> = None;
-    for plan in plans(input, estimator) {
-        for (assignment, costs) in costed.assignments(&plan.placement)? {
+    let devices = input.blocks.len();
+    let most = (1..=MOST_CHUNKS).rev().find(|v| estimator.can_fill(devices * *v as usize));
+    let most = most.expect("checked: every device gets a block");
+    let (outlines, cut_short) = outlines(devices as u32, input.microbatches, most);
+    for outline in outlines {
+        let mut plan = None;
+        for (assignment, costs) in costed.assignments(&outline.placement)? {
             let beats = |makespan: f64| best.as_ref().is_none_or(|best| makespan < best.makespan);
             // A little less, as it is rounded.
-            if !beats(bound(&plan, costs) * (1.0 - ROUNDING)) {
+            if !beats(outline.lower_bound(costs) * (1.0 - ROUNDING)) {
                 continue;
             }
+            let plan = match &mut plan {
+                Some(plan) => plan,
+                None => plan.insert(outline.plan()?),
+            };
             let verdict = incumbent.offer(plan.clone(), assignment, costs)?;
             if let Verdict::Fits { makespan } = verdict
                 && beats(makespan)
@@ -59,13 +73,12 @@ pub(super) fn offer_all(
             }
         }
     }
-    let devices = input.blocks.len() as u32;
     for chunks in DYNAMIC_CHUNKS {
-        if !estimator.can_fill(input.blocks.len() * chunks as usize) {
+        if !estimator.can_fill(devices * chunks as usize) {
             continue;
         }
         let base = dynamic_base(Some(chunks))?;
-        let base = check(generate(base, devices, Some(chunks), input.microbatches)?)?;
+        let base = check(generate(base, devices as u32, Some(chunks), input.microbatches)?)?;
         for (assignment, costs) in costed.assignments(&base.plan().placement)? {
             let order = dynamic(&base, costs)?;
             // Nobody decides about it at run time.
@@ -73,7 +86,7 @@ pub(super) fn offer_all(
             incumbent.offer(plan, assignment, costs)?;
         }
     }
-    Ok(best)
+    Ok(Tried { best, cut_short })
 }
 
 /// The assignments of placements at their costs. No placement is costed twice.
@@ -103,31 +116,4 @@ impl Costed<'_> {
         };
         Ok(&self.placements[position].1)
     }
-}
-
-/// Every family that trains, with every number of chunks that it can have and that there are enough
-/// blocks for; fewer chunks first, as they need fewer transfers.
-fn plans(input: &SearchInput, estimator: &Estimator) -> impl Iterator<Item = Plan> {
-    let devices = input.blocks.len();
-    let chunks = (1..=MOST_CHUNKS).take_while(move |chunks| estimator.can_fill(devices * chunks));
-    let plan = move |family, chunks: usize| {
-        generate(family, devices as u32, Some(chunks as u32), input.microbatches).ok()
-    };
-    let plans = chunks.flat_map(move |chunks| FAMILIES.iter().filter_map(move |f| plan(f, chunks)));
-    plans.filter(|plan| !plan.is_forward_only())
-}
-
-/// No order of the plan's actions has a smaller makespan. Where all backwards are fused, W is a
-/// part of B.
-fn bound(plan: &Plan, costs: &Costs) -> f64 {
-    let splits = |action: &Action| action.work != Work::F && !action.is_fused();
-    if plan.lanes.iter().flatten().any(splits) {
-        return lower_bound(plan, costs);
-    }
-    let mut costs = costs.clone();
-    for stage in &mut costs.stages {
-        let PerWork([f, b, w]) = stage.time;
-        stage.time = PerWork([f, b + w, 0.0]);
-    }
-    lower_bound(plan, &costs)
 }

@@ -1,7 +1,6 @@
 //! The search for an order on one assignment: the best of several priorities, then coordinate
 //! search.
 
-use super::SearchInput;
 use super::dispatch::{Order, Priorities, dispatch};
 use super::instance::Instance;
 use super::priorities::{change, change_count};
@@ -18,12 +17,6 @@ pub(super) struct Scored {
 }
 
 impl Budget {
-    /// In proportion to the actions of a plan with one stage per device.
-    pub fn new(input: &SearchInput) -> Self {
-        let pairs = input.blocks.len() as u64 * u64::from(input.microbatches);
-        Self((ACTIONS_PER_PAIR * pairs).max(ACTIONS_AT_LEAST))
-    }
-
     /// Takes one of `parts` equal parts away.
     pub fn take(&mut self, parts: u64) -> Self {
         let part = self.0 / parts;
@@ -37,16 +30,22 @@ impl Budget {
     }
 }
 
-/// The best of `variations`, if any fits in memory. All are tried, whatever the budget.
+/// The best of `variations`, if any fits in memory. All are tried while the budget lasts, and the
+/// first whatever it is.
 pub(super) fn best_of(
     instance: &Instance,
     variations: &[Priorities],
     order: &mut Order,
     budget: &mut Budget,
 ) -> Option<Scored> {
-    variations.iter().fold(None, |best, priorities| {
-        score(instance, priorities, best.as_ref(), order, budget).or(best)
-    })
+    let mut best = None;
+    for (tried, priorities) in variations.iter().enumerate() {
+        if tried > 0 && budget.0 == 0 {
+            break;
+        }
+        best = score(instance, priorities, best.as_ref(), order, budget).or(best);
+    }
+    best
 }
 
 /// Changes priorities for as long as that helps and the budget lasts: first by `step` cycles, then
@@ -104,6 +103,3 @@ pub(super) fn score(
 /// Makespans are the same within this fraction.
 const TIE: f64 = 1e-9;
 const SMALLEST_STEP: f64 = 1.0 / 16.0;
-/// Half a second for 16 devices and 64 microbatches on one slow core.
-const ACTIONS_PER_PAIR: u64 = 5_000;
-const ACTIONS_AT_LEAST: u64 = 2_000_000;

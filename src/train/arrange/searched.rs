@@ -19,6 +19,8 @@ pub struct Searched {
     pub best_family: Option<BestFamily>,
     /// How much longer a step of that family takes, as a fraction of the plan's. Not negative.
     pub gain: Option<f64>,
+    /// Whether there is so much to plan that less was tried than of a smaller plan.
+    pub cut_short: bool,
 }
 
 /// The plan of `auto`.
@@ -55,7 +57,9 @@ pub(super) fn searched(
         (Ok(last), Some(family)) if fits && makespan(&last) <= makespan(&family) => {
             let gain = makespan(&family) / makespan(&last) - 1.0;
             let best_family = family.searched.and_then(|searched| searched.best_family);
-            Ok(Arranged { searched: Some(Searched { best_family, gain: Some(gain) }), ..last })
+            let cut_short = last.searched.as_ref().is_some_and(|searched| searched.cut_short);
+            let searched = Searched { best_family, gain: Some(gain), cut_short };
+            Ok(Arranged { searched: Some(searched), ..last })
         }
         (_, Some(family)) => Ok(family),
         (last, None) => last,
@@ -78,7 +82,8 @@ fn found(
             stages::setups(split, stage_blocks, placement, rule, &recomputed(stage_blocks.len()));
         Ok(stages::costs(split, &setups, placement, request.times))
     })?;
-    let searched = Searched { gain: found.gain(), best_family: found.best_family };
+    let searched =
+        Searched { gain: found.gain(), best_family: found.best_family, cut_short: found.cut_short };
     let stages = recomputed(found.stage_blocks.len());
     let arranged = lay_out(request, found.plan, found.stage_blocks, devices, &stages)?;
     Ok(Arranged { searched: Some(searched), ..arranged })
@@ -108,7 +113,8 @@ fn best_family(
         fitting(request, &arranged).ok()?;
         let makespan = arranged.prediction.bubble.makespan;
         let best_family = Some(BestFamily { name: family.name.to_owned(), makespan });
-        Some(Arranged { searched: Some(Searched { best_family, gain: Some(0.0) }), ..arranged })
+        let searched = Searched { best_family, gain: Some(0.0), cut_short: false };
+        Some(Arranged { searched: Some(searched), ..arranged })
     };
     let makespan = |of: &Arranged| of.prediction.bubble.makespan;
     let all = FAMILIES.iter().filter_map(arranged);
