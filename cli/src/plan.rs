@@ -11,7 +11,7 @@ use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
     Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, PerWork, Placement, Plan,
     Schedule, Simulation, StageCost, StashLimits, check, communication, dynamic, dynamic_base,
-    generate, progress, simulate, simulate_dynamic, to_csv,
+    generate, lower_bound_within, progress, simulate, simulate_dynamic, to_csv,
 };
 use zerobubble::trace::{Annotations, draw, svg};
 
@@ -28,6 +28,9 @@ const SEARCH_LIMIT: u64 = 1 << 19;
 
 /// The most chunks per device that can be asked for.
 const MOST_CHUNKS: u32 = 64;
+
+/// What a microbatch stashes of a device's whole share, in a unit that limits are cut off to.
+const SHARE_STASH: u64 = 1 << 40;
 
 /// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
 const BLOCKS_PER_DEVICE: u32 = 12;
@@ -87,19 +90,24 @@ struct LinkMoves {
 /// Makes the plan that the arguments ask for, or reads the one that they name, and runs it on
 /// paper.
 pub fn run(args: &PlanArgs) -> Result<Timetable> {
-    let Proved { plan, costs, simulation, peak_stash, best_family, cut_short } = proved(args)?;
+    let Proved { plan, costs, simulation, peak_stash, best_family, cut_short, lower_bound } =
+        proved(args)?;
     let searched = args.check.is_none() && matches!(args.schedule, Schedule::Auto);
     if !simulation.bubble.makespan.is_finite() {
         return Err(Error::config("the times add up to more than a number can hold")
             .hint("a larger unit for --cost and --transfer"));
     }
     progress(&plan, &simulation.channels)?;
+    let lower_bound = match lower_bound {
+        Some(lower_bound) => lower_bound,
+        None => bound_of_even_shares(args, plan.plan(), &simulation, &costs)?,
+    };
     let parameters = args.parameter_bytes.unwrap_or(0);
     let moves = args.activation_bytes.map(|_| communication(plan.plan(), &costs, parameters, 0));
     Ok(Timetable {
         lanes: plan.plan().lanes.iter().map(|lane| names(lane)).collect(),
         makespan: simulation.bubble.makespan,
-        lower_bound: simulation.lower_bound,
+        lower_bound,
         step_bubble: simulation.bubble.step,
         span_bubble: simulation.bubble.span,
         peak_stash,
@@ -120,6 +128,8 @@ struct Proved {
     peak_stash: Vec<f64>,
     best_family: Option<Compared>,
     cut_short: bool,
+    /// No order within the limit takes less. Nothing where that is that of devices' even shares.
+    lower_bound: Option<f64>,
 }
 
 fn proved(args: &PlanArgs) -> Result<Proved> {
@@ -188,6 +198,27 @@ fn costs(args: &PlanArgs, placement: &Placement) -> Result<Costs> {
     Ok(costs)
 }
 
+/// What no order within the limit takes less than, where a chunk stashes its part of a device's whole
+/// share.
+fn bound_of_even_shares(
+    args: &PlanArgs,
+    plan: &Plan,
+    simulation: &Simulation,
+    costs: &Costs,
+) -> Result<f64> {
+    let Some(limit) = args.memory_limit.filter(|_| !plan.is_forward_only()) else {
+        return Ok(simulation.lower_bound);
+    };
+    let (placement, mut costs) = (&plan.placement, costs.clone());
+    for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
+        stage.bytes.forward_for_w = SHARE_STASH / placement.stages_of(device).count() as u64;
+    }
+    costs.boundaries.fill(BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() });
+    let limits = vec![(limit * SHARE_STASH as f64) as u64; placement.device_count()];
+    let within = lower_bound_within(placement, plan.microbatches, &costs, &limits)?;
+    Ok(within.max(simulation.lower_bound).min(simulation.bubble.makespan))
+}
+
 /// What the devices come to by themselves, if every action takes the time that it costs: from
 /// zb-h1, or from zb-v with two chunks per device.
 fn decided(args: &PlanArgs) -> Result<Proved> {
@@ -230,7 +261,15 @@ fn over_limit(peak_stash: &[f64], limit: f64) -> Option<(DeviceId, f64)> {
 impl Proved {
     fn new(plan: CheckedPlan, costs: Costs, simulation: Simulation) -> Self {
         let peak_stash = simulation.memory.iter().map(|device| device.peak_stash).collect();
-        Self { plan, costs, simulation, peak_stash, best_family: None, cut_short: false }
+        Self {
+            plan,
+            costs,
+            simulation,
+            peak_stash,
+            best_family: None,
+            cut_short: false,
+            lower_bound: None,
+        }
     }
 
     fn makespan(&self) -> f64 {

@@ -68,7 +68,8 @@ pub use progress::progress;
 pub use read::{ReadPlan, read, read_checked};
 pub use schedule::*;
 pub use search::{
-    BestFamily, CostModel, Outline, SearchInput, SearchOutput, outlines, search, sum_of_blocks,
+    BestFamily, CostModel, Optimum, Outline, SearchInput, SearchOutput, lower_bound_within,
+    optimum, outlines, search, sum_of_blocks,
 };
 pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,

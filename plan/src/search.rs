@@ -6,6 +6,7 @@
 //! priorities  an assignment                                    -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
 //! improve     priorities, cuts and device orders, by what comes of them
+//! polish      small plans: all orders of the best assignments  -> the best, or that of a beam
 //! ```
 //!
 //! The search for an order is a search for the priorities of a list scheduler, because any
@@ -14,6 +15,7 @@
 
 mod admission;
 mod assignment;
+mod beam;
 mod bound;
 mod candidate;
 mod cost_model;
@@ -23,7 +25,9 @@ mod families;
 mod improve;
 mod incumbent;
 mod instance;
+mod optimum;
 mod outline;
+mod polish;
 mod priorities;
 
 use std::ops::Range;
@@ -40,6 +44,7 @@ use incumbent::Incumbent;
 
 pub use cost_model::sum_of_blocks;
 pub use families::BestFamily;
+pub use optimum::{Optimum, lower_bound_within, optimum};
 pub use outline::{Outline, outlines};
 
 /// What a search may choose from.
@@ -68,6 +73,9 @@ pub struct SearchOutput {
     pub costs: Costs,
     /// What the plan does at these costs.
     pub simulation: Simulation,
+    /// No order on this placement within the memory limits has a smaller makespan. Without limits,
+    /// or where they do not matter, about the lower bound of the simulation; never below it.
+    pub lower_bound: f64,
     /// Nothing where no family fits in memory.
     pub best_family: Option<BestFamily>,
     /// Whether there is so much to plan that numbers of chunks and orders were left out that would
@@ -111,10 +119,14 @@ pub fn search(input: &SearchInput, cost_model: CostModel) -> Result<SearchOutput
         candidate::offer_best(input, &estimator, cost_model, &mut budget, &mut incumbent)?;
     }
     let best = incumbent.best()?;
+    let placement = &best.plan.plan().placement;
+    let (m, limits) = (input.microbatches, &input.memory_limits);
+    let within = lower_bound_within(placement, m, &best.costs, limits)?;
     Ok(SearchOutput {
         plan: best.plan,
         stage_blocks: best.stage_blocks,
         costs: best.costs,
+        lower_bound: within.max(best.simulation.lower_bound).min(best.simulation.bubble.makespan),
         simulation: best.simulation,
         best_family: families.best,
         cut_short: families.cut_short || effort.cut_short,

@@ -45,7 +45,7 @@ pub struct Large {
 pub struct Row {
     /// The memory of every device, as a multiple of 1F1B's.
     memory: f64,
-    /// Makespan over the lower bound of the layout chosen.
+    /// Makespan over the lower bound of the layout chosen, within the same memory.
     mean_to_bound: f64,
     worst_to_bound: f64,
     /// Makespan over the time in which devices that never idle share the blocks' work in
@@ -74,8 +74,7 @@ fn large((devices, microbatches): (usize, u32)) -> Result<Large> {
     let found =
         search(&input, &|placement, stage_blocks| sum_of_blocks(&input, placement, stage_blocks))?;
     let seconds = start.elapsed().as_secs_f64();
-    let simulation = found.simulation;
-    let to_bound = simulation.bubble.makespan / simulation.lower_bound;
+    let to_bound = found.simulation.bubble.makespan / found.lower_bound;
     Ok(Large { devices, microbatches, seconds, to_bound })
 }
 
@@ -109,7 +108,7 @@ impl Outcome {
     }
 
     fn to_bound(&self) -> f64 {
-        self.makespan() / self.found.simulation.lower_bound
+        self.makespan() / self.found.lower_bound
     }
 }
 

@@ -121,6 +121,7 @@ fn search_blocks(args: &PlanArgs) -> Result<Searched> {
         simulation: found.simulation,
         best_family: None,
         cut_short: found.cut_short,
+        lower_bound: Some(found.lower_bound),
     };
     Ok(Searched { fastest, family })
 }

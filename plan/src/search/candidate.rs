@@ -8,7 +8,7 @@ use super::dispatch::{Order, dispatch};
 use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
-use super::{CostModel, SearchInput, priorities};
+use super::{CostModel, SearchInput, polish, priorities};
 use crate::Plan;
 use crate::check::check;
 use crate::error::Result;
@@ -66,7 +66,14 @@ pub(super) fn offer_best(
         offer(&problem, candidate, &mut order, &mut last, incumbent)?;
         budget.0 += last.0;
     }
-    Ok(())
+    candidates.truncate(REFINED as usize);
+    let mut assignments: Vec<(Assignment, Costs)> = incumbent.assignment().into_iter().collect();
+    for Candidate { assignment, costs, .. } in candidates {
+        if assignments.iter().all(|(other, _)| *other != assignment) {
+            assignments.push((assignment, costs));
+        }
+    }
+    polish::offer_faster(input, &assignments, incumbent)
 }
 
 fn by_makespan(one: &Candidate, other: &Candidate) -> Ordering {

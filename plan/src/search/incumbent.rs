@@ -60,6 +60,18 @@ impl<'a> Incumbent<'a> {
         Ok(Verdict::Fits { makespan })
     }
 
+    /// The makespan of the fastest plan that fits.
+    pub fn makespan(&self) -> Option<f64> {
+        Some(self.best.as_ref()?.simulation.bubble.makespan)
+    }
+
+    /// The assignment of that plan, at its costs.
+    pub fn assignment(&self) -> Option<(Assignment, Costs)> {
+        let Feasible { plan, stage_blocks, costs, .. } = self.best.as_ref()?;
+        let (placement, stage_blocks) = (plan.plan().placement.clone(), stage_blocks.clone());
+        Some((Assignment { placement, stage_blocks }, costs.clone()))
+    }
+
     /// The fastest plan that fits; if there is none, an error that says what would.
     pub fn best(self) -> Result<Feasible> {
         self.best.ok_or_else(|| {
