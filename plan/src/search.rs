@@ -3,6 +3,7 @@
 //! ```text
 //! families    every named family and dynamic, on its best cuts -> the plan to beat
 //! assignment  device orders and cuts, by a bound on the time   -> some twenty assignments
+//! ladder      memory limits, from less to all that there is: for each the steps that follow
 //! priorities  an assignment                                    -> priorities to start from
 //! dispatch    priorities                                       -> an order of all actions
 //! improve     priorities, cuts and device orders, by what comes of them
@@ -25,6 +26,7 @@ mod families;
 mod improve;
 mod incumbent;
 mod instance;
+mod ladder;
 mod optimum;
 mod outline;
 mod polish;
@@ -39,7 +41,7 @@ use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
 use crate::error::{Error, Result};
 use assignment::assignments_of_placement;
 use bound::Estimator;
-use effort::Effort;
+use effort::SearchEffort;
 use incumbent::Incumbent;
 
 pub use cost_model::sum_of_blocks;
@@ -114,9 +116,13 @@ pub fn search(input: &SearchInput, cost_model: CostModel) -> Result<SearchOutput
     assignments_of_placement(&estimator, &Placement::linear(input.blocks.len() as u32))?;
     let mut incumbent = Incumbent::new(&input.memory_limits);
     let families = families::offer_all(input, &estimator, cost_model, &mut incumbent)?;
-    let effort = Effort::of(input.blocks.len(), input.microbatches);
-    if let Some(mut budget) = effort.budget() {
-        candidate::offer_best(input, &estimator, cost_model, &mut budget, &mut incumbent)?;
+    let effort = SearchEffort::of(input.blocks.len(), input.microbatches);
+    let rungs = ladder::rungs(input);
+    let mut carried = None;
+    for memory_limits in &rungs {
+        let Some(mut effort) = effort.under_a_limit() else { break };
+        let rung = SearchInput { memory_limits: memory_limits.clone(), ..input.clone() };
+        carried = candidate::offer_best(&rung, cost_model, &mut effort, carried, &mut incumbent)?;
     }
     let best = incumbent.best()?;
     let placement = &best.plan.plan().placement;

@@ -1,6 +1,6 @@
 //! Promise: `auto` gives a legal plan within the memory limits, never behind a named family or the
-//! order of `dynamic`, and the same one every time; where nothing fits or the costs cannot be used,
-//! an error says so.
+//! order of `dynamic`, never slower with more memory, and the same one every time; where nothing fits
+//! or the costs cannot be used, an error says so.
 
 use std::ops::Range;
 
@@ -234,6 +234,36 @@ fn more_memory_is_never_slower_and_every_byte_counts() {
         "no plan fits in memory: the nearest, v-half, needs 420 bytes on device 2, which has 219 \
          (try: a limit of 420 bytes, a smaller microbatch, or more devices)"
     );
+}
+
+#[test]
+fn the_bubble_never_rises_with_memory_and_no_family_that_fits_is_faster() {
+    let cases = [(4, 8, [2.0, 2.4, 1.6], 0.0), (3, 8, [9.9, 10.4, 7.0], 0.2)];
+    for (devices, microbatches, times, transfer) in cases {
+        let mut input = uniform(devices, 4, microbatches);
+        for block in input.blocks.iter_mut().flatten() {
+            block.time = PerWork(times.map(|time| time / 4.0));
+        }
+        input.crossings.fill(BoundaryCost { transfer, ..BoundaryCost::default() });
+        let made = made(&input);
+        let mut last = f64::INFINITY;
+        for microbatches in devices.div_ceil(3)..=2 * devices {
+            // Four blocks a device: 40 bytes fixed, 400 a microbatch.
+            input.memory_limits = vec![40 + 400 * microbatches as u64; devices];
+            let found = run(&input).unwrap();
+            let makespan = found.simulation.bubble.makespan;
+            assert!(makespan <= last, "{devices}, {microbatches}: {makespan} after {last}");
+            assert!(found.lower_bound <= makespan);
+            last = makespan;
+            for (plan, costs) in &made {
+                let simulation = simulate(&check(plan.clone()).unwrap(), costs).unwrap();
+                if fit(&simulation.memory, &input.memory_limits).is_ok() {
+                    let family = simulation.bubble.makespan;
+                    assert!(makespan <= family * (1.0 + 1e-9), "{}: {family}", plan.schedule);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use zerobubble::plan::{
     SearchOutput, StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
 };
 
-const CASES: u64 = 200;
+const CASES: u64 = 40;
 const DEVICES: [usize; 4] = [2, 4, 6, 8];
 const LIMITS: [f64; 3] = [1.0, 1.5, 2.0];
 /// Devices and microbatches of searches that are timed.

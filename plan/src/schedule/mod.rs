@@ -6,11 +6,13 @@ mod folded_lane;
 mod request;
 mod rounds;
 mod squeeze;
+mod v_stash;
 
 use std::fmt;
 
 pub use forward_only::evaluation;
 pub use request::Schedule;
+pub(crate) use v_stash::plans_by_stash;
 
 use super::action::{Action, DeviceId, MicrobatchId, StageId};
 use super::work::Work;

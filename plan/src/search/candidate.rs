@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::assignment::{Assignment, assignments_of_pattern, neighbours};
 use super::bound::Estimator;
 use super::dispatch::{Order, dispatch};
+use super::effort::Effort;
 use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
@@ -16,7 +17,7 @@ use crate::placement::Placement;
 use crate::simulate::{Costs, simulate};
 
 /// An assignment at its costs, and the best priorities for it so far.
-struct Candidate {
+pub(super) struct Candidate {
     assignment: Assignment,
     costs: Costs,
     /// Bytes that parcels on their way to every device may take.
@@ -31,16 +32,20 @@ struct Problem<'a> {
     cost_model: CostModel<'a>,
 }
 
-/// Offers the best plans of the best assignments.
+/// Offers the best plans of the best assignments, and of what a search with less memory has
+/// `carried` on, which has an effort of its own; returns what the next search goes on from.
 pub(super) fn offer_best(
     input: &SearchInput,
-    estimator: &Estimator,
     cost_model: CostModel,
-    budget: &mut Budget,
+    effort: &mut Effort,
+    carried: Option<Candidate>,
     incumbent: &mut Incumbent,
-) -> Result<()> {
+) -> Result<Option<Candidate>> {
+    let estimator = &Estimator::new(input);
     let problem = Problem { input, estimator, cost_model };
     let mut order = Order::default();
+    let mut extra = Budget(effort.budget.0 / REFINED);
+    let budget = &mut effort.budget;
     let mut candidates = Vec::new();
     for assignment in assignments(&problem, budget)? {
         candidates.extend(candidate(&problem, assignment, &mut order, budget)?);
@@ -67,13 +72,33 @@ pub(super) fn offer_best(
         budget.0 += last.0;
     }
     candidates.truncate(REFINED as usize);
+    let again = carried.and_then(|carried| again(&problem, carried, &mut order, &mut extra));
+    if let Some(mut again) = again {
+        let mut last = extra.take(OFFER_SHARE);
+        refine(&problem, &mut again, &mut order, &mut extra)?;
+        offer(&problem, &mut again, &mut order, &mut last, incumbent)?;
+        candidates.push(again);
+    }
     let mut assignments: Vec<(Assignment, Costs)> = incumbent.assignment().into_iter().collect();
-    for Candidate { assignment, costs, .. } in candidates {
-        if assignments.iter().all(|(other, _)| *other != assignment) {
-            assignments.push((assignment, costs));
+    for Candidate { assignment, costs, .. } in &candidates {
+        if assignments.iter().all(|(other, _)| other != assignment) {
+            assignments.push((assignment.clone(), costs.clone()));
         }
     }
-    polish::offer_faster(input, &assignments, incumbent)
+    polish::offer_faster(input, &assignments, effort.pairs_weighed, incumbent)?;
+    Ok(candidates.into_iter().min_by(by_makespan))
+}
+
+/// A candidate of a search with less memory in this one.
+fn again(
+    problem: &Problem,
+    candidate: Candidate,
+    order: &mut Order,
+    budget: &mut Budget,
+) -> Option<Candidate> {
+    let instance = problem.instance(&candidate);
+    let scored = score(&instance, &candidate.scored.priorities, None, order, budget)?;
+    Some(Candidate { scored, ..candidate })
 }
 
 fn by_makespan(one: &Candidate, other: &Candidate) -> Ordering {

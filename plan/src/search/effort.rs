@@ -5,16 +5,25 @@
 
 use super::improve::Budget;
 
+/// What a search does under one memory limit.
+#[derive(Debug)]
+pub(super) struct Effort {
+    /// Actions to dispatch in search of an order.
+    pub budget: Budget,
+    /// Pairs of stage and microbatch that a beam weighs for one assignment.
+    pub pairs_weighed: usize,
+}
+
 /// What a search does for devices and microbatches of these numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Effort {
+pub(super) struct SearchEffort {
     /// Actions to dispatch in search of an order; 0 where that would be too few to find anything.
     actions: u64,
     /// Whether that is less than the size asks for.
     pub cut_short: bool,
 }
 
-impl Effort {
+impl SearchEffort {
     pub fn of(devices: usize, microbatches: u32) -> Self {
         let pairs = (devices as u64).saturating_mul(u64::from(microbatches));
         let wanted = pairs.saturating_mul(ACTIONS_PER_PAIR).max(ACTIONS_AT_LEAST);
@@ -23,9 +32,10 @@ impl Effort {
         Self { actions: if enough { actions } else { 0 }, cut_short: actions < wanted }
     }
 
-    /// Nothing where no order is searched.
-    pub fn budget(self) -> Option<Budget> {
-        (self.actions > 0).then_some(Budget(self.actions))
+    /// For one memory limit; nothing where no order is searched.
+    pub fn under_a_limit(self) -> Option<Effort> {
+        let (budget, pairs_weighed) = (Budget(self.actions), PAIRS_WEIGHED);
+        (self.actions > 0).then_some(Effort { budget, pairs_weighed })
     }
 }
 
@@ -50,6 +60,8 @@ const ACTIONS_AT_MOST: u64 = 50_000_000;
 /// Some twenty assignments in an order each, of a few chunks per device, is the least that makes a
 /// search.
 const LEAST_ACTIONS_PER_PAIR: u64 = 150;
+/// A tenth of a second for each assignment.
+const PAIRS_WEIGHED: usize = 6_000_000;
 /// Of all plans of a family that takes any number of chunks.
 const FAMILY_ACTIONS: u64 = 8_000_000;
 
@@ -60,7 +72,7 @@ mod tests {
     #[test]
     fn effort_grows_with_the_size_up_to_a_limit_and_says_where_it_is_less() {
         let of = |devices, microbatches| {
-            let effort = Effort::of(devices, microbatches);
+            let effort = SearchEffort::of(devices, microbatches);
             (effort.actions, effort.cut_short)
         };
         assert_eq!(of(4, 8), (ACTIONS_AT_LEAST, false));

@@ -11,11 +11,14 @@ use crate::check::check;
 use crate::dynamic::{dynamic, dynamic_base};
 use crate::error::Result;
 use crate::placement::Placement;
-use crate::schedule::generate;
+use crate::schedule::{generate, plans_by_stash};
 use crate::simulate::Costs;
 
 /// The most stages of a device, for families that leave the choice.
 const MOST_CHUNKS: u32 = 64;
+
+/// There are some 2p of the V plans, of 6 p m actions each.
+const MOST_PAIRS_OF_V_PLANS: u64 = 2048;
 
 /// A bound may be above what it bounds by this fraction.
 const ROUNDING: f64 = 1e-9;
@@ -73,6 +76,9 @@ pub(super) fn offer_all(
             }
         }
     }
+    if !input.memory_limits.is_empty() && devices > 1 && estimator.can_fill(2 * devices) {
+        offer_v_plans(input, &mut costed, incumbent)?;
+    }
     for chunks in DYNAMIC_CHUNKS {
         if !estimator.can_fill(devices * chunks as usize) {
             continue;
@@ -87,6 +93,24 @@ pub(super) fn offer_all(
         }
     }
     Ok(Tried { best, cut_short })
+}
+
+/// Offers the V plans for every stash, where they are affordable.
+fn offer_v_plans(
+    input: &SearchInput,
+    costed: &mut Costed,
+    incumbent: &mut Incumbent,
+) -> Result<()> {
+    let devices = input.blocks.len() as u32;
+    if u64::from(devices) * u64::from(input.microbatches) > MOST_PAIRS_OF_V_PLANS {
+        return Ok(());
+    }
+    for plan in plans_by_stash(devices, input.microbatches) {
+        for (assignment, costs) in costed.assignments(&plan.placement)? {
+            incumbent.offer(plan.clone(), assignment, costs)?;
+        }
+    }
+    Ok(())
 }
 
 /// The assignments of placements at their costs. No placement is costed twice.

@@ -6,6 +6,7 @@ use super::instance::Instance;
 use super::priorities::{change, change_count};
 
 /// What the search may still spend, in actions dispatched.
+#[derive(Debug)]
 pub(super) struct Budget(pub u64);
 
 /// Priorities and what comes of them.

@@ -14,13 +14,16 @@ use crate::simulate::Costs;
 pub(super) fn offer_faster(
     input: &SearchInput,
     assignments: &[(Assignment, Costs)],
+    pairs_weighed: usize,
     incumbent: &mut Incumbent,
 ) -> Result<()> {
     for (assignment, costs) in assignments {
         let Some(to_beat) = incumbent.makespan() else { return Ok(()) };
         let placement = &assignment.placement;
         let pairs = placement.stage_count() * input.microbatches as usize;
-        let width = PAIRS_WEIGHED / (6 * pairs * pairs);
+        // A beam weighs every pair for every order that it looks at: some two for each that it
+        // keeps, of every length up to three actions for each pair.
+        let width = pairs_weighed / (6 * pairs * pairs);
         let is_small = placement.stage_count() <= MOST_STAGES && input.microbatches <= 255;
         if !is_small || width < LEAST_WIDTH {
             continue;
@@ -36,9 +39,5 @@ pub(super) fn offer_faster(
     Ok(())
 }
 
-/// A beam weighs every pair of stage and microbatch for every order that it looks at: some two for
-/// each that it keeps, of every length up to three actions for each pair. This many for each
-/// assignment take a tenth of a second.
-const PAIRS_WEIGHED: usize = 6_000_000;
 /// A narrower beam finds nothing that priorities do not.
 const LEAST_WIDTH: usize = 64;
