@@ -29,22 +29,27 @@ use crate::action::DeviceId;
 /// The steady state keeps these slots. That leaves each action some slots to be late in, so that
 /// the order fits other costs than F = B = W.
 ///
-/// With more microbatches than floor((p+2)/2), at F = B = W, the step bubble is 3p - 7 for even p >= 4 and
-/// 3p - 4 for odd p >= 3, in times of a chunk: 1.5p - 3.5 and 1.5p - 2 in those of a whole device,
-/// about half of 1F1B's 3p - 3. With fewer it is ZB-V's.
+/// With more microbatches than floor((p+2)/2), at F = B = W, the step bubble is 3p - 7 for even
+/// p >= 4 and 3p - 4 for odd p >= 3, in times of a chunk: 1.5p - 3.5 and 1.5p - 2 in those of a
+/// whole device, about half of 1F1B's 3p - 3. With fewer it is ZB-V's.
 pub const V_HALF: Family = Family {
     name: "v-half",
     about: "a V of two chunks per device with about half of 1f1b's memory",
     shape: Shape::Fold,
     lanes: |size| {
         let p = size.devices;
-        // Two passes of a device must not be equal mod 6.
-        let turn = if p.is_multiple_of(2) { 3 } else { 0 };
-        squeeze(size, (p + 2) / 2, Squeezed::Ends, |DeviceId(i)| BuildingBlock {
-            down_f: 2 * i,
-            up_f: 3 * p - 2 - i,
-            up_b: 3 * p - 1 + turn + 2 * i,
-            down_b: 6 * p - 2 + turn - i,
-        })
+        squeeze(size, (p + 2) / 2, Squeezed::Ends, |device| block(p, device))
     },
 };
+
+/// The slots of one microbatch on one of `p` devices.
+pub(super) fn block(p: u32, DeviceId(i): DeviceId) -> BuildingBlock {
+    // Two passes of a device must not be equal mod 6.
+    let turn = if p.is_multiple_of(2) { 3 } else { 0 };
+    BuildingBlock {
+        down_f: 2 * i,
+        up_f: 3 * p - 2 - i,
+        up_b: 3 * p - 1 + turn + 2 * i,
+        down_b: 6 * p - 2 + turn - i,
+    }
+}

@@ -34,13 +34,18 @@ pub const V_MIN: Family = Family {
     shape: Shape::Fold,
     lanes: |size| {
         let p = size.devices;
-        // Two passes of a device must not be equal mod 6.
-        let turn = if p.is_multiple_of(3) { 2 } else { 0 };
-        squeeze(size, (p + 4) / 3, Squeezed::All, |DeviceId(i)| BuildingBlock {
-            down_f: i,
-            up_f: 2 * p - 1 - i,
-            up_b: 2 * p + turn + i,
-            down_b: 4 * p - 1 + turn - i,
-        })
+        squeeze(size, (p + 4) / 3, Squeezed::All, |device| block(p, device))
     },
 };
+
+/// The slots of one microbatch on one of `p` devices.
+pub(super) fn block(p: u32, DeviceId(i): DeviceId) -> BuildingBlock {
+    // Two passes of a device must not be equal mod 6.
+    let turn = if p.is_multiple_of(3) { 2 } else { 0 };
+    BuildingBlock {
+        down_f: i,
+        up_f: 2 * p - 1 - i,
+        up_b: 2 * p + turn + i,
+        down_b: 4 * p - 1 + turn - i,
+    }
+}

@@ -23,12 +23,17 @@ fn lanes(size: Size) -> Vec<Vec<Action>> {
     // The same steady state as a building block (Qi et al. 2024, section 3). With hardly more
     // microbatches than devices it is too short to be kept without idle time at F = B = W.
     let squeezed = if 3 * size.microbatches > 4 * p { Squeezed::Ends } else { Squeezed::All };
-    squeeze(size, p, squeezed, |DeviceId(i)| BuildingBlock {
+    squeeze(size, p, squeezed, |device| block(p, device))
+}
+
+/// The slots of one microbatch on one of `p` devices.
+pub(super) fn block(p: u32, DeviceId(i): DeviceId) -> BuildingBlock {
+    BuildingBlock {
         down_f: 4 * i,
         up_f: 6 * p - 5 - 2 * i,
         up_b: 6 * p - 4 + 4 * i,
         down_b: 12 * p - 9 - 2 * i,
-    })
+    }
 }
 
 /// The lane of one device, for m >= 2p - 2.
