@@ -96,8 +96,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
             "(try: fewer --stages or --microbatches: their product at most 65536)",
         ),
         (
-            &["plan", "--schedule", "auto", "--stages", "100", "--microbatches", "100"],
-            "(try: fewer --stages or --microbatches: their product at most 5461)",
+            &["plan", "--schedule", "auto", "--stages", "1000", "--microbatches", "1000"],
+            "(try: fewer --stages or --microbatches: their product at most 524288)",
         ),
         (&["plan", "--schedule", "dynamic", "--chunks", "3"], "dynamic with 3 chunks per device"),
         (&["train", "--schedule", "dynamic", "--chunks", "3"], "it takes 1 or 2"),

@@ -29,6 +29,7 @@
 //! read_checked   &str                -> ReadPlan        the same, proved, with errors by line
 //! check          Plan                -> CheckedPlan     complete, ordered, free of deadlock
 //! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel capacities
+//! fill           CheckedPlan, Costs  -> CheckedPlan     W where these costs leave time for it
 //! dynamic        CheckedPlan, Costs  -> CheckedPlan     what run-time decisions come to
 //! communication  Plan, Costs         -> Communication   bytes over every link
 //! to_csv         CheckedPlan         -> String          one row of cells per device
@@ -42,6 +43,7 @@ mod communication;
 mod csv;
 mod dynamic;
 mod error;
+mod fill;
 mod lines;
 mod place;
 mod placement;
@@ -62,6 +64,7 @@ pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, to_csv};
 pub use dynamic::{Choice, Policy, StashLimits, dynamic, dynamic_base, play, simulate_dynamic};
 pub use error::{Error, ErrorKind, PlanPart};
+pub use fill::fill;
 pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

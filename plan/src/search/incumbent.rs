@@ -7,6 +7,7 @@ use crate::Plan;
 use crate::action::DeviceId;
 use crate::check::{CheckedPlan, check};
 use crate::error::{Error, Result};
+use crate::fill::fill;
 use crate::simulate::{Costs, DeviceMemory, Simulation, fit, simulate};
 
 /// The best plan of those that were offered.
@@ -44,7 +45,8 @@ impl<'a> Incumbent<'a> {
         Self { limits, best: None, nearest: None }
     }
 
-    /// Checks and simulates a plan, and keeps it if none that fits is as fast.
+    /// Checks and simulates a plan, and keeps it if none that fits is as fast: with W where its
+    /// costs leave time for it.
     pub fn offer(&mut self, plan: Plan, assignment: &Assignment, costs: &Costs) -> Result<Verdict> {
         let plan = check(plan)?;
         let simulation = simulate(&plan, costs)?;
@@ -54,6 +56,7 @@ impl<'a> Incumbent<'a> {
         }
         let makespan = simulation.bubble.makespan;
         if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
+            let (plan, simulation) = filled(plan, simulation, costs)?;
             let (stage_blocks, costs) = (assignment.stage_blocks.clone(), costs.clone());
             self.best = Some(Feasible { plan, stage_blocks, costs, simulation });
         }
@@ -97,4 +100,19 @@ impl<'a> Incumbent<'a> {
             self.nearest = Some(Excess { schedule, device, need, limit });
         }
     }
+}
+
+/// The plan after [`fill`], which is no family's own, if that is faster.
+fn filled(
+    plan: CheckedPlan,
+    simulation: Simulation,
+    costs: &Costs,
+) -> Result<(CheckedPlan, Simulation)> {
+    let filled = fill(plan.clone(), costs)?;
+    let after = simulate(&filled, costs)?;
+    if after.bubble.makespan >= simulation.bubble.makespan {
+        return Ok((plan, simulation));
+    }
+    let filled = Plan { schedule: "auto".into(), ..filled.plan().clone() };
+    Ok((check(filled)?, after))
 }
