@@ -19,6 +19,8 @@ use super::progress::Phase;
 pub struct Saving {
     checkpoints: Option<Checkpoints>,
     every: u64,
+    /// Where the run ends.
+    steps: u64,
     newest: Option<Checkpoint>,
     options: Options,
 }
@@ -48,16 +50,16 @@ impl Saving {
     /// Opens the folder, and reads what the run continues from.
     pub fn open(args: &TrainArgs, corpus: &Corpus) -> Result<Self> {
         let options = Options::of(args, corpus);
-        let every = args.checkpoint_every;
+        let (every, steps) = (args.checkpoint_every, u64::from(args.steps));
         let Some(folder) = &args.checkpoint else {
-            return Ok(Self { checkpoints: None, every, newest: None, options });
+            return Ok(Self { checkpoints: None, every, steps, newest: None, options });
         };
         let checkpoints = Checkpoints::open(folder)?.keep(args.checkpoint_keep);
         let newest = match args.resume {
             true => newest(&checkpoints, &options)?,
             false => unused(&checkpoints).map(|()| None)?,
         };
-        Ok(Self { checkpoints: Some(checkpoints), every, newest, options })
+        Ok(Self { checkpoints: Some(checkpoints), every, steps, newest, options })
     }
 
     /// Puts a new run where the checkpoint was; says on stderr which one it is.
@@ -77,7 +79,11 @@ impl Saving {
             let hint = "the version that wrote it, or another folder";
             return Err(Error::data(problem).in_file(newest.path()).hint(hint));
         }
-        sampler.skip(drawn);
+        // A checkpoint may say that it is of any step, and drawing for all of them takes long. A run
+        // that has no step left draws no more.
+        if newest.step() < self.steps {
+            sampler.skip(drawn);
+        }
         tell(&format!("continuing from {}", newest.path().display()));
         told.iter().for_each(|difference| tell(&with_flags(difference)));
         Ok(())

@@ -64,6 +64,10 @@ impl Checkpoint {
     /// written. [`ErrorKind::NotUnderstood`] when it is what was written, but of a form that this
     /// version does not know. [`ErrorKind::NotFinite`] when one of its numbers is not finite.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_whole(path).map_err(shortened)
+    }
+
+    fn read_whole(path: &Path) -> Result<Self> {
         let at = |name: &str| path.join(name);
         let sums = disk::read_small(&at(CHECKSUMS), LARGEST_CHECKSUMS);
         let sums = sums.and_then(|text| Checksums::parse(&text));
@@ -128,9 +132,30 @@ impl Checkpoint {
         T::deserialize(&self.manifest.note).map_err(|error| {
             let writer = self.manifest.writer();
             let problem = format!("its note is not this program's: {error}; {writer} wrote it");
-            Error::new(ErrorKind::NotUnderstood, problem)
+            Error::new(ErrorKind::NotUnderstood, short(&problem))
                 .in_file(self.path.join(MANIFEST))
                 .hint("the program and the version that saved it, or another folder")
         })
+    }
+}
+
+/// The error with texts that can be read: what it quotes of a file may be as long as the file.
+fn shortened(error: Error) -> Error {
+    Error { problem: short(&error.problem), hint: short(&error.hint), ..error }
+}
+
+/// The text, or its beginning and its end.
+fn short(text: &str) -> String {
+    const BEGINNING: usize = 300;
+    const END: usize = 100;
+    let mut places = text.char_indices().map(|(at, _)| at);
+    let (Some(beginning), Some(end)) =
+        (places.nth(BEGINNING), text.char_indices().map(|(at, _)| at).rev().nth(END - 1))
+    else {
+        return text.to_owned();
+    };
+    match end > beginning {
+        true => format!("{} ... {}", &text[..beginning], &text[end..]),
+        false => text.to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! What tells a torn, altered or foreign file from one that was written whole.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path};
 
@@ -25,8 +26,11 @@ impl Checksums {
         };
         let text = std::str::from_utf8(text).map_err(|_| wrong())?.replace("\r\n", "\n");
         let sums = Self(text.lines().map(line).collect::<Option<_>>().ok_or_else(wrong)?);
+        // A file that is listed many times would be read as often.
+        let names: BTreeSet<&str> = sums.0.iter().map(|(name, _)| name.as_str()).collect();
+        let once = names.len() == sums.0.len();
         // Anything else than the very text that was written is not to be trusted.
-        if sums.has(MANIFEST) && sums.text() == text { Ok(sums) } else { Err(wrong()) }
+        if once && sums.has(MANIFEST) && sums.text() == text { Ok(sums) } else { Err(wrong()) }
     }
 
     /// Whether all of these files in `folder` have the content that was written.
@@ -99,6 +103,13 @@ mod tests {
             let text = format!("{hash}  {name}\n{hash}  manifest.json\n");
             assert!(Checksums::parse(text.as_bytes()).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn no_file_is_listed_twice() {
+        let line = format!("{}  manifest.json\n", "0".repeat(32));
+        assert!(Checksums::parse(line.as_bytes()).is_ok());
+        assert!(Checksums::parse(line.repeat(2).as_bytes()).is_err());
     }
 
     proptest! {

@@ -1,15 +1,17 @@
 //! Writes that are still there after the power has failed, and reads that stay in their folder.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that are read or written at once.
+/// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
+/// Bytes that are read at once.
+const READ: usize = 1 << 16;
 
 /// A file that is being written, and the hash of what has been.
 pub(super) struct NewFile {
@@ -83,9 +85,9 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
 ///
 /// Those of [`open`], and when it cannot be read.
 pub(super) fn hash(path: &Path) -> Result<u128> {
-    let mut file = BufReader::with_capacity(PIECE, open(path)?);
+    let mut file = open(path)?;
     let mut hash = Xxh3::new();
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; READ];
     loop {
         match file.read(&mut piece).map_err(|error| unreadable(&error))? {
             0 => return Ok(hash.digest128()),

@@ -187,6 +187,12 @@ fn make(folder: &Path) -> io::Result<()> {
 
 fn lock(folder: &Path) -> Result<Option<File>> {
     let path = folder.join(LOCK);
+    // To open a link would open, or make, a file anywhere.
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Error::new(ErrorKind::Io, "not a file of its own, but a link or such")
+            .in_file(path)
+            .hint("to remove it"));
+    }
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(|error| unwritable(&path, &error))?;
     match file.try_lock() {

@@ -11,6 +11,9 @@ pub(super) const NO_NORM: &str = "none";
 /// The form of the files; another one is not read.
 const FORMAT: u32 = 1;
 
+/// The most steps that a run is continued from: schedulers of learning rates are asked for each.
+const MOST_STEPS: u64 = u32::MAX as u64;
+
 /// The version that this is.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -101,6 +104,10 @@ impl Manifest {
             let (updates, step) = (manifest.updates, manifest.step);
             return Err(foreign(format!("{updates} updates in {step} steps"), &writer));
         }
+        if manifest.step > MOST_STEPS {
+            let problem = format!("{} steps, and at most {MOST_STEPS} are read", manifest.step);
+            return Err(foreign(problem, &writer));
+        }
         Ok(manifest)
     }
 
@@ -162,7 +169,7 @@ impl Settings {
         let (&(step, saved), &(_, given)) = pairs.find(|(a, b)| differs(a.1, b.1))?;
         Some(format!(
             "saved with a learning rate of {saved} in step {}, continues with {given}",
-            step + 1
+            step.saturating_add(1)
         ))
     }
 }
@@ -191,10 +198,11 @@ mod tests {
     proptest! {
         #[test]
         fn text_parses_back(
-            step: u64, part in 0f64..1.0, seed: u64, microbatches: u32,
+            step: u32, part in 0f64..1.0, seed: u64, microbatches: u32,
             microbatch: Vec<Vec<usize>>, optimizer: String, clip_norm: String,
             words: Vec<String>, number: u64,
         ) {
+            let step = u64::from(step);
             let updates = (step as f64 * part * 0.99) as u64;
             let settings =
                 Settings { seed, microbatches, microbatch, optimizer, clip_norm, ..settings() };
@@ -213,12 +221,13 @@ mod tests {
             Manifest::parse(value.to_string().as_bytes())
         };
         let own = format!("; zerobubble {VERSION} wrote it");
-        let rows: [(Change<Value>, &str, &str); 8] = [
+        let rows: [(Change<Value>, &str, &str); 9] = [
             (|of| of["format"] = 2.into(), "form 2 of checkpoints, and zerobubble", &own),
             (|of| of["format"] = 0.into(), "form 0 of checkpoints", &own),
             (|of| of["format"] = Value::Null, "a checkpoint of no form", &own),
             (|of| of["step"] = (-1).into(), "not a manifest of zerobubble", &own),
             (|of| of["updates"] = 5.into(), "5 updates in 4 steps", &own),
+            (|of| of["step"] = u64::MAX.into(), "18446744073709551615 steps, and at most", &own),
             (
                 |of| drop(of["settings"].as_object_mut().unwrap().remove("clip_norm")),
                 "not a manifest of zerobubble",

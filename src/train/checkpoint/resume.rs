@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::draft::Draft;
 use super::manifest::{Manifest, NO_NORM, Settings};
-use super::{Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, tensors};
+use super::{
+    Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, short, shortened, tensors,
+};
 use crate::batch::Batch;
 use crate::capture::{load, paths, read_besides};
 use crate::engine::{Optimizer, ParameterState, floats, host_tensor};
@@ -62,7 +64,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     ///
     /// When it is of another model, seed, optimizer or batch, or a device failed before.
     pub fn resume(&mut self, from: &Checkpoint) -> Result<Vec<String>> {
-        let in_file = |name: &'static str| move |error: Error| error.in_file(from.path.join(name));
+        let in_file =
+            |name: &'static str| move |error: Error| shortened(error).in_file(from.path.join(name));
         let settings = self.settings_at(from.manifest.step);
         let told = from.manifest.settings.check(&settings).map_err(in_file(MANIFEST))?;
         let parameters = self.paths();
@@ -81,7 +84,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         self.steps = from.manifest.step;
         self.skips = 0;
         self.last_good = Some(from.path.clone());
-        Ok(told)
+        Ok(told.iter().map(|line| short(line)).collect())
     }
 
     /// Puts parameters in place, some at a time: a checkpoint may be as large as all devices.
