@@ -12,19 +12,17 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
-/// Mutations that a test runs, and that it runs between two looks at the clock.
-const CASES: u32 = 10_000;
-
 /// No input of some kilobytes takes this long, however busy the machine.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Asserts that `holds` does not panic on any file of `fuzz/corpus/TARGET`, nor on what mutations
-/// make of them.
+/// make of them: `cases` of these, which take a test less than a second. With
+/// `ZEROBUBBLE_FUZZ_SECONDS`, the clock is looked at after so many.
 ///
 /// # Panics
 ///
 /// With the smallest input found on which it does, or where there is no corpus.
-pub fn run(target: &str, holds: fn(&[u8])) {
+pub fn run(target: &str, cases: u32, holds: fn(&[u8])) {
     let corpus = corpus(target);
     for (path, input) in &corpus {
         // A panic in it is reported by the test runner; this says of which file it is.
@@ -38,8 +36,10 @@ pub fn run(target: &str, holds: fn(&[u8])) {
     });
     let end = Duration::from_secs(seconds.unwrap_or(0));
     for round in 0u64.. {
-        mutate(target, holds, &inputs, round);
+        mutate(target, cases, holds, &inputs, round);
         if started.elapsed() >= end {
+            let mutations = (round + 1) * u64::from(cases);
+            eprintln!("{target}: {mutations} mutations in {:?}", started.elapsed());
             break;
         }
     }
@@ -61,12 +61,12 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Runs [`CASES`] mutations, which `round` draws.
-fn mutate(target: &str, holds: fn(&[u8]), inputs: &[Vec<u8>], round: u64) {
+/// Runs mutations, which `round` draws.
+fn mutate(target: &str, cases: u32, holds: fn(&[u8]), inputs: &[Vec<u8>], round: u64) {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&round.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
     let mut runner = TestRunner::new_with_rng(config, rng);
     let mutations = (any::<Index>(), vec(edit(), 1..12));
     let made = |start: &Index, edits: &[Edit]| {

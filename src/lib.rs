@@ -31,6 +31,9 @@ pub mod engine;
 pub mod error;
 pub mod gpt;
 pub mod graph;
+#[cfg(test)]
+#[path = "../fuzz/harness.rs"]
+mod harness;
 mod loss;
 pub mod nn;
 mod out_of_memory;

@@ -421,9 +421,41 @@ fn schedule_help(names: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learning_rate::Rates;
 
     fn read(line: &str) -> std::result::Result<Cli, UsageError> {
         Cli::read(line.split_whitespace().map(OsString::from))
+    }
+
+    /// Words are a command with values in their ranges, a text that was asked for, or an error.
+    fn holds(input: &[u8]) {
+        // No word is a path that leads out of here, where a file might have no end.
+        let text = String::from_utf8_lossy(input).replace('/', "_");
+        let words = std::iter::once("zerobubble").chain(text.split_ascii_whitespace());
+        match Cli::read(words.map(OsString::from)) {
+            Ok(Cli { command: Command::Train(args), .. }) => {
+                assert!(args.learning_rate >= 0.0 && args.learning_rate.is_finite());
+                assert!(args.steps > 0 && args.checkpoint_keep > 0);
+                Rates::of(&args).map(|rates| rates.to_string()).ok();
+            }
+            Ok(Cli { command: Command::Plan(args), json }) => {
+                args.format(json).ok();
+                let times = args.cost.of(args.stages);
+                assert!(
+                    times.is_ok_and(|times| times.len() == args.stages as usize)
+                        || text.contains("cost")
+                );
+            }
+            Ok(_) => {}
+            Err(UsageError::Asked(text)) => assert!(!text.is_empty()),
+            Err(UsageError::Wrong(problem)) => assert!(problem.contains("(try: "), "{problem}"),
+            Err(UsageError::Unreadable(error)) => assert!(error.site.file.is_some(), "{error}"),
+        }
+    }
+
+    #[test]
+    fn any_words_are_a_command_or_an_error_with_a_hint() {
+        crate::harness::run("command_line", 2_000, holds);
     }
 
     #[test]

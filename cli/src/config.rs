@@ -1,7 +1,8 @@
 //! `--config FILE`: options of `train` from a TOML file, as if they stood on the command line.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -15,6 +16,9 @@ use super::args::UsageError;
 
 /// The command that takes a file.
 const TRAIN: &str = "train";
+
+/// No file of options is read beyond this: a device or a pipe may have no end.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// An option in a file.
 struct Setting {
@@ -35,7 +39,7 @@ pub fn with_file(
     let matches = definition.clone().try_get_matches_from(&arguments)?;
     let Some((TRAIN, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(path) = given.get_one::<PathBuf>("config") else { return Ok(arguments) };
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = text(path).map_err(|error| {
         let error = Error::new(Kind::Io, format!("cannot be read: {error}")).in_file(path);
         UsageError::Unreadable(error.hint("the path of a TOML file with options"))
     })?;
@@ -64,6 +68,15 @@ pub fn with_file(
         }
         other => other,
     })
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes"))),
+        false => Ok(text),
+    }
 }
 
 /// All but one.
@@ -117,6 +130,9 @@ fn argument(definition: &Command, name: &str, value: &DeValue) -> Result<Option<
     if ["json", "help", "version"].contains(&name) {
         return Err(format!("'--{name}' is for the command line alone (try: --{name} there)"));
     }
+    if name.contains('=') {
+        return Err(format!("'{name}' is no option (try: a line such as steps = 100)"));
+    }
     let text = match value {
         DeValue::Boolean(set) if train(definition).get_arguments().any(is_flag) => {
             return Ok(set.then(|| format!("--{name}")));
@@ -158,10 +174,13 @@ fn train(definition: &Command) -> &Command {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::CommandFactory;
 
     use super::*;
-    use crate::args::Arguments;
+    use crate::args::{Arguments, Cli, Command as Parsed, is_option_of_train};
+    use crate::harness;
 
     fn read(text: &str) -> Result<Vec<String>, String> {
         match settings(&Arguments::command(), Path::new("run.toml"), text) {
@@ -182,6 +201,46 @@ mod tests {
         let largest = u64::MAX.to_string();
         let expected = [format!("--seed={largest}")];
         assert_eq!(read(&format!("seed = {largest}")).unwrap(), expected);
+    }
+
+    /// Every entry of a file is an option of `train`, and all of them are a command line or an error
+    /// that names a line of the file.
+    fn holds(input: &[u8]) {
+        thread_local! {
+            static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
+        }
+        let read = FOLDER.with(|folder| {
+            let path = folder.path().join("run.toml");
+            // To write over a file can take as long as the disk.
+            fs::remove_file(&path).ok();
+            fs::write(&path, input).unwrap();
+            let arguments = ["zerobubble", "train", "--config"].map(OsString::from);
+            Cli::read([&arguments[..], &[path.into()]].concat())
+        });
+        let Ok(text) = std::str::from_utf8(input) else {
+            assert!(matches!(read, Err(UsageError::Unreadable(_))));
+            return;
+        };
+        match read {
+            Ok(cli) => {
+                assert!(!cli.json && matches!(cli.command, Parsed::Train(_)));
+                let settings = settings(&Arguments::command(), Path::new("run.toml"), text);
+                let Ok(settings) = settings else { panic!("it was read") };
+                assert!(settings.iter().all(|of| is_option_of_train(&of.name)), "{text}");
+            }
+            Err(UsageError::Wrong(problem)) => {
+                let mut parts = problem.split(": ").next().unwrap().rsplit(':');
+                let line: usize = parts.next().unwrap().parse().expect("a line is named");
+                assert!((1..=1 + text.matches('\n').count()).contains(&line), "{problem}");
+                assert!(problem.contains("(try: "), "{problem}");
+            }
+            Err(_) => panic!("it is text, and asks for nothing"),
+        }
+    }
+
+    #[test]
+    fn any_file_is_options_or_an_error_that_names_a_line() {
+        harness::run("toml", 2_000, holds);
     }
 
     #[test]

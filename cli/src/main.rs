@@ -10,6 +10,9 @@ mod devices;
 mod drawing;
 mod evaluate;
 mod flags;
+#[cfg(test)]
+#[path = "../../fuzz/harness.rs"]
+mod harness;
 mod interrupt;
 mod learning_rate;
 mod plan;

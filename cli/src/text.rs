@@ -210,6 +210,35 @@ mod tests {
         Corpus::of_text("alphabet", &"abcdefghij".repeat(repeats)).unwrap()
     }
 
+    /// Any file is an error that names it, or a text whose tokens stand for its characters.
+    fn holds(input: &[u8]) {
+        thread_local! {
+            static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
+        }
+        let path = FOLDER.with(|folder| folder.path().join("some.txt"));
+        // To write over a file can take as long as the disk.
+        std::fs::remove_file(&path).ok();
+        std::fs::write(&path, input).unwrap();
+        let read = Corpus::read(&path, None);
+        let corpus = match read {
+            Ok(corpus) => corpus,
+            Err(error) => return assert_eq!(error.site.file, Some(path)),
+        };
+        let text = std::str::from_utf8(input).unwrap();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let tokens = corpus.training.iter().chain(&corpus.held_out).map(|&token| token.into());
+        assert_eq!(corpus.vocabulary.decode(&tokens.collect::<Vec<i64>>()), text);
+        if let Ok(mut sampler) = corpus.sampler(3, 1) {
+            assert_eq!(sampler.next_batch(2).tokens.len(), 6);
+        }
+        corpus.held_out_windows(1, 3).ok();
+    }
+
+    #[test]
+    fn any_file_is_tokens_or_an_error_that_names_it() {
+        crate::harness::run("text", 10_000, holds);
+    }
+
     #[test]
     fn a_text_without_anything_to_learn_is_refused() {
         let rows = [

@@ -8,10 +8,10 @@ mod plan;
 
 #[test]
 fn plan_text() {
-    harness::run("plan_text", plan::text);
+    harness::run("plan_text", 10_000, plan::text);
 }
 
 #[test]
 fn plan_csv() {
-    harness::run("plan_csv", plan::csv);
+    harness::run("plan_csv", 10_000, plan::csv);
 }

@@ -24,14 +24,9 @@ const AUTO_DEVICES: usize = 4;
 pub fn devices(spec: &str) -> Result<Vec<Box<dyn EngineDevice>>> {
     let items = match spec.trim() {
         "auto" => auto(),
-        list => list.split(',').map(|text| item(text.trim())).collect::<Result<_>>()?,
+        list => items(list)?,
     };
-    let count: usize = items.iter().map(|item| item.times).sum();
-    if count > MOST_DEVICES {
-        return Err(Error::config(format!("{count} devices, at most {MOST_DEVICES} are allowed"))
-            .hint("cpux2, or auto"));
-    }
-    let mut devices: Vec<Box<dyn EngineDevice>> = Vec::with_capacity(count);
+    let mut devices: Vec<Box<dyn EngineDevice>> = Vec::new();
     let mut cpus = 0;
     for Item { kind, times } in items {
         for queue in 0..times {
@@ -78,6 +73,17 @@ fn auto() -> Vec<Item> {
     vec![Item { kind: Kind::Cpu, times: cores.min(AUTO_DEVICES) }]
 }
 
+/// What a list names, none of it looked for yet.
+fn items(list: &str) -> Result<Vec<Item>> {
+    let items = list.split(',').map(|text| item(text.trim())).collect::<Result<Vec<_>>>()?;
+    let count: usize = items.iter().map(|item| item.times).sum();
+    if count > MOST_DEVICES {
+        return Err(Error::config(format!("{count} devices, at most {MOST_DEVICES} are allowed"))
+            .hint("cpux2, or auto"));
+    }
+    Ok(items)
+}
+
 fn item(text: &str) -> Result<Item> {
     let unknown =
         |problem: String| Error::config(problem).hint("cpu, cpux2, gpu:0, gpu:0x2, or auto");
@@ -107,7 +113,20 @@ fn item(text: &str) -> Result<Item> {
 
 #[cfg(test)]
 mod tests {
-    use super::devices;
+    use super::{MOST_DEVICES, devices, items};
+
+    #[test]
+    fn any_text_is_devices_or_an_error_that_says_what_would_be() {
+        crate::harness::run("devices", 10_000, |input| {
+            match items(&String::from_utf8_lossy(input)) {
+                Ok(items) => {
+                    let count: usize = items.iter().map(|item| item.times).sum();
+                    assert!((1..=MOST_DEVICES).contains(&count), "{count} devices");
+                }
+                Err(error) => assert!(error.to_string().contains("(try: "), "{error}"),
+            }
+        });
+    }
 
     #[test]
     fn a_list_counts_every_item() {

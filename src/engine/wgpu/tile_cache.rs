@@ -228,6 +228,37 @@ mod tests {
         assert_eq!(left, 1, "nothing but the file");
     }
 
+    /// Whatever the file has, only a tile that may be used is used, and the file is replaced by one
+    /// that reads as what was remembered.
+    fn holds(input: &[u8]) {
+        thread_local! {
+            static FOLDER: tempfile::TempDir = tempdir().expect("a folder can be made");
+        }
+        // The corpus is of no version.
+        let own = env!("CARGO_PKG_VERSION");
+        let text = String::from_utf8_lossy(input).replace("VERSION", own);
+        FOLDER.with(|folder| {
+            let file = folder.path().join(adapter("22").file_name());
+            // To write over a file can take as long as the disk.
+            fs::remove_file(&file).ok();
+            fs::write(&file, text).expect("it is writable");
+            let cache = TileCache::read(Some(folder.path()), adapter("22"));
+            for (kernel, abilities) in [(product(128, 128, 96), CPU), (product(8, 8, 8), GPU)] {
+                let found = cache.tile(&kernel, &abilities);
+                assert!(found.is_none_or(|tile| tiles(&kernel, &abilities).contains(&tile)));
+            }
+            fs::remove_file(&file).expect("it was not replaced");
+            cache.write();
+            let again = TileCache::read(Some(folder.path()), adapter("22"));
+            assert_eq!(again.tiles, cache.tiles);
+        });
+    }
+
+    #[test]
+    fn any_file_is_tiles_that_may_be_used_or_none() {
+        crate::harness::run("tile_cache", 10_000, holds);
+    }
+
     #[test]
     fn a_torn_file_counts_as_none_and_is_replaced() {
         let folder = tempdir().expect("a folder can be made");
