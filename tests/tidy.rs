@@ -66,8 +66,17 @@ const OF_THREADS: [&str; 8] =
     ["std::thread", "mpsc", "Mutex", "RwLock", "Condvar", "Atomic", "Instant::now", ".elapsed()"];
 
 /// Flags of cargo and of every command line, which `args.rs` does not define.
-const FOREIGN_FLAGS: [&str; 10] = [
-    "edition", "example", "features", "help", "locked", "open", "path", "release", "test",
+const FOREIGN_FLAGS: [&str; 11] = [
+    "edition",
+    "example",
+    "features",
+    "help",
+    "locked",
+    "open",
+    "path",
+    "release",
+    "show-output",
+    "test",
     "version",
 ];
 

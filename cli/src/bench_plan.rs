@@ -17,7 +17,8 @@ pub struct Figures {
     waiting: waiting::Table,
 }
 
-/// Searches plans for drawn cases and for less and more memory, then plays plans on devices that only wait.
+/// Searches plans for drawn cases and for less and more memory, then plays plans on devices that
+/// only wait.
 pub fn run() -> Result<Figures> {
     Ok(Figures { auto: auto::table()?, memory: memory::table()?, waiting: waiting::table()? })
 }

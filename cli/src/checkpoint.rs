@@ -79,8 +79,8 @@ impl Saving {
             let hint = "the version that wrote it, or another folder";
             return Err(Error::data(problem).in_file(newest.path()).hint(hint));
         }
-        // A checkpoint may say that it is of any step, and drawing for all of them takes long. A run
-        // that has no step left draws no more.
+        // A checkpoint may say that it is of any step, and drawing for all of them takes long. A
+        // run that has no step left draws no more.
         if newest.step() < self.steps {
             sampler.skip(drawn);
         }

@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(read(&format!("seed = {largest}")).unwrap(), expected);
     }
 
-    /// Every entry of a file is an option of `train`, and all of them are a command line or an error
-    /// that names a line of the file.
+    /// Every entry of a file is an option of `train`, and all of them are a command line or an
+    /// error that names a line of the file.
     fn holds(input: &[u8]) {
         thread_local! {
             static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();

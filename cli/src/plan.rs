@@ -23,7 +23,8 @@ use searched::searched;
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
 const PAIRS_LIMIT: u64 = 65_536;
 
-/// The same for `auto`, whose plans have two chunks per device at most where there are so many pairs.
+/// The same for `auto`, whose plans have two chunks per device at most where there are so many
+/// pairs.
 const SEARCH_LIMIT: u64 = 1 << 19;
 
 /// The most chunks per device that can be asked for.
@@ -198,8 +199,8 @@ fn costs(args: &PlanArgs, placement: &Placement) -> Result<Costs> {
     Ok(costs)
 }
 
-/// What no order within the limit takes less than, where a chunk stashes its part of a device's whole
-/// share.
+/// What no order within the limit takes less than, where a chunk stashes its part of a device's
+/// whole share.
 fn bound_of_even_shares(
     args: &PlanArgs,
     plan: &Plan,

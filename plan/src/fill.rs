@@ -2,7 +2,8 @@
 //!
 //! A family knows no costs, so its W stand where F = B = W leaves time. Here a list scheduler
 //! (Graham 1966) keeps the order of F and B on every device, and places W anew by the times that
-//! actions really take, as the heuristics of zero-bubble schedules do (Qi et al. 2023, section 3.1).
+//! actions really take, as the heuristics of zero-bubble schedules do (Qi et al. 2023, section
+//! 3.1).
 
 mod run;
 

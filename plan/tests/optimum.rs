@@ -160,8 +160,8 @@ fn auto_is_near_the_best_order() {
         let (bound, without_limits) = (found.lower_bound, found.simulation.lower_bound);
         let distance = makespan / best.makespan - 1.0;
         println!(
-            "{seed:>3}: {} devices, {} stages, {} microbatches, {:?} bytes: {makespan} by {}, {:.2}% \
-             above the best, which is {:.2}% above its bound",
+            "{seed:>3}: {} devices, {} stages, {} microbatches, {:?} bytes: {makespan} by {}, \
+             {:.2}% above the best, which is {:.2}% above its bound",
             input.blocks.len(),
             found.stage_blocks.len(),
             input.microbatches,

@@ -1,6 +1,6 @@
 //! Promise: `auto` gives a legal plan within the memory limits, never behind a named family or the
-//! order of `dynamic`, never slower with more memory, and the same one every time; where nothing fits
-//! or the costs cannot be used, an error says so.
+//! order of `dynamic`, never slower with more memory, and the same one every time; where nothing
+//! fits or the costs cannot be used, an error says so.
 
 use std::ops::Range;
 

@@ -147,7 +147,8 @@ impl fmt::Display for Table {
         for Curve { times: [a, b, c], transfer, devices, microbatches, points } in &self.curves {
             writeln!(
                 f,
-                "F,B,W {a},{b},{c}, transfer {transfer}, {devices} devices, {microbatches} microbatches"
+                "F,B,W {a},{b},{c}, transfer {transfer}, {devices} devices, {microbatches} \
+                 microbatches"
             )?;
             for Point { limit, auto, to_bound, families } in points {
                 let percent = |bubble: &f64| format!("{:.1}%", 100.0 * bubble);

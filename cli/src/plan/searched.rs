@@ -22,8 +22,8 @@ use crate::args::PlanArgs;
 /// What a microbatch stashes in one block, in a unit that limits are cut off to.
 const BLOCK_STASH: u64 = 1 << 20;
 
-/// With more pairs of device and microbatch the other schedules have to do: a search would try little
-/// more than these, and take as long again.
+/// With more pairs of device and microbatch the other schedules have to do: a search would try
+/// little more than these, and take as long again.
 const SEARCHED_PAIRS: u64 = 1 << 18;
 
 /// Makespans are the same within this fraction.
@@ -147,8 +147,8 @@ struct Nearest {
     peak: f64,
 }
 
-/// Every order that `plan` makes for another schedule, with all numbers of chunks that are affordable,
-/// those of `dynamic` among them.
+/// Every order that `plan` makes for another schedule, with all numbers of chunks that are
+/// affordable, those of `dynamic` among them.
 fn made(args: &PlanArgs) -> Result<Made> {
     let (outlines, cut_short) = outlines(args.stages, args.microbatches, MOST_CHUNKS);
     let mut made = Made { cut_short, ..Made::default() };

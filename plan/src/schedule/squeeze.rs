@@ -160,8 +160,8 @@ fn repeat(size: Size, block: &impl Fn(DeviceId) -> BuildingBlock) -> SlotGrid {
 }
 
 impl SlotGrid {
-    /// The slots in which the last device, where every microbatch turns, has run its first B of both
-    /// chunks and has F left.
+    /// The slots in which the last device, where every microbatch turns, has run its first B of
+    /// both chunks and has F left.
     fn steady_state(&self) -> Range<u32> {
         let [_, up_f, _, down_b] = self.slots_of.last().expect("there is a device");
         down_b[0] + 1..up_f[up_f.len() - 1] + 1

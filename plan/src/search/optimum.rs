@@ -13,11 +13,11 @@ use crate::work::Work;
 /// plan has.
 ///
 /// Nothing where there are none below `to_beat`: so with a makespan that some order has it is that
-/// one or less that is the optimum. `width` bounds the effort, in orders of the same length that are
-/// kept.
+/// one or less that is the optimum. `width` bounds the effort, in orders of the same length that
+/// are kept.
 ///
-/// Parcels on their way take no memory here, and buffers that are made before the first step are not
-/// known.
+/// Parcels on their way take no memory here, and buffers that are made before the first step are
+/// not known.
 ///
 /// # Errors
 ///
