@@ -63,13 +63,20 @@ fn best(input: &SearchInput, found: &SearchOutput) -> Optimum {
     optimum(placement, m, &found.costs, limits, makespan, 200_000).unwrap()
 }
 
-/// The smallest makespan of all lanes, each tried with all of the others.
-fn by_brute_force(placement: &Placement, m: u32, costs: &Costs, limit: Option<u64>) -> f64 {
+/// The smallest makespan of all lanes, each tried with all of the others. Every microbatch stashes
+/// 100 bytes after F, and so many after B.
+fn by_brute_force(
+    placement: &Placement,
+    m: u32,
+    costs: &Costs,
+    limit: Option<u64>,
+    after_b: u64,
+) -> f64 {
     let lanes: Vec<Vec<Vec<Action>>> = (0..placement.device_count() as u32)
         .map(|device| {
             let stages: Vec<StageId> = placement.stages_of(DeviceId(device)).collect();
             let mut lanes = Vec::new();
-            extend(&stages, m, limit, &mut Vec::new(), &mut lanes);
+            extend(&stages, m, (limit, after_b), &mut Vec::new(), &mut lanes);
             lanes
         })
         .collect();
@@ -87,11 +94,12 @@ fn by_brute_force(placement: &Placement, m: u32, costs: &Costs, limit: Option<u6
     best
 }
 
-/// All lanes of `stages` that go on from `lane`, with at most `limit` bytes of stash.
+/// All lanes of `stages` that go on from `lane`, with at most so many bytes of stash, if they
+/// are limited, where so many are left of a microbatch after B.
 fn extend(
     stages: &[StageId],
     m: u32,
-    limit: Option<u64>,
+    (limit, after_b): (Option<u64>, u64),
     lane: &mut Vec<Action>,
     lanes: &mut Vec<Vec<Action>>,
 ) {
@@ -109,8 +117,9 @@ fn extend(
             ended = false;
             lane.push(Action::new(stage, work, MicrobatchId(k)));
             let all = |work: Work| lane.iter().filter(|a| a.work == work).count() as u64;
-            if limit.is_none_or(|limit| 100 * (all(Work::F) - all(Work::W)) <= limit) {
-                extend(stages, m, limit, lane, lanes);
+            let [f, b, w] = Work::ALL.map(all);
+            if limit.is_none_or(|limit| 100 * (f - b) + after_b * (b - w) <= limit) {
+                extend(stages, m, (limit, after_b), lane, lanes);
             }
             lane.pop();
         }
@@ -128,7 +137,12 @@ fn the_best_order_is_that_of_all_lanes() {
         let (placement, m) = cases[draw.below(4) as usize].clone();
         let placement = Placement { stages: placement.into_iter().map(DeviceId).collect() };
         let n = placement.stage_count();
-        let bytes = StageBytes { forward_for_w: 100, ..StageBytes::default() };
+        let after_b = [100, 40, 0][draw.below(3) as usize];
+        let bytes = StageBytes {
+            forward_for_b: 100 - after_b,
+            forward_for_w: after_b,
+            ..StageBytes::default()
+        };
         let mut stage = || StageCost { time: PerWork::from_fn(|_| draw.below(12) as f64), bytes };
         let mut costs = Costs::unit(n);
         costs.stages = (0..n).map(|_| stage()).collect();
@@ -137,7 +151,7 @@ fn the_best_order_is_that_of_all_lanes() {
             .fill(BoundaryCost { transfer: draw.below(5) as f64, ..BoundaryCost::default() });
         let limit = [None, Some(100), Some(200)][draw.below(3) as usize];
         let limits = limit.map_or(Vec::new(), |limit| vec![limit; 2]);
-        let best = by_brute_force(&placement, m, &costs, limit);
+        let best = by_brute_force(&placement, m, &costs, limit, after_b);
         if best.is_finite() {
             let found = optimum(&placement, m, &costs, &limits, 1e9, 100_000).unwrap();
             assert!(found.proved);

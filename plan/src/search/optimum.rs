@@ -46,11 +46,11 @@ pub fn optimum(
 /// It is the larger of two bounds:
 ///
 /// 1. That of an order of which nothing is done yet: see `beam/remaining.rs`.
-/// 2. A microbatch occupies its stash on a stage from the start of F to the end of W, and so for as
-///    long at least as a lone one takes from there to the last stage and back. All m do so on all
-///    stages of a device, after the first has come there; and no more than the device has is ever
-///    occupied. So m times the bytes times their times, over the bytes of the device, is a time
-///    that passes.
+/// 2. A microbatch occupies what it leaves on a stage after F from the start of F to the end of B,
+///    and so for as long at least as a lone one takes from there to the last stage and back; and
+///    while W runs, what is left of it after B. All m do so on all stages of a device, after the
+///    first has come there; and no more than the device has is ever occupied. So m times the bytes
+///    times their times, over the bytes of the device, is a time that passes.
 ///
 /// # Errors
 ///
@@ -68,18 +68,24 @@ pub fn lower_bound_within(
     for s in 1..stages.len() {
         heads[s] = heads[s - 1] + stages[s - 1].time[Work::F] + stages[s - 1].transfer_up;
     }
-    // From the start of F to the end of W of each stage.
+    // From the start of F to the end of B of each stage.
     let mut trips = vec![0.0; stages.len()];
     let mut above = 0.0;
     for (s, stage) in stages.iter().enumerate().rev() {
         let way_back = stages.get(s + 1).map_or(0.0, |above| above.transfer_down);
         let b_ends = stage.time[Work::F] + above + way_back + stage.time[Work::B];
-        trips[s] = b_ends + stage.time[Work::W];
+        trips[s] = b_ends;
         above = b_ends + s.checked_sub(1).map_or(0.0, |below| stages[below].transfer_up);
     }
     let occupied = instance.devices.iter().filter(|of| of.capacity < u64::MAX).map(|device| {
-        let held = |s: usize| stages[s].after_f.min(stages[s].after_b) as f64;
-        let area: f64 = device.chunks.iter().map(|s| held(*s) * trips[*s]).sum();
+        let area = |s: usize| {
+            let (stage, time) = (&stages[s], stages[s].time[Work::W]);
+            // Where B frees nothing this is one product, and rounded as such.
+            let both = stage.after_f.min(stage.after_b);
+            let (freed, added) = (stage.after_f - both, stage.after_b - both);
+            both as f64 * (trips[s] + time) + freed as f64 * trips[s] + added as f64 * time
+        };
+        let area: f64 = device.chunks.iter().map(|s| area(*s)).sum();
         let time = if area > 0.0 { m * area / device.capacity as f64 } else { 0.0 };
         heads[device.chunks[0]] + time
     });
