@@ -1,5 +1,6 @@
 //! What can be written after `zerobubble`, and what is assumed where nothing is.
 
+mod stash;
 mod values;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use zerobubble::plan::{Schedule, ZB_H1};
 use zerobubble::train::{Precision, Recompute};
 
 use super::config::with_file;
+pub use stash::Stash;
 use values::{
     DeviceTimes, all_schedules, count, learning_rate, norm, stash_limit, time, training_schedule,
     training_schedules,
@@ -290,9 +292,12 @@ pub struct PlanArgs {
     /// Time from one device to the next, in the unit of --cost
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = time)]
     pub transfer: f64,
-    /// Microbatches that every device may stash
+    /// What every device may stash: microbatches, or what else --stash counts
     #[arg(long, value_name = "L", value_parser = stash_limit)]
     pub memory_limit: Option<f64>,
+    /// What a microbatch stashes after F, and what is left of it after B until W
+    #[arg(long, value_name = "AFTER_F,AFTER_B", default_value = "1,1")]
+    pub stash: Stash,
     /// Time of F, B and W per microbatch; or a triple per device with ';' between
     #[arg(long, value_name = "F,B,W", default_value = "1,1,1")]
     pub cost: DeviceTimes,

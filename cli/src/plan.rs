@@ -9,13 +9,14 @@ use std::path::Path;
 use serde::Serialize;
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{
-    Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, PerWork, Placement, Plan,
-    Schedule, Simulation, StageCost, StashLimits, check, communication, dynamic, dynamic_base,
-    generate, lower_bound_within, progress, simulate, simulate_dynamic, to_csv,
+    Action, BoundaryCost, CheckedPlan, Communication, Costs, DeviceId, DeviceMemory, PerWork,
+    Placement, Plan, Schedule, Simulation, StageCost, StashLimits, Work, check, communication,
+    dynamic, dynamic_base, generate, lower_bound_within, progress, simulate, simulate_dynamic,
+    to_csv,
 };
 use zerobubble::trace::{Annotations, draw, svg};
 
-use super::args::{Format, PlanArgs};
+use super::args::{Format, PlanArgs, Stash};
 use super::drawing::{bytes, counted, percent, short, width};
 pub use file::read;
 use searched::searched;
@@ -30,8 +31,8 @@ const SEARCH_LIMIT: u64 = 1 << 19;
 /// The most chunks per device that can be asked for.
 const MOST_CHUNKS: u32 = 64;
 
-/// What a microbatch stashes of a device's whole share, in a unit that limits are cut off to.
-const SHARE_STASH: u64 = 1 << 40;
+/// Bytes of a part of a device's stash, where every chunk has its even share of them.
+const PART_BYTES: u64 = 1 << 20;
 
 /// Blocks of the model that `auto` cuts, per device: its chunks may have equal shares of them.
 const BLOCKS_PER_DEVICE: u32 = 12;
@@ -44,7 +45,7 @@ pub struct Timetable {
     lower_bound: f64,
     step_bubble: f64,
     span_bubble: f64,
-    /// In microbatches; the index is the device.
+    /// In the unit of `--stash`, microbatches by default; the index is the device.
     peak_stash: Vec<f64>,
     /// What a step moves, if the bytes of an activation are known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +56,8 @@ pub struct Timetable {
     /// Whether the search left out what it tries of smaller plans.
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_short: Option<bool>,
+    #[serde(skip)]
+    stash: Stash,
     #[serde(skip)]
     plan: CheckedPlan,
     #[serde(skip)]
@@ -115,6 +118,7 @@ pub fn run(args: &PlanArgs) -> Result<Timetable> {
         communication: moves.as_ref().map(Moves::of),
         best_family,
         cut_short: searched.then_some(cut_short),
+        stash: args.stash,
         plan,
         simulation,
     })
@@ -125,7 +129,7 @@ struct Proved {
     plan: CheckedPlan,
     costs: Costs,
     simulation: Simulation,
-    /// In microbatches of each device's share.
+    /// Of each device's share, in the unit of `--stash`.
     peak_stash: Vec<f64>,
     best_family: Option<Compared>,
     cut_short: bool,
@@ -146,7 +150,7 @@ fn proved(args: &PlanArgs) -> Result<Proved> {
     };
     let costs = costs(args, &plan.plan().placement)?;
     let simulation = simulate(&plan, &costs)?;
-    within_limit(args, Proved::new(plan, costs, simulation))
+    within_limit(args, Proved::new(args, plan, costs, simulation))
 }
 
 /// The plan in a file, if it is not too long to run on paper.
@@ -194,6 +198,9 @@ fn costs(args: &PlanArgs, placement: &Placement) -> Result<Costs> {
     for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
         let chunks = placement.stages_of(device).count() as f64;
         *stage = share(times[device.index()], chunks);
+        stage.bytes = args.stash.bytes(|parts| parts);
+        // For a plan that is forward only, where nothing is left after F.
+        stage.bytes.working[Work::F] = stage.bytes.forward_for_b + stage.bytes.forward_for_w;
     }
     costs.boundaries.fill(boundary(args));
     Ok(costs)
@@ -212,10 +219,11 @@ fn bound_of_even_shares(
     };
     let (placement, mut costs) = (&plan.placement, costs.clone());
     for (stage, &device) in costs.stages.iter_mut().zip(&placement.stages) {
-        stage.bytes.forward_for_w = SHARE_STASH / placement.stages_of(device).count() as u64;
+        let chunks = placement.stages_of(device).count() as u64;
+        stage.bytes = args.stash.bytes(|parts| parts * PART_BYTES / chunks);
     }
     costs.boundaries.fill(BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() });
-    let limits = vec![(limit * SHARE_STASH as f64) as u64; placement.device_count()];
+    let limits = vec![most(limit, args.stash.one() * PART_BYTES); placement.device_count()];
     let within = lower_bound_within(placement, plan.microbatches, &costs, &limits)?;
     Ok(within.max(simulation.lower_bound).min(simulation.bubble.makespan))
 }
@@ -229,7 +237,7 @@ fn decided(args: &PlanArgs) -> Result<Proved> {
     let costs = costs(args, &base.plan().placement)?;
     let plan = dynamic(&base, &costs)?;
     let simulation = simulate_dynamic(&plan, &StashLimits::of(&base), &costs)?;
-    within_limit(args, Proved::new(plan, costs, simulation))
+    within_limit(args, Proved::new(args, plan, costs, simulation))
 }
 
 /// A part of a device's whole share.
@@ -246,11 +254,24 @@ fn boundary(args: &PlanArgs) -> BoundaryCost {
 fn within_limit(args: &PlanArgs, proved: Proved) -> Result<Proved> {
     let Some(limit) = args.memory_limit else { return Ok(proved) };
     let Some((device, peak)) = over_limit(&proved.peak_stash, limit) else { return Ok(proved) };
-    let most = short(proved.peak_stash.iter().copied().fold(0.0, f64::max));
-    let problem =
-        format!("device {device} stashes {} microbatches, the limit is {limit}", short(peak));
+    let most = rounded_up(proved.peak_stash.iter().copied().fold(0.0, f64::max));
+    let (peak, unit) = (rounded_up(peak), args.stash.unit());
+    let problem = format!("device {device} stashes {peak} {unit}, the limit is {limit}");
     Err(Error::plan(problem)
         .hint(format!("a limit of {most}, fewer --microbatches, or a schedule that stashes less")))
+}
+
+/// The most bytes within `limit`, of which one is so many.
+fn most(limit: f64, one: u64) -> u64 {
+    let (nearest, one) = ((limit * one as f64).round(), one as f64);
+    if nearest / one > limit { (nearest - 1.0) as u64 } else { nearest as u64 }
+}
+
+/// A peak, so that a limit of as much as is printed is no less.
+fn rounded_up(peak: f64) -> String {
+    let nearest = short(peak);
+    let is_less = nearest.parse::<f64>().is_ok_and(|nearest| nearest < peak);
+    if is_less { short(peak + 0.001) } else { nearest }
 }
 
 /// The first device whose peak stash is above `limit`, and that peak.
@@ -260,8 +281,15 @@ fn over_limit(peak_stash: &[f64], limit: f64) -> Option<(DeviceId, f64)> {
 }
 
 impl Proved {
-    fn new(plan: CheckedPlan, costs: Costs, simulation: Simulation) -> Self {
-        let peak_stash = simulation.memory.iter().map(|device| device.peak_stash).collect();
+    /// A plan whose costs are those of [`costs`].
+    fn new(args: &PlanArgs, plan: CheckedPlan, costs: Costs, simulation: Simulation) -> Self {
+        let placement = &plan.plan().placement;
+        let devices = (0u32..).map(DeviceId).zip(&simulation.memory);
+        let peak = |(device, memory): (DeviceId, &DeviceMemory)| {
+            let one = args.stash.one() * placement.stages_of(device).count() as u64;
+            memory.peak_stash_bytes as f64 / one as f64
+        };
+        let peak_stash = devices.map(peak).collect();
         Self {
             plan,
             costs,
@@ -360,7 +388,7 @@ impl fmt::Display for Timetable {
             )?;
         }
         let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");
-        writeln!(f, "peak stash   {stash} (microbatches of each device)")?;
+        writeln!(f, "peak stash   {stash} ({} of each device)", self.stash.unit())?;
         match &self.communication {
             Some(moves) => writeln!(f, "moved        {moves}"),
             None => Ok(()),

@@ -81,7 +81,7 @@ pub fn learning_rate(text: &str) -> std::result::Result<f64, String> {
     number(text, |rate| rate >= 0.0, "a learning rate, 0 or more")
 }
 
-fn number(
+pub(super) fn number(
     text: &str,
     usable: impl Fn(f64) -> bool,
     what: &str,

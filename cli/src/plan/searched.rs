@@ -9,18 +9,15 @@ use std::ops::Range;
 use zerobubble::error::{Error, ErrorKind, Result};
 use zerobubble::plan::{
     BoundaryCost, CheckedPlan, DeviceId, PerWork, Placement, Plan, Schedule, SearchInput,
-    StageBytes, StageCost, check, dynamic, dynamic_base, generate, outlines, search, simulate,
-    sum_of_blocks,
+    StageCost, check, dynamic, dynamic_base, generate, lower_bound_within, outlines, search,
+    simulate, sum_of_blocks,
 };
 
 use super::{
-    BLOCKS_PER_DEVICE, Compared, MOST_CHUNKS, Proved, boundary, check_size, costs, over_limit,
-    pairs, share, short,
+    BLOCKS_PER_DEVICE, Compared, MOST_CHUNKS, Proved, boundary, check_size, costs, most,
+    over_limit, pairs, rounded_up, share,
 };
-use crate::args::PlanArgs;
-
-/// What a microbatch stashes in one block, in a unit that limits are cut off to.
-const BLOCK_STASH: u64 = 1 << 20;
+use crate::args::{PlanArgs, Stash};
 
 /// With more pairs of device and microbatch the other schedules have to do: a search would try
 /// little more than these, and take as long again.
@@ -38,30 +35,35 @@ pub(super) fn searched(args: &PlanArgs) -> Result<Proved> {
     }
     check_size(args)?;
     let Made { fastest: made, family, nearest, mut cut_short } = made(args)?;
-    let (mut found, mut found_family) = (None, None);
+    let (mut found, mut families) = (Vec::new(), Vec::from_iter(family));
     if pairs(args) <= SEARCHED_PAIRS {
-        match search_blocks(args) {
-            Ok(searched) => {
-                cut_short |= searched.fastest.cut_short;
-                (found, found_family) = (Some(searched.fastest), searched.family);
+        // What fits where B frees nothing also fits where it does. As a search does not try all
+        // that fits, both are searched: so what B frees never makes a plan slower.
+        for stash in [Some(args.stash), args.stash.freed_at_w()].into_iter().flatten() {
+            match search_blocks(args, stash) {
+                Ok(searched) => {
+                    cut_short |= searched.fastest.cut_short;
+                    found.push(searched.fastest);
+                    families.extend(searched.family);
+                }
+                // Nothing fits.
+                Err(error) if error.kind == ErrorKind::Plan => {}
+                Err(error) => return Err(error),
             }
-            // Nothing fits.
-            Err(error) if error.kind == ErrorKind::Plan => {}
-            Err(error) => return Err(error),
         }
     } else {
         cut_short = true;
     }
-    let families = family.into_iter().chain(found_family);
+    let families = families.into_iter();
     let best_family = families.reduce(|a, b| if faster(b.makespan, a.makespan) { b } else { a });
     let plans = found.into_iter().chain(made);
     let Some(fastest) = plans.reduce(|a, b| if b.beats(&a) { b } else { a }) else {
         let Nearest { schedule, device, peak } = nearest.expect("there are families of any size");
         let limit = args.memory_limit.unwrap_or(f64::INFINITY);
-        let peak = short(peak);
+        let (peak, unit) = (rounded_up(peak), args.stash.unit());
         return Err(Error::plan(format!(
-            "no plan fits: the nearest, {schedule}, stashes {peak} microbatches on device \
-             {device}, the limit is {limit}"
+            "no plan fits: the nearest, {schedule}, stashes {peak} {unit} on device {device}, the \
+             limit is {limit}"
         ))
         .hint(format!("a limit of {peak}, or more --stages")));
     };
@@ -83,25 +85,9 @@ struct Searched {
     family: Option<Compared>,
 }
 
-/// What a search finds for a model of equal blocks.
-fn search_blocks(args: &PlanArgs) -> Result<Searched> {
-    let times = args.cost.of(args.stages)?;
-    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
-    let row = |times: &PerWork<f64>| {
-        let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
-        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
-    };
-    let one = (u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH) as f64;
-    let limit = args.memory_limit.map(|limit| (limit * one) as u64);
-    // Activations take no memory there: the limit is one of the stash.
-    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
-    let input = SearchInput {
-        blocks: times.iter().map(row).collect(),
-        crossings: vec![crossing; blocks - 1],
-        marks: Vec::new(),
-        microbatches: args.microbatches,
-        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
-    };
+/// What a search finds for a model of equal blocks if `stash` is what these stash.
+fn search_blocks(args: &PlanArgs, stash: Stash) -> Result<Searched> {
+    let input = search_input(args, stash)?;
     let cost_model = |placement: &Placement, stage_blocks: &[Range<usize>]| {
         sum_of_blocks(&input, placement, stage_blocks)
     };
@@ -111,19 +97,46 @@ fn search_blocks(args: &PlanArgs) -> Result<Searched> {
         makespan: family.makespan,
         gain: 0.0,
     });
-    let mut costs = found.costs;
+    let own = search_input(args, args.stash)?;
+    let placement = &found.plan.plan().placement;
+    let mut costs = sum_of_blocks(&own, placement, &found.stage_blocks)?;
+    let simulation = simulate(&found.plan, &costs)?;
+    let within = lower_bound_within(placement, args.microbatches, &costs, &own.memory_limits)?;
+    let lower_bound = within.max(simulation.lower_bound).min(simulation.bubble.makespan);
     costs.boundaries.fill(boundary(args));
-    let shares = found.simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one);
+    let one = u64::from(BLOCKS_PER_DEVICE) * args.stash.one();
+    let shares = simulation.memory.iter().map(|of| of.peak_stash_bytes as f64 / one as f64);
     let fastest = Proved {
         plan: found.plan,
         costs,
         peak_stash: shares.collect(),
-        simulation: found.simulation,
+        simulation,
         best_family: None,
         cut_short: found.cut_short,
-        lower_bound: Some(found.lower_bound),
+        lower_bound: Some(lower_bound),
     };
     Ok(Searched { fastest, family })
+}
+
+/// A model of equal blocks.
+fn search_input(args: &PlanArgs, stash: Stash) -> Result<SearchInput> {
+    let times = args.cost.of(args.stages)?;
+    let blocks = (BLOCKS_PER_DEVICE * args.stages) as usize;
+    let row = |times: &PerWork<f64>| {
+        let bytes = stash.bytes(|parts| parts);
+        vec![StageCost { bytes, ..share(*times, f64::from(BLOCKS_PER_DEVICE)) }; blocks]
+    };
+    let one = u64::from(BLOCKS_PER_DEVICE) * stash.one();
+    let limit = args.memory_limit.map(|limit| most(limit, one));
+    // Activations take no memory there: the limit is one of the stash.
+    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
+    Ok(SearchInput {
+        blocks: times.iter().map(row).collect(),
+        crossings: vec![crossing; blocks - 1],
+        marks: Vec::new(),
+        microbatches: args.microbatches,
+        memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),
+    })
 }
 
 /// What the other schedules come to.
@@ -143,7 +156,7 @@ struct Made {
 struct Nearest {
     schedule: String,
     device: DeviceId,
-    /// In microbatches.
+    /// In the unit of `--stash`.
     peak: f64,
 }
 
@@ -174,7 +187,7 @@ impl Made {
     fn offer(&mut self, args: &PlanArgs, plan: CheckedPlan, family: Option<&str>) -> Result<()> {
         let costs = costs(args, &plan.plan().placement)?;
         let simulation = simulate(&plan, &costs)?;
-        let proved = Proved::new(plan, costs, simulation);
+        let proved = Proved::new(args, plan, costs, simulation);
         let limit = args.memory_limit.unwrap_or(f64::INFINITY);
         if over_limit(&proved.peak_stash, limit).is_some() {
             let peaks = (0u32..).map(DeviceId).zip(proved.peak_stash.iter().copied());
@@ -247,7 +260,7 @@ mod tests {
             let plan = run(&args).ok()?.plan;
             let costs = costs(&args, &plan.plan().placement).unwrap();
             let simulation = simulate(&plan, &costs).unwrap();
-            let proved = Proved::new(plan, costs, simulation);
+            let proved = Proved::new(&args, plan, costs, simulation);
             let fits = limit.is_none_or(|limit| over_limit(&proved.peak_stash, limit).is_none());
             fits.then(|| (line, proved.makespan()))
         });
@@ -262,13 +275,15 @@ mod tests {
             alike in any::<bool>(),
             transfer in prop_oneof![Just(0), 0u32..40],
             limit in prop::option::of(2u32..40),
+            stash in prop::sample::select(vec!["1,1", "1,0.35", "1,0", "0.7,1.3"]),
         ) -> (String, Option<f64>) {
             let triples = &triples[..if alike { 1 } else { stages }];
             let tenths = |of: u32| (f64::from(of) / 10.0).to_string();
             let cost = |triple: &[u32; 3]| triple.map(tenths).join(",");
             let cost = triples.iter().map(cost).collect::<Vec<_>>().join(";");
             let size = format!("--stages {stages} --microbatches {microbatches}");
-            let line = format!("{size} --cost {cost} --transfer {}", tenths(transfer));
+            let costs = format!("--cost {cost} --transfer {}", tenths(transfer));
+            let line = format!("{size} {costs} --stash {stash}");
             (line, limit.map(|limit| f64::from(limit) / 4.0))
         }
     }
@@ -298,6 +313,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_b_frees_makes_no_plan_slower_and_some_faster() {
+        let mut faster_ones = 0;
+        for (transfer, limit) in [(0, 1.2), (1, 1.35), (1, 1.7), (1, 2.0), (8, 2.0), (8, 3.0)] {
+            let auto = "--schedule auto --cost 8,8,8";
+            let line = format!("{auto} --transfer {transfer} --memory-limit {limit} --stash");
+            let [kept, freed] =
+                ["1,1", "1,0.35"].map(|stash| run(&args(&format!("{line} {stash}"))).unwrap());
+            assert!(!faster(kept.makespan, freed.makespan), "{line}");
+            assert!(freed.peak_stash.iter().all(|peak| *peak <= limit), "{line}");
+            faster_ones += u32::from(faster(freed.makespan, kept.makespan));
+        }
+        assert!(faster_ones >= 3, "{faster_ones}");
     }
 
     #[test]
