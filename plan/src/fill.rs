@@ -7,6 +7,7 @@
 
 mod run;
 
+use super::Plan;
 use super::action::Action;
 use super::check::{CheckedPlan, check};
 use super::simulate::{Costs, Simulation, simulate};
@@ -22,20 +23,33 @@ use run::{Rule, run};
 ///
 /// When `costs` are not of as many stages as `plan`, or a time in them cannot be used.
 pub fn fill(plan: CheckedPlan, costs: &Costs) -> Result<CheckedPlan> {
+    let own = simulate(&plan, costs)?;
+    let filled = filled(&plan, &own, costs, &plan.plan().schedule)?;
+    Ok(filled.map_or(plan, |(filled, _)| filled))
+}
+
+/// The same with what it does, under the name `schedule`; nothing where the plan stays as it is.
+/// `own` is what the plan does at these costs.
+pub(crate) fn filled(
+    plan: &CheckedPlan,
+    own: &Simulation,
+    costs: &Costs,
+    schedule: &str,
+) -> Result<Option<(CheckedPlan, Simulation)>> {
     let actions: usize = plan.plan().lanes.iter().map(Vec::len).sum();
     if actions > MOST_ACTIONS || !plan.plan().lanes.iter().flatten().any(is_weight) {
-        return Ok(plan);
+        return Ok(None);
     }
-    let own = simulate(&plan, costs)?;
-    let mut best = (plan.clone(), own.clone());
+    let mut best: Option<(CheckedPlan, Simulation)> = None;
     for rule in RULES {
-        let filled = check(run(&plan, costs, rule))?;
+        let filled = check(Plan { schedule: schedule.to_owned(), ..run(plan, costs, rule) })?;
         let simulation = simulate(&filled, costs)?;
-        if is_faster(&simulation, &best.1) && holds_no_more(&simulation, &own) {
-            best = (filled, simulation);
+        let to_beat = best.as_ref().map_or(own, |(_, simulation)| simulation);
+        if is_faster(&simulation, to_beat) && holds_no_more(&simulation, own) {
+            best = Some((filled, simulation));
         }
     }
-    Ok(best.0)
+    Ok(best)
 }
 
 fn is_weight(action: &Action) -> bool {

@@ -50,6 +50,16 @@ fn what_has_no_w_of_its_own_stays() {
     }
 }
 
+#[test]
+fn a_backward_with_its_w_in_it_comes_after_the_w_that_were_put_off() {
+    // Of dualpipe-v's stage 4, microbatch 0 has a W of its own and microbatch 1 has none.
+    let plan = generated("dualpipe-v", 3, 2);
+    let mut costs = costs(&plan, [0.0; 3], 0.0);
+    costs.stages[4].time = PerWork([0.0, 1.0, 8.0]);
+    let filled = fill(plan.clone(), &costs).unwrap();
+    assert_eq!(order(&filled, |of| of.work == Work::W), order(&plan, |of| of.work == Work::W));
+}
+
 proptest! {
     #[test]
     fn a_filled_plan_is_not_slower_holds_no_more_and_has_the_same_orders(

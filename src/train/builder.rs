@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_dispatch::DispatchTensor;
 
 use super::arrange::{ArrangeRequest, Arranged, arrange};
 use super::build_phase::{BuildPhase, Phases};
@@ -391,9 +392,7 @@ where
         let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
         let placement = &plan.plan().placement;
         let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
-        let placed = placed(&setups);
-        // The devices take the values over.
-        let (model, ()) = (emptied(self.model, &placed), drop(values));
+        let (model, placed) = handed_over(self.model, values, &setups);
         let engines = engines(&mut devices, arranged.engines, self.shadow)?;
         let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
         let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
@@ -428,10 +427,17 @@ where
     }
 }
 
-/// The parameters that are on devices, by their positions in the module.
-fn placed(setups: &[StageSetup]) -> HashSet<usize> {
+/// The module without what the devices take over, which then have the only `values`, and the
+/// positions of that in the module.
+fn handed_over<M: Module>(
+    model: M,
+    values: Vec<DispatchTensor>,
+    setups: &[StageSetup],
+) -> (M, HashSet<usize>) {
     let parameters = setups.iter().flat_map(|setup| &setup.program.parameters);
-    parameters.map(|parameter| parameter.index()).collect()
+    let placed = parameters.map(|parameter| parameter.index()).collect();
+    drop(values);
+    (emptied(model, &placed), placed)
 }
 
 /// The devices that were given, or those of `auto`.

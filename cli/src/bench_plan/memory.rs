@@ -18,7 +18,6 @@ struct Case {
     microbatches: u32,
 }
 
-/// The first two are of Qi et al. 2023, "Zero Bubble Pipeline Parallelism".
 const CASES: [Case; 4] = [
     Case { times: [9918.0, 10434.0, 7038.0], transfer: 213.0, devices: 8, microbatches: 24 },
     Case { times: [28814.0, 28760.0, 19352.0], transfer: 1610.0, devices: 16, microbatches: 48 },

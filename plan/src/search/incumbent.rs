@@ -7,7 +7,7 @@ use crate::Plan;
 use crate::action::DeviceId;
 use crate::check::{CheckedPlan, check};
 use crate::error::{Error, Result};
-use crate::fill::fill;
+use crate::fill::filled;
 use crate::simulate::{Costs, DeviceMemory, Simulation, fit, simulate};
 
 /// The best plan of those that were offered.
@@ -28,7 +28,10 @@ pub(super) struct Feasible {
 
 /// What [`Incumbent::offer`] found out about a plan.
 pub(super) enum Verdict {
-    Fits { makespan: f64 },
+    /// Its makespan as it was offered.
+    Fits {
+        makespan: f64,
+    },
     Exceeds(Vec<DeviceMemory>),
 }
 
@@ -47,6 +50,9 @@ impl<'a> Incumbent<'a> {
 
     /// Checks and simulates a plan, and keeps it if none that fits is as fast: with W where its
     /// costs leave time for it.
+    ///
+    /// Every plan that fits is filled, whatever came before: so no plan that fits only with more
+    /// memory keeps one from being filled that fits with less.
     pub fn offer(&mut self, plan: Plan, assignment: &Assignment, costs: &Costs) -> Result<Verdict> {
         let plan = check(plan)?;
         let simulation = simulate(&plan, costs)?;
@@ -55,8 +61,13 @@ impl<'a> Incumbent<'a> {
             return Ok(Verdict::Exceeds(simulation.memory));
         }
         let makespan = simulation.bubble.makespan;
-        if self.best.as_ref().is_none_or(|best| makespan < best.simulation.bubble.makespan) {
-            let (plan, simulation) = filled(plan, simulation, costs)?;
+        // A filled plan is no family's own.
+        let (plan, simulation) = match filled(&plan, &simulation, costs, "auto")? {
+            Some(filled) if filled.1.bubble.makespan < makespan => filled,
+            _ => (plan, simulation),
+        };
+        let fastest = simulation.bubble.makespan;
+        if self.makespan().is_none_or(|best| fastest < best) {
             let (stage_blocks, costs) = (assignment.stage_blocks.clone(), costs.clone());
             self.best = Some(Feasible { plan, stage_blocks, costs, simulation });
         }
@@ -100,19 +111,4 @@ impl<'a> Incumbent<'a> {
             self.nearest = Some(Excess { schedule, device, need, limit });
         }
     }
-}
-
-/// The plan after [`fill`], which is no family's own, if that is faster.
-fn filled(
-    plan: CheckedPlan,
-    simulation: Simulation,
-    costs: &Costs,
-) -> Result<(CheckedPlan, Simulation)> {
-    let filled = fill(plan.clone(), costs)?;
-    let after = simulate(&filled, costs)?;
-    if after.bubble.makespan >= simulation.bubble.makespan {
-        return Ok((plan, simulation));
-    }
-    let filled = Plan { schedule: "auto".into(), ..filled.plan().clone() };
-    Ok((check(filled)?, after))
 }
