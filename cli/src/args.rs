@@ -185,7 +185,8 @@ pub struct TrainArgs {
         value_name = "flops|measured",
         hide_possible_values = true,
         help = "What makes the stages equally slow: counted flops, or block times measured on \
-                every device [default: measured for auto, else flops]"
+                every device [default: measured for auto, and where it takes less than a second; \
+                else flops]"
     )]
     pub balance: Option<BalanceArg>,
     /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 use zerobubble::error::Error;
 use zerobubble::gpt::Gpt;
-use zerobubble::plan::{DeviceId, DeviceMemory, Simulation};
-use zerobubble::trace::{RecordedStep, Span, bubble, draw};
+use zerobubble::plan::{DeviceId, DeviceMemory, Explanation, Simulation};
+use zerobubble::trace::{RecordedStep, Span, draw};
 use zerobubble::train::{StepReport, Trainer};
 
 use super::drawing::{bytes, line_width, percent};
@@ -95,6 +95,25 @@ pub struct Bubbles {
     span: Option<f64>,
     predicted_step: f64,
     predicted_span: f64,
+    /// Predicted from the times that actions took in the median, in place of the plan's costs.
+    expected_step: Option<f64>,
+    expected_span: Option<f64>,
+    /// What the measured step bubble is made of beside the predicted one.
+    difference: Option<Difference>,
+}
+
+/// The measured step bubble less the predicted one, in three parts.
+#[derive(Serialize)]
+pub struct Difference {
+    /// Costs that differ from the plan's.
+    costs: f64,
+    /// Actions that took longer than their median.
+    slowed: f64,
+    /// Hand-over and scheduling.
+    hand_over: f64,
+    /// The same as a line of percentage points.
+    #[serde(skip)]
+    line: String,
 }
 
 /// The most that a device held at once. Without a step nothing was measured.
@@ -143,6 +162,10 @@ impl TrainReport {
         ended: Option<Ended>,
     ) -> Self {
         let (prediction, measured) = (trainer.prediction(), steps.median());
+        let explained = measured.map(|step| {
+            let explained = trainer.explain(&steps.recent, step);
+            explained.expect("the steps are of the trainer's own plan")
+        });
         let stages = trainer.stages();
         let (sample, weights_hash, weight_hashes) = match ended {
             Some(of) => (Some(of.sample), Some(of.weights_hash), of.weight_hashes),
@@ -156,7 +179,7 @@ impl TrainReport {
             parameters: trainer.parameters(),
             steps_before: steps.before,
             tokens_per_second: steps.per_second(tokens),
-            bubble: bubbles(prediction, measured),
+            bubble: bubbles(prediction, explained.as_ref()),
             peak_bytes: peaks(prediction, steps),
             transfers: measured.map(transfers).unwrap_or_default(),
             communication: Moves::of(trainer.communication()),
@@ -311,13 +334,20 @@ fn spans(report: &StepReport) -> usize {
 }
 
 /// The bubbles of a step beside the predicted ones.
-fn bubbles(prediction: &Simulation, step: Option<&StepReport>) -> Bubbles {
-    let measured = step.map(|step| bubble(&step.timeline));
+fn bubbles(prediction: &Simulation, explained: Option<&Explanation>) -> Bubbles {
     Bubbles {
-        step: measured.as_ref().map(|of| of.step),
-        span: measured.map(|of| of.span),
+        step: explained.map(|of| of.measured.step),
+        span: explained.map(|of| of.measured.span),
         predicted_step: prediction.bubble.step,
         predicted_span: prediction.bubble.span,
+        expected_step: explained.map(|of| of.expected.step),
+        expected_span: explained.map(|of| of.expected.span),
+        difference: explained.map(|of| Difference {
+            costs: of.costs,
+            slowed: of.slowed,
+            hand_over: of.hand_over,
+            line: of.to_string(),
+        }),
     }
 }
 
@@ -381,23 +411,31 @@ impl fmt::Display for TrainReport {
 impl TrainReport {
     /// What was predicted beside what was measured.
     fn figures(&self) -> String {
-        let row = |name: &str, planned: String, measured: Option<String>| {
-            let measured = measured.unwrap_or_default();
-            format!("{name:16}  {planned:>10}  {measured:>10}").trim_end().to_owned() + "\n"
+        let row = |name: &str, cells: [Option<String>; 3]| {
+            let cells = cells.map(|cell| format!("  {:>10}", cell.unwrap_or_default()));
+            format!("{name:16}{}", cells.concat()).trim_end().to_owned() + "\n"
         };
         let bubble = &self.bubble;
-        let head = self.tokens_per_second.map(|_| "measured".to_owned());
-        let mut table = row("", "predicted".to_owned(), head);
-        table += &row("step bubble", percent(bubble.predicted_step), bubble.step.map(percent));
-        table += &row("span bubble", percent(bubble.predicted_span), bubble.span.map(percent));
+        let ran = self.tokens_per_second.is_some();
+        let head = |name: &str| ran.then(|| name.to_owned());
+        let mut table = row("", [Some("predicted".to_owned()), head("expected"), head("measured")]);
+        let of = |predicted, expected: Option<f64>, measured: Option<f64>| {
+            [Some(percent(predicted)), expected.map(percent), measured.map(percent)]
+        };
+        table += &row("step bubble", of(bubble.predicted_step, bubble.expected_step, bubble.step));
+        table += &row("span bubble", of(bubble.predicted_span, bubble.expected_span, bubble.span));
         for (device, peak) in self.peak_bytes.iter().enumerate() {
             let name = format!("peak of device {device}");
-            table += &row(&name, bytes(peak.predicted), peak.measured.map(bytes));
+            table += &row(&name, [Some(bytes(peak.predicted)), None, peak.measured.map(bytes)]);
         }
         for (device, of) in self.transfers.iter().enumerate().filter(|(_, of)| of.moves > 0) {
             let name = format!("moves of device {device}");
             let time = format!("{:.1} ms", 1e3 * of.seconds);
-            table += &row(&name, String::new(), Some(format!("{} in {time}", of.moves)));
+            table += &row(&name, [None, None, Some(format!("{} in {time}", of.moves))]);
+        }
+        if let Some(difference) = &bubble.difference {
+            table += "expected: from the median times of actions, not the plan's costs\n";
+            table += &format!("step bubble, measured less predicted: {}\n", difference.line);
         }
         table
     }

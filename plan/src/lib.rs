@@ -31,6 +31,7 @@
 //! simulate       CheckedPlan, Costs  -> Simulation      times, bubble, bytes, channel capacities
 //! fill           CheckedPlan, Costs  -> CheckedPlan     W where these costs leave time for it
 //! dynamic        CheckedPlan, Costs  -> CheckedPlan     what run-time decisions come to
+//! explain        steps as measured   -> Explanation     why their bubble is not as predicted
 //! communication  Plan, Costs         -> Communication   bytes over every link
 //! to_csv         CheckedPlan         -> String          one row of cells per device
 //! trace          Timeline            -> String          as text, SVG, or for Perfetto
@@ -43,6 +44,7 @@ mod communication;
 mod csv;
 mod dynamic;
 mod error;
+mod explain;
 mod fill;
 mod lines;
 mod place;
@@ -64,6 +66,7 @@ pub use communication::{Communication, LinkBytes, communication};
 pub use csv::{from_csv, to_csv};
 pub use dynamic::{Choice, Policy, StashLimits, dynamic, dynamic_base, play, simulate_dynamic};
 pub use error::{Error, ErrorKind, PlanPart};
+pub use explain::{Explanation, explain};
 pub use fill::fill;
 pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};

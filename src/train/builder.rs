@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
@@ -13,7 +14,7 @@ use super::arrange::{ArrangeRequest, Arranged, arrange};
 use super::build_phase::{BuildPhase, Phases};
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
-use super::profile::{self, Balance, BlockTimes};
+use super::profile::{Balance, BlockTimes, ProfileRequest, flops, profile};
 use super::recompute::Recompute;
 use super::required::{check_host, check_parameters};
 use super::stages;
@@ -36,6 +37,8 @@ use crate::runtime::{OnNan, Runtime, StepRules};
 const MICROBATCHES: u32 = 8;
 /// Steps in a row that may be skipped where nothing else is said.
 const MAX_SKIPS: u32 = 10;
+/// How long blocks are timed where nobody asked for it.
+const PROFILE_BUDGET: Duration = Duration::from_secs(1);
 
 /// Settings of a training run of `M` on batches `B`.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub struct TrainerBuilder<M, B, L> {
     on_nan: OnNan,
     max_skips: u32,
     memory_limit: Option<u64>,
-    /// None for what suits the schedule.
+    /// None for what suits the schedule and takes little time.
     balance: Option<Balance>,
     activations: Precision,
     recompute: Recompute,
@@ -228,7 +231,8 @@ where
     }
 
     /// What the stages are balanced by. `None` is [`Balance::Measured`] for [`Schedule::Auto`], and
-    /// else [`Balance::Flops`].
+    /// also else where that takes less than a second, as on CPU devices; if not,
+    /// [`Balance::Flops`].
     pub fn balance(mut self, balance: impl Into<Option<Balance>>) -> Self {
         self.balance = balance.into();
         self
@@ -313,13 +317,6 @@ where
         Ok(UpdateRule { optimizer: self.optimizer, clipping })
     }
 
-    fn balance_or_default(&self) -> Balance {
-        self.balance.unwrap_or(match self.schedule {
-            Schedule::Auto => Balance::Measured,
-            _ => Balance::Flops,
-        })
-    }
-
     fn microbatch_count(&self) -> Result<u32> {
         match (&self.schedule, self.microbatches) {
             (_, Some(0)) => Err(Error::config("0 microbatches").hint("1 or more")),
@@ -343,31 +340,39 @@ where
         Ok(verified)
     }
 
-    /// What the blocks cost.
+    /// What the blocks cost, and by what that was found.
     fn times(
         &mut self,
-        balance: Balance,
         model: &mut VerifiedModel,
         devices: &mut [Box<dyn EngineDevice>],
-    ) -> Result<BlockTimes> {
-        if balance == Balance::Flops {
-            return Ok(profile::flops(&model.split, devices.len()));
+    ) -> Result<(BlockTimes, Balance)> {
+        let budget = match (self.balance, &self.schedule) {
+            (Some(Balance::Flops), _) => Duration::ZERO,
+            (None, Schedule::Family(_) | Schedule::Fixed(_) | Schedule::Dynamic) => PROFILE_BUDGET,
+            (Some(Balance::Measured), _) | (None, Schedule::Auto) => Duration::MAX,
+        };
+        if !budget.is_zero() {
+            self.phases.begin(BuildPhase::Profile);
+            let (activations, seed) = (self.activations, self.seed);
+            let request = ProfileRequest { model, devices, activations, seed, budget };
+            if let Some(times) = profile(request)? {
+                return Ok((times, Balance::Measured));
+            }
         }
-        self.phases.begin(BuildPhase::Profile);
-        profile::profile(model, devices, self.activations, self.seed)
+        Ok((flops(&model.split, devices.len()), Balance::Flops))
     }
 
     fn try_build(mut self, example: &B) -> Result<Trainer<M, B>> {
         self.learning_rate.check(&self.model)?;
         let rule = self.rule()?;
-        let (microbatches, balance) = (self.microbatch_count()?, self.balance_or_default());
+        let microbatches = self.microbatch_count()?;
         let mut devices = chosen(self.devices.take())?;
         let shapes = checked_shapes(example)?;
         check_parameters(&self.model, &rule, &devices, self.memory_limit)?;
         let mut model = self.verified(example, microbatches)?;
         self.phases.begin(BuildPhase::Devices);
         devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
-        let times = self.times(balance, &mut model, &mut devices)?;
+        let (times, balance) = self.times(&mut model, &mut devices)?;
         let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
         let VerifiedModel { split, values, infers, runner, .. } = model;
         drop(runner);

@@ -1,6 +1,6 @@
 //! Blocks and devices -> what F, B and W of every block take on every device.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,9 @@ use crate::plan::{Action, MicrobatchId, PerWork, StageId, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     /// Counted operations.
-    #[default]
     Flops,
     /// A timed run of every block on every device.
     Measured,
@@ -43,56 +42,93 @@ pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
     BlockTimes { devices: vec![blocks; devices], transfer_per_byte: 0.0 }
 }
 
-/// Times every block on every device, in seconds. Devices of the same hardware, such as the
-/// queues of one adapter, are measured once.
-pub(super) fn profile(
-    model: &mut VerifiedModel,
-    devices: &mut [Box<dyn EngineDevice>],
-    activations: Precision,
-    seed: u64,
-) -> Result<BlockTimes> {
-    let arrivals = model.runner.arrivals()?;
-    let mut transfers = Transfers::default();
-    let mut known: HashMap<String, Vec<PerWork<f64>>> = HashMap::new();
-    let mut times = Vec::with_capacity(devices.len());
-    for device in devices {
-        let hardware = device.hardware();
-        if !known.contains_key(&hardware) {
-            let blocks =
-                blocks(model, &mut **device, activations, seed, &arrivals, &mut transfers)?;
-            known.insert(hardware.clone(), blocks);
-        }
-        times.push(known[&hardware].clone());
-    }
-    Ok(BlockTimes { devices: times, transfer_per_byte: transfers.per_byte() })
+/// What is timed, and how it is set up.
+pub(super) struct ProfileRequest<'a> {
+    pub model: &'a mut VerifiedModel,
+    pub devices: &'a mut [Box<dyn EngineDevice>],
+    pub activations: Precision,
+    pub seed: u64,
+    /// How long it may take.
+    pub budget: Duration,
 }
 
-/// The times of all blocks on one device, which holds one of them at a time: so no device needs
-/// memory for the whole model.
-fn blocks(
-    model: &VerifiedModel,
-    device: &mut dyn EngineDevice,
-    activations: Precision,
-    seed: u64,
-    arrivals: &[Arrived],
-    transfers: &mut Transfers,
-) -> Result<Vec<PerWork<f64>>> {
-    let mut times = Vec::with_capacity(arrivals.len());
-    for (block, (arrived, stage)) in arrivals.iter().zip(single_blocks(&model.split)).enumerate() {
-        let program = stage.program.clone();
-        let setup = setup(&model.split, &model.values, vec![stage], seed);
-        let mut engine = device.engine(EngineSetup { activations, ..setup })?;
-        engine.begin_step(0, &model.inputs)?;
-        times.push(best(|work| {
-            let start = Instant::now();
-            let outcome = timed(&mut *engine, block, work, arrived)?;
-            engine.sync()?;
-            let wall = start.elapsed().as_secs_f64();
-            transfers.add(&model.split, &program, work, &outcome);
-            Ok(outcome.seconds.unwrap_or(wall))
-        })?);
+/// Times every block on every device, in seconds. Devices of the same hardware, such as the
+/// queues of one adapter, are measured once. None once it is clear that it takes longer than the
+/// budget.
+pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
+    let ProfileRequest { model, devices, activations, seed, budget } = request;
+    let start = Instant::now();
+    let arrivals = model.runner.arrivals()?;
+    let hardware: Vec<String> = devices.iter().map(|device| device.hardware()).collect();
+    let all = arrivals.len() * distinct(&hardware);
+    let mut pace = Pace { start, first: Instant::now(), budget, done: 0, all };
+    let mut transfers = Transfers::default();
+    let mut known: HashMap<&str, Vec<PerWork<f64>>> = HashMap::new();
+    for (device, hardware) in devices.iter_mut().zip(&hardware) {
+        if known.contains_key(hardware.as_str()) {
+            continue;
+        }
+        let mut times = Vec::with_capacity(arrivals.len());
+        for (block, stage) in single_blocks(&model.split).into_iter().enumerate() {
+            let program = stage.program.clone();
+            let setup = setup(&model.split, &model.values, vec![stage], seed);
+            let engine = device.engine(EngineSetup { activations, ..setup })?;
+            let arrived = &arrivals[block];
+            times.push(block_times(model, engine, block, &program, arrived, &mut transfers)?);
+            if !pace.keeps() {
+                return Ok(None);
+            }
+        }
+        known.insert(hardware, times);
     }
-    Ok(times)
+    let devices = hardware.iter().map(|hardware| known[hardware.as_str()].clone()).collect();
+    Ok(Some(BlockTimes { devices, transfer_per_byte: transfers.per_byte() }))
+}
+
+fn distinct(hardware: &[String]) -> usize {
+    hardware.iter().collect::<HashSet<_>>().len()
+}
+
+/// Blocks that are done, of so many.
+struct Pace {
+    start: Instant,
+    /// When the first block began.
+    first: Instant,
+    budget: Duration,
+    done: usize,
+    all: usize,
+}
+
+impl Pace {
+    /// One more block is done: whether all will be in time, if the others take as long as these.
+    /// The first ones do not count for much: a device is often slow at first.
+    fn keeps(&mut self) -> bool {
+        self.done += 1;
+        let elapsed = self.start.elapsed();
+        let blocks = self.first.elapsed().mul_f64(self.all as f64 / self.done as f64);
+        elapsed < self.budget / 8 || (self.first - self.start) + blocks <= self.budget
+    }
+}
+
+/// The times of one block on one device, which holds only that one: so no device needs memory for
+/// the whole model.
+fn block_times(
+    model: &VerifiedModel,
+    mut engine: Box<dyn Engine>,
+    block: usize,
+    program: &Program,
+    arrived: &Arrived,
+    transfers: &mut Transfers,
+) -> Result<PerWork<f64>> {
+    engine.begin_step(0, &model.inputs)?;
+    best(|work| {
+        let start = Instant::now();
+        let outcome = timed(&mut *engine, block, work, arrived)?;
+        engine.sync()?;
+        let wall = start.elapsed().as_secs_f64();
+        transfers.add(&model.split, program, work, &outcome);
+        Ok(outcome.seconds.unwrap_or(wall))
+    })
 }
 
 fn action(block: usize, work: Work) -> Action {

@@ -22,7 +22,7 @@ use crate::capture::{load, read_besides};
 use crate::engine::{MicrobatchLoss, Precision, floats, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
-use crate::plan::{CheckedPlan, Communication, Costs, Simulation};
+use crate::plan::{CheckedPlan, Communication, Costs, Explanation, Simulation, StageId, explain};
 use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
 
@@ -200,6 +200,25 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// What the plan was predicted to take, by [`costs`](Self::costs).
     pub fn prediction(&self) -> &Simulation {
         &self.prediction
+    }
+
+    /// What the difference between the predicted bubble and that of a measured `step` is made of, by
+    /// the medians of `steps`.
+    ///
+    /// # Errors
+    ///
+    /// When they are steps of another plan.
+    pub fn explain<'a>(
+        &self,
+        steps: impl IntoIterator<Item = &'a StepReport>,
+        step: &StepReport,
+    ) -> Result<Explanation> {
+        let timelines: Vec<_> = steps.into_iter().map(|step| &step.timeline).collect();
+        let transfer = |stage: StageId| match self.balance {
+            Balance::Flops => 0.0,
+            Balance::Measured => self.costs.boundaries[stage.index()].transfer,
+        };
+        Ok(explain(&self.plan, &self.prediction, &timelines, &step.timeline, transfer)?)
     }
 
     /// What a step moves between the devices.

@@ -12,7 +12,7 @@ use zerobubble::error::Result;
 use zerobubble::plan::{
     Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, GPIPE, INTERLEAVED_1F1B,
     ONE_F_ONE_B, PerWork, SearchInput, SearchOutput, StageBytes, StageCost, StashLimits, ZB_H1,
-    ZB_V, check, dynamic, generate, search, simulate, simulate_dynamic, sum_of_blocks,
+    ZB_V, check, dynamic, explain, generate, search, simulate, simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
@@ -50,6 +50,8 @@ pub struct Row {
     devices: u32,
     microbatches: u32,
     predicted: f64,
+    /// Predicted from the times that actions took in the median.
+    expected: f64,
     measured: f64,
 }
 
@@ -152,13 +154,18 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
     let channels = &prediction.channels;
     let mut runtime =
         Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, StepRules::default())?;
-    let measured = steps(&mut runtime, 1..=STEPS)?;
+    let mut steps = steps(&mut runtime, 1..=STEPS)?;
+    steps.sort_by(|a, b| a.bubble.total_cmp(&b.bubble));
+    let timelines: Vec<&Timeline> = steps.iter().map(|step| &step.timeline).collect();
+    let median = timelines[timelines.len() / 2];
+    let explained = explain(plan, &prediction, &timelines, median, |_| 0.0)?;
     Ok(Row {
         plan: plan.plan().schedule.clone(),
         devices: plan.plan().lanes.len() as u32,
         microbatches: plan.plan().microbatches,
         predicted: prediction.bubble.step,
-        measured: median(measured.iter().map(|step| step.bubble)),
+        expected: explained.expected.step,
+        measured: explained.measured.step,
     })
 }
 
@@ -245,13 +252,15 @@ fn engines(
 struct Step {
     seconds: f64,
     bubble: f64,
+    timeline: Timeline,
 }
 
 /// Plays steps, and one before if the first is number 1.
 fn steps(runtime: &mut Runtime, numbers: std::ops::RangeInclusive<u64>) -> Result<Vec<Step>> {
     let mut play = |step| {
-        let bubble = bubble(&runtime.step(step, Arc::new(Vec::new()), 0.0)?.timeline);
-        Ok(Step { seconds: bubble.makespan, bubble: bubble.step })
+        let timeline = runtime.step(step, Arc::new(Vec::new()), 0.0)?.timeline;
+        let bubble = bubble(&timeline);
+        Ok(Step { seconds: bubble.makespan, bubble: bubble.step, timeline })
     };
     if *numbers.start() == 1 {
         play(0)?;
@@ -272,19 +281,20 @@ impl fmt::Display for Table {
         )?;
         writeln!(
             f,
-            "{:<18} {:>7} {:>12} {:>9} {:>8} {:>10}",
-            "plan", "devices", "microbatches", "predicted", "measured", "difference"
+            "{:<18} {:>7} {:>12} {:>9} {:>8} {:>8} {:>10}",
+            "plan", "devices", "microbatches", "predicted", "expected", "measured", "difference"
         )?;
         for row in &self.bubbles {
             writeln!(
                 f,
-                "{:<18} {:>7} {:>12} {:>8.2}% {:>7.2}% {:>+10.2}",
+                "{:<18} {:>7} {:>12} {:>8.2}% {:>7.2}% {:>7.2}% {:>+10.2}",
                 row.plan,
                 row.devices,
                 row.microbatches,
                 100.0 * row.predicted,
+                100.0 * row.expected,
                 100.0 * row.measured,
-                100.0 * (row.measured - row.predicted)
+                100.0 * (row.measured - row.expected)
             )?;
         }
         writeln!(f, "\nzb-h1 with one device {SLOWER} times slower in one of 4 spans of {SPAN:?}")?;

@@ -19,7 +19,8 @@ function keyFigures() {
     ...(taken ? [["Speed", grouped(run.tokens_per_second), "tokens/s",
       `${seconds(data.measured.seconds)} in the median step`]] : []),
     taken
-      ? ["Step bubble", percent(run.bubble.step), "", `${percent(run.bubble.predicted_step)} predicted`]
+      ? ["Step bubble", percent(run.bubble.step), "", `${percent(run.bubble.predicted_step)} predicted, `
+          + `${percent(run.bubble.expected_step)} from measured costs`]
       : ["Step bubble", percent(run.bubble.predicted_step), "", "predicted"],
     ["Peak memory", ...(taken ? bytes(highest.memory.measured) : predicted).split("\u00a0"),
       `of device ${highest.device}, ${taken ? `${predicted} ` : ""}predicted`],

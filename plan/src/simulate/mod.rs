@@ -9,6 +9,7 @@ pub use costs::{BoundaryCost, BufferBytes, Costs, StageBytes, StageCost};
 pub(super) use lower_bound::lower_bound;
 pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 
+use super::action::Action;
 use super::channels::{Channel, channel_capacities};
 use super::check::CheckedPlan;
 use super::placement::Link;
@@ -48,7 +49,8 @@ pub(super) fn simulate_on(
     channels: Vec<Channel>,
 ) -> Result<Simulation> {
     costs.check(plan.plan().placement.stage_count())?;
-    let timeline = run(plan, costs);
+    let placement = &plan.plan().placement;
+    let timeline = run(plan, |action| costs.time(action), |link| costs.transfer(placement, link));
     Ok(Simulation {
         bubble: bubble(&timeline),
         timeline,
@@ -58,7 +60,12 @@ pub(super) fn simulate_on(
     })
 }
 
-fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
+/// Every action as soon as its device is free and its parcel is there.
+pub(super) fn run(
+    plan: &CheckedPlan,
+    time: impl Fn(Action) -> f64,
+    transfer: impl Fn(Link) -> f64,
+) -> Timeline {
     let placement = &plan.plan().placement;
     let microbatches = plan.plan().microbatches as usize;
     let mut lanes: Vec<Vec<Span>> =
@@ -74,11 +81,10 @@ fn run(plan: &CheckedPlan, costs: &Costs) -> Timeline {
             .map_or(0.0, |link| arrivals[index(link, action.microbatch.index())]);
         assert!(!arrival.is_nan(), "{action} runs before its parcel is made");
         let start = free.max(arrival);
-        let end = start + costs.time(action);
+        let end = start + time(action);
         lane.push(Span { label: Label::Action(action), start, end });
         if let Some(link) = placement.outbound(action) {
-            arrivals[index(link, action.microbatch.index())] =
-                end + costs.transfer(placement, link);
+            arrivals[index(link, action.microbatch.index())] = end + transfer(link);
         }
     }
     Timeline { lanes, transfers: Vec::new() }
