@@ -16,8 +16,8 @@ use zerobubble::train::{Precision, Recompute};
 use super::config::with_file;
 pub use stash::Stash;
 use values::{
-    DeviceTimes, all_schedules, count, learning_rate, norm, stash_limit, time, training_schedule,
-    training_schedules,
+    DeviceTimes, TransferTimes, all_schedules, count, learning_rate, norm, stash_limit,
+    training_schedule, training_schedules,
 };
 
 /// A parsed command line.
@@ -290,9 +290,9 @@ pub struct PlanArgs {
     /// Parts that a step's batch is cut into
     #[arg(long, value_name = "M", default_value_t = 8, value_parser = count::<u32>(65_536))]
     pub microbatches: u32,
-    /// Time from one device to the next, in the unit of --cost
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = time)]
-    pub transfer: f64,
+    /// Time from device to device, like --cost: one, one per neighbouring pair, or a file of rows
+    #[arg(long, value_name = "T", default_value = "0")]
+    pub transfer: TransferTimes,
     /// What every device may stash: microbatches, or what else --stash counts
     #[arg(long, value_name = "L", value_parser = stash_limit)]
     pub memory_limit: Option<f64>,

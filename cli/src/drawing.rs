@@ -34,7 +34,7 @@ fn width_within(timeline: &Timeline, most: usize) -> usize {
     let actions = || {
         spans().filter_map(|span| match span.label {
             Label::Action(action) => Some((action, span.end - span.start)),
-            Label::Transfer | Label::Update => None,
+            Label::Transfer | Label::Parcel { .. } | Label::Update => None,
         })
     };
     let times = actions().map(|(_, time)| time).filter(|time| *time > 0.0);

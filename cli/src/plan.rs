@@ -18,7 +18,7 @@ use zerobubble::trace::{Annotations, draw, svg};
 
 use super::args::{Format, PlanArgs, Stash};
 use super::drawing::{bytes, counted, percent, short, width};
-pub use file::read;
+pub use file::{read, text};
 use searched::searched;
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
@@ -203,6 +203,7 @@ fn costs(args: &PlanArgs, placement: &Placement) -> Result<Costs> {
         stage.bytes.working[Work::F] = stage.bytes.forward_for_b + stage.bytes.forward_for_w;
     }
     costs.boundaries.fill(boundary(args));
+    costs.transfers = args.transfer.of(placement.device_count())?;
     Ok(costs)
 }
 
@@ -222,7 +223,7 @@ fn bound_of_even_shares(
         let chunks = placement.stages_of(device).count() as u64;
         stage.bytes = args.stash.bytes(|parts| parts * PART_BYTES / chunks);
     }
-    costs.boundaries.fill(BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() });
+    costs.boundaries.fill(BoundaryCost::default());
     let limits = vec![most(limit, args.stash.one() * PART_BYTES); placement.device_count()];
     let within = lower_bound_within(placement, plan.microbatches, &costs, &limits)?;
     Ok(within.max(simulation.lower_bound).min(simulation.bubble.makespan))
@@ -247,7 +248,7 @@ fn share(times: PerWork<f64>, parts: f64) -> StageCost {
 
 fn boundary(args: &PlanArgs) -> BoundaryCost {
     let bytes = args.activation_bytes.unwrap_or(0);
-    BoundaryCost { transfer: args.transfer, activation_bytes: bytes, gradient_bytes: bytes }
+    BoundaryCost { activation_bytes: bytes, gradient_bytes: bytes }
 }
 
 /// The plan, if no device stashes more than `args` allow.

@@ -8,7 +8,7 @@ use zerobubble::error::Error;
 use zerobubble::gpt::Gpt;
 use zerobubble::plan::{DeviceId, DeviceMemory, Explanation, Simulation};
 use zerobubble::trace::{RecordedStep, Span, draw};
-use zerobubble::train::{StepReport, Trainer};
+use zerobubble::train::{MeasuredLink, StepReport, Trainer};
 
 use super::drawing::{bytes, line_width, percent};
 use super::evaluate::Batch;
@@ -54,6 +54,9 @@ pub struct TrainReport {
     /// One for each device: what moving parcels between it and the host took in a step. Without a
     /// step nothing was measured.
     pub transfers: Vec<Transfers>,
+    /// From every device to every other, what its link was measured to take; empty where nothing
+    /// was measured.
+    pub links: Vec<LinkTimes>,
     /// Bytes that a step moves between devices.
     pub communication: Moves,
     /// Of all parameters' bits; none while the run goes on.
@@ -182,6 +185,7 @@ impl TrainReport {
             bubble: bubbles(prediction, explained.as_ref()),
             peak_bytes: peaks(prediction, steps),
             transfers: measured.map(transfers).unwrap_or_default(),
+            links: trainer.links().iter().map(LinkTimes::of).collect(),
             communication: Moves::of(trainer.communication()),
             held_out: HeldOut::of(&steps.evaluations),
             timetables: timetables(prediction, measured),
@@ -360,6 +364,45 @@ fn peaks(prediction: &Simulation, steps: &Steps) -> Vec<PeakBytes> {
     (0..).zip(&prediction.memory).map(peak).collect()
 }
 
+/// What the link from one device to another was measured to take.
+#[derive(Serialize)]
+pub struct LinkTimes {
+    from: u32,
+    to: u32,
+    /// Of the largest parcel that any cut sends.
+    bytes: u64,
+    /// What that takes.
+    seconds: f64,
+    bytes_per_second: f64,
+    /// The part of `seconds` that does not depend on the bytes.
+    latency: f64,
+}
+
+impl LinkTimes {
+    fn of(link: &MeasuredLink) -> Self {
+        let MeasuredLink { from, to, bytes, seconds, bytes_per_second, latency } = *link;
+        Self { from: from.0, to: to.0, bytes, seconds, bytes_per_second, latency }
+    }
+}
+
+/// The fastest and the slowest link.
+fn link_line(links: &[LinkTimes]) -> Option<String> {
+    let by_time = |a: &&LinkTimes, b: &&LinkTimes| a.seconds.total_cmp(&b.seconds);
+    let (fastest, slowest) = (links.iter().min_by(by_time)?, links.iter().max_by(by_time)?);
+    let time = |link: &LinkTimes| format!("{:.1} µs", 1e6 * link.seconds);
+    let line = format!("{} take {}", bytes(fastest.bytes), time(fastest));
+    if fastest.seconds == slowest.seconds {
+        return Some(line + " from any device to any other");
+    }
+    let LinkTimes { from, to, .. } = slowest;
+    Some(format!(
+        "{line} from device {} to device {}, {} from device {from} to device {to}",
+        fastest.from,
+        fastest.to,
+        time(slowest)
+    ))
+}
+
 /// What every device's transfers took in a step.
 fn transfers(step: &StepReport) -> Vec<Transfers> {
     let of = |spans: &Vec<Span>| Transfers { moves: spans.len(), seconds: transfer_seconds(spans) };
@@ -401,6 +444,9 @@ impl fmt::Display for TrainReport {
         }
         writeln!(f, "{}", self.figures())?;
         writeln!(f, "moved          {}\n", self.communication)?;
+        if let Some(links) = link_line(&self.links) {
+            writeln!(f, "links          {links}\n")?;
+        }
         if let Some(sample) = &self.sample {
             writeln!(f, "sample of the model's text\n{}\n", sample.trim_end())?;
         }

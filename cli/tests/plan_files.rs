@@ -117,3 +117,34 @@ fn every_fault_of_a_file_names_the_file_and_the_line() {
     let error = files.refuses("long", long.as_bytes());
     assert!(error.starts_with("70000 pairs of stage and microbatch are too many"), "{error}");
 }
+
+#[test]
+fn transfers_in_a_file_are_those_of_each_direction_between_two_devices() {
+    let files = Files::new();
+    let write = |content: &str| fs::write(files.0.path().join("links"), content).unwrap();
+    write("# from, to\n- 1 21 2\n1 0 20 21\n21 20 - 1\n 2, 21, 1, 0\n");
+    for case in ["--schedule interleaved-1f1b", "--schedule dynamic", "--schedule auto"] {
+        let pairs = makespan(&files.plan(&format!("{case} --json --transfer 1,20,1")));
+        // From the last device to the first it is not the way along the line that counts.
+        let of_file = makespan(&files.plan(&format!("{case} --json --transfer links")));
+        assert!(of_file <= pairs, "{case}: {of_file}, {pairs}");
+        let one = makespan(&files.plan(&format!("{case} --json --transfer 1")));
+        assert_eq!(makespan(&files.plan(&format!("{case} --json --transfer 1,1,1"))), one);
+        assert!(one < of_file, "{case}: {one}, {of_file}");
+    }
+    let plan = files.plan("--schedule v-min --format plan");
+    fs::write(files.0.path().join("plan"), plan.stdout).unwrap();
+    let judged = makespan(&files.plan("--check plan --json --transfer links"));
+    assert_eq!(judged, makespan(&files.plan("--schedule v-min --json --transfer links")));
+    let refused = |transfer: &str| {
+        let Output { status, stderr, .. } = files.plan(&format!("--transfer {transfer}"));
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    };
+    write("0 1\n1 x\n");
+    assert!(refused("links").starts_with("error: links: line 2: 'x' is not a time"));
+    write("0 1\n1 0\n");
+    assert!(refused("links").starts_with("error: links: 2 rows for 4 devices"));
+    assert!(refused("1,2").starts_with("error: --transfer has 2 times for the 3 neighbouring"));
+    assert!(refused("absent").starts_with("error: absent: cannot be read"));
+}

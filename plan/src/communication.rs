@@ -71,11 +71,7 @@ mod tests {
     fn moves(family: &Family) -> ([u64; 3], String) {
         let plan = generate(family, 3, None, 2).unwrap();
         let mut costs = Costs::unit(plan.placement.stage_count());
-        costs.boundaries.fill(BoundaryCost {
-            activation_bytes: 10,
-            gradient_bytes: 100,
-            ..Default::default()
-        });
+        costs.boundaries.fill(BoundaryCost { activation_bytes: 10, gradient_bytes: 100 });
         let Communication { links, total_bytes, all_reduce_bytes, shared_bytes } =
             communication(&plan, &costs, 1000, 7);
         let links: Vec<String> =

@@ -6,7 +6,7 @@ use std::fmt;
 use super::Plan;
 use super::action::{Action, StageId};
 use super::check::{CheckedPlan, check};
-use super::simulate::{Simulation, run};
+use super::simulate::{Costs, Simulation, run};
 use crate::error::{Error, Result};
 use crate::trace::{Bubble, Label, Span, Timeline, bubble};
 
@@ -32,24 +32,22 @@ pub struct Explanation {
 }
 
 /// Explains the bubble of the measured `step` of `plan` by the medians of `steps`, of which it is
-/// one. `transfer` says for the boundary between a stage and the next how long a parcel is under
-/// way between two devices, in the timelines' unit.
+/// one. Parcels take what `costs` say, in the timelines' unit if anything.
 ///
 /// # Errors
 ///
-/// When `step` is no whole step of `plan`, or of another placement.
+/// When `step` is no whole step of `plan`, or `costs` are not of as many stages.
 pub fn explain(
     plan: &CheckedPlan,
     prediction: &Simulation,
+    costs: &Costs,
     steps: &[&Timeline],
     step: &Timeline,
-    transfer: impl Fn(StageId) -> f64,
 ) -> Result<Explanation> {
     let played = played(plan.plan(), step)?;
     let placement = &plan.plan().placement;
-    let transfer = |link| {
-        if placement.crosses(link) { transfer(StageId(link.boundary() as u32)) } else { 0.0 }
-    };
+    costs.check(placement)?;
+    let transfer = |link| costs.transfer(placement, link);
     let medians = medians(steps.iter().copied().chain([step]));
     let typical = |action: Action| medians[&kind(action)];
     let own: HashMap<Action, f64> = actions(step).map(|(action, time)| (action, time)).collect();
@@ -103,7 +101,7 @@ fn actions(timeline: &Timeline) -> impl Iterator<Item = (Action, f64)> {
 fn action(span: &Span) -> Option<(Action, f64)> {
     match span.label {
         Label::Action(action) => Some((action, span.end - span.start)),
-        Label::Transfer | Label::Update => None,
+        Label::Transfer | Label::Parcel { .. } | Label::Update => None,
     }
 }
 

@@ -57,6 +57,7 @@ mod simulate;
 mod text;
 mod token_run;
 pub mod trace;
+mod transfers;
 mod work;
 
 pub use action::{Action, DeviceId, MicrobatchId, StageId};
@@ -81,6 +82,7 @@ pub use simulate::{
     BoundaryCost, BufferBytes, Costs, DeviceMemory, Simulation, StageBytes, StageCost, StashBytes,
     fit, simulate, stash_bytes,
 };
+pub use transfers::{TransferCost, Transfers};
 pub use work::{PerWork, Work};
 
 /// Which device runs which action in which order. Prints as text and parses back.

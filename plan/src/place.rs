@@ -19,12 +19,15 @@ pub struct BlockCost {
 }
 
 /// What a partition must keep to. The default is free.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PlaceOptions {
     /// Where the user allows a cut: k is between block k - 1 and block k. Empty allows all.
     pub marks: Vec<usize>,
     /// Bytes that every stage may hold; the index is the [`StageId`]. Empty limits none.
     pub memory_limits: Vec<u64>,
+    /// What a byte costs that crosses between stage s and stage s + 1. Empty, or where bytes come
+    /// to the same cost, all bytes count alike.
+    pub byte_costs: Vec<f64>,
 }
 
 /// A contiguous partition of blocks into stages.
@@ -39,7 +42,7 @@ pub struct Partition {
 }
 
 /// Cuts `blocks` into one stage per entry of `speeds`, so that the slowest stage is as fast as can
-/// be, and among such partitions the fewest bytes cross.
+/// be, and among such partitions what crosses costs the least, and then the fewest bytes cross.
 ///
 /// `crossing_bytes[k]` is what crosses between block k and block k + 1. A speed of 2 halves the
 /// time of a stage. Every stage gets a block.
@@ -79,12 +82,17 @@ pub fn place(
     let fitting = |stage: usize, part: &Range<usize>| fits(stage, part).then(|| time(stage, part));
     let (slowest, _) = best(&allowed, speeds.len(), 0.0, RISES, fitting, f64::max)
         .expect("some cut fits in memory");
-    let crossing = |part: &Range<usize>| part.start.checked_sub(1).map_or(0, |k| crossing_bytes[k]);
-    let fast = |stage: usize, part: &Range<usize>| {
-        (fits(stage, part) && time(stage, part) <= slowest).then(|| crossing(part))
+    let crossing = |stage: usize, part: &Range<usize>| {
+        let bytes = part.start.checked_sub(1).map_or(0, |k| crossing_bytes[k]);
+        let cost = stage.checked_sub(1).and_then(|below| options.byte_costs.get(below));
+        (cost.map_or(0.0, |cost| cost * bytes as f64), bytes)
     };
-    let (crossing_bytes, stage_blocks) =
-        best(&allowed, speeds.len(), 0, !RISES, fast, u64::saturating_add)
+    let fast = |stage: usize, part: &Range<usize>| {
+        (fits(stage, part) && time(stage, part) <= slowest).then(|| crossing(stage, part))
+    };
+    let both = |a: (f64, u64), b: (f64, u64)| (a.0 + b.0, a.1.saturating_add(b.1));
+    let ((_, crossing_bytes), stage_blocks) =
+        best(&allowed, speeds.len(), (0.0, 0), !RISES, fast, both)
             .expect("the cut that set the slowest stage is as fast");
     Ok(Partition { stage_blocks, slowest, crossing_bytes })
 }
@@ -109,6 +117,14 @@ fn check_input(
         return Err(Error::config(format!("{found} memory limits for {p} stages")));
     }
     let usable = |time: f64| time.is_finite() && time >= 0.0;
+    let costs = &options.byte_costs;
+    if !costs.is_empty() && costs.len() + 1 != p {
+        let found = costs.len();
+        return Err(Error::config(format!("{found} costs of bytes between {p} stages")));
+    }
+    if let Some(cost) = costs.iter().find(|cost| !usable(**cost)) {
+        return Err(Error::config(format!("{cost} is not what a byte costs")));
+    }
     for (k, block) in blocks.iter().enumerate() {
         if let Some(time) = block.time.0.into_iter().find(|time| !usable(*time)) {
             return Err(Error::config(format!("block {k}: {time} is not a time")));
@@ -233,13 +249,24 @@ mod tests {
         costs.iter().map(block).collect()
     }
 
-    /// Tries every way to cut; the least (slowest, crossing bytes) that keeps to the options.
+    /// What crosses at these cuts costs.
+    fn cost_of_cuts(
+        cuts: impl Iterator<Item = usize>,
+        crossing: &[u64],
+        options: &PlaceOptions,
+    ) -> f64 {
+        let costs = options.byte_costs.iter();
+        costs.zip(cuts).map(|(cost, cut)| cost * crossing[cut - 1] as f64).sum()
+    }
+
+    /// Tries every way to cut; the least (slowest, cost of what crosses, crossing bytes) that keeps
+    /// to the options.
     fn brute_force(
         blocks: &[BlockCost],
         crossing: &[u64],
         speeds: &[f64],
         options: &PlaceOptions,
-    ) -> Option<(f64, u64)> {
+    ) -> Option<(f64, f64, u64)> {
         let n = blocks.len();
         let value = |set: u32| {
             let cuts: Vec<usize> = (1..n).filter(|k| set >> k & 1 == 1).collect();
@@ -258,7 +285,8 @@ mod tests {
                 let time: f64 = part.iter().map(|block| block.time.total()).sum();
                 slowest = slowest.max(time / speeds[stage]);
             }
-            Some((slowest, cuts.iter().map(|k| crossing[k - 1]).sum::<u64>()))
+            let cost = cost_of_cuts(cuts.iter().copied(), crossing, options);
+            Some((slowest, cost, cuts.iter().map(|k| crossing[k - 1]).sum::<u64>()))
         };
         (0..1u32 << n).step_by(2).filter_map(value).min_by(|a, b| a.partial_cmp(b).unwrap())
     }
@@ -272,15 +300,22 @@ mod tests {
             speeds in prop::collection::vec(prop::sample::select(vec![0.5, 1.0, 2.0]), 1..5),
             marks in prop::collection::btree_set(1usize..9, 0..8),
             limits in prop::option::of(prop::collection::vec(10u64..80, 5)),
+            byte_costs in prop::option::of(prop::collection::vec(0u32..4, 5)),
         ) {
             prop_assume!(speeds.len() <= costs.len());
             let blocks = blocks(&costs);
             let crossing = &crossing[1..costs.len()];
             let marks: Vec<usize> = marks.into_iter().filter(|k| *k < costs.len()).collect();
             let memory_limits = limits.map(|l| l[..speeds.len()].to_vec()).unwrap_or_default();
-            let options = PlaceOptions { marks, memory_limits };
+            let byte_costs = byte_costs.map(|costs| costs[1..speeds.len()].to_vec());
+            let byte_costs = byte_costs.unwrap_or_default().into_iter().map(f64::from).collect();
+            let options = PlaceOptions { marks, memory_limits, byte_costs };
             let partition = place(&blocks, crossing, &speeds, &options).ok();
-            let found = partition.as_ref().map(|p| (p.slowest, p.crossing_bytes));
+            let found = partition.as_ref().map(|p| {
+                let cuts = p.stage_blocks[1..].iter().map(|blocks| blocks.start);
+                let cost = cost_of_cuts(cuts, crossing, &options);
+                (p.slowest, cost, p.crossing_bytes)
+            });
             prop_assert_eq!(found, brute_force(&blocks, crossing, &speeds, &options));
             if let Some(Partition { stage_blocks, .. }) = partition {
                 let covered: Vec<usize> = stage_blocks.iter().cloned().flatten().collect();
@@ -299,10 +334,27 @@ mod tests {
     }
 
     #[test]
+    fn less_crosses_where_bytes_cost_more() {
+        let blocks = blocks(&[(1, 0); 5]);
+        let cut = |byte_costs: &[f64]| {
+            let options = PlaceOptions { byte_costs: byte_costs.into(), ..Default::default() };
+            place(&blocks, &[1, 4, 6, 2], &[1.0; 3], &options).unwrap().stage_blocks
+        };
+        assert_eq!(cut(&[]), [0..2, 2..4, 4..5]);
+        assert_eq!(cut(&[0.0, 0.0]), cut(&[]));
+        assert_eq!(cut(&[1.0, 20.0]), cut(&[]));
+        assert_eq!(cut(&[20.0, 1.0]), [0..1, 1..3, 3..5]);
+    }
+
+    #[test]
     fn what_cannot_be_placed_is_an_error_that_says_what_to_try() {
         let rejects = |stages: usize, marks: &[usize], limits: &[u64], error: &str| {
             let blocks = blocks(&[(1, 10), (1, 50), (1, 20)]);
-            let options = PlaceOptions { marks: marks.into(), memory_limits: limits.into() };
+            let options = PlaceOptions {
+                marks: marks.into(),
+                memory_limits: limits.into(),
+                ..PlaceOptions::default()
+            };
             let result = place(&blocks, &[0; 2], &vec![1.0; stages], &options);
             assert_eq!(result.expect_err(error).to_string(), error);
         };

@@ -23,6 +23,7 @@ mod cost_model;
 mod dispatch;
 mod effort;
 mod families;
+mod groups;
 mod improve;
 mod incumbent;
 mod instance;
@@ -38,6 +39,7 @@ use super::action::DeviceId;
 use super::check::CheckedPlan;
 use super::placement::Placement;
 use super::simulate::{BoundaryCost, Costs, Simulation, StageCost};
+use super::transfers::Transfers;
 use crate::error::{Error, Result};
 use assignment::assignments_of_placement;
 use bound::Estimator;
@@ -56,6 +58,8 @@ pub struct SearchInput {
     pub blocks: Vec<Vec<StageCost>>,
     /// Entry k is between block k and block k + 1, where these are on different devices.
     pub crossings: Vec<BoundaryCost>,
+    /// What parcels take from device to device.
+    pub transfers: Transfers,
     /// Where a cut is allowed: k is between block k - 1 and block k. Empty allows all.
     pub marks: Vec<usize>,
     /// How many microbatches a step has.
@@ -174,11 +178,9 @@ fn check_input(input: &SearchInput) -> Result<()> {
         }
         longest = longest.max(blocks.iter().map(|block| block.time.total()).sum());
     }
-    let transfers = || input.crossings.iter().map(|crossing| crossing.transfer);
-    if let Some(time) = transfers().find(|time| !usable(*time)) {
-        return bad(format!("{time} is not a transfer time"));
-    }
-    longest += transfers().sum::<f64>();
+    input.transfers.check(p)?;
+    let parcels = input.crossings.iter().map(|of| of.activation_bytes.max(of.gradient_bytes));
+    longest += input.transfers.longest(parcels.max().unwrap_or(0)) * input.crossings.len() as f64;
     if !(longest * f64::from(input.microbatches) * p as f64).is_finite() {
         return bad("the times add up to more than a number can hold".into());
     }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use zerobubble_plan::trace::{Label, Span, Timeline, bubble};
 use zerobubble_plan::{
-    Action, BoundaryCost, Channel, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, PerWork,
-    Plan, StageBytes, StashLimits, ZB_H1, check, dynamic, generate, play, progress, simulate,
-    simulate_dynamic,
+    Action, Channel, CheckedPlan, Costs, FAMILIES, FORWARD_ONLY, Family, PerWork, Plan, StageBytes,
+    StashLimits, TransferCost, Transfers, ZB_H1, check, dynamic, generate, play, progress,
+    simulate, simulate_dynamic,
 };
 
 fn base(family: &Family, p: u32, v: Option<u32>, m: u32) -> CheckedPlan {
@@ -27,9 +27,10 @@ fn any_base() -> impl Strategy<Value = CheckedPlan> {
 /// Costs of `stages` stages of which some transfer late.
 fn costs(stages: usize, delays: &[f64]) -> Costs {
     let mut costs = Costs::unit(stages);
-    for (boundary, transfer) in costs.boundaries.iter_mut().zip(delays.iter().cycle()) {
-        *boundary = BoundaryCost { transfer: *transfer, ..BoundaryCost::default() };
-    }
+    costs.transfers = Transfers::from_fn(stages.max(8), |from, to| {
+        let at = 3 * from.index() + to.index();
+        TransferCost::of_any_size(delays[at % delays.len()])
+    });
     costs
 }
 
@@ -37,7 +38,9 @@ fn costs(stages: usize, delays: &[f64]) -> Costs {
 fn order(base: &CheckedPlan, timeline: &Timeline) -> Plan {
     let action = |span: &Span| match span.label {
         Label::Action(action) => action,
-        Label::Transfer | Label::Update => unreachable!("only actions are played"),
+        Label::Transfer | Label::Parcel { .. } | Label::Update => {
+            unreachable!("only actions are played")
+        }
     };
     let lane = |lane: &Vec<Span>| lane.iter().map(action).collect();
     Plan { lanes: timeline.lanes.iter().map(lane).collect(), ..base.plan().clone() }

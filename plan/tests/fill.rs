@@ -12,7 +12,7 @@ fn costs(plan: &CheckedPlan, [f, b, w]: [f64; 3], transfer: f64) -> Costs {
     let placement = &plan.plan().placement;
     let chunks = placement.stage_count() as f64 / placement.device_count() as f64;
     let mut costs = Costs::uniform(placement.stage_count(), f / chunks, b / chunks, w / chunks);
-    costs.boundaries.iter_mut().for_each(|boundary| boundary.transfer = transfer);
+    costs.transfers = Transfers::uniform(TransferCost::of_any_size(transfer));
     costs
 }
 
@@ -71,7 +71,6 @@ proptest! {
         transfers in prop::collection::vec(0u32..4, 13),
     ) {
         let plan = check(generate(family, devices, None, microbatches).unwrap()).unwrap();
-        let n = plan.plan().placement.stage_count();
         let mut costs = costs(&plan, [1.0; 3], 0.0);
         for ((stage, times), bytes) in costs.stages.iter_mut().zip(&stages).zip(&bytes) {
             stage.time = PerWork(times.map(f64::from));
@@ -79,9 +78,9 @@ proptest! {
             stage.bytes.forward_for_w = bytes[1];
             stage.bytes.backward_for_w = bytes[2];
         }
-        for (boundary, transfer) in costs.boundaries.iter_mut().zip(&transfers[..n - 1]) {
-            boundary.transfer = f64::from(*transfer);
-        }
+        costs.transfers = Transfers::from_fn(devices as usize, |from, to| {
+            TransferCost::of_any_size(f64::from(transfers[from.index() + 7 * to.index() % 6]))
+        });
         let filled = fill(plan.clone(), &costs).unwrap();
         let (own, after) = (simulate(&plan, &costs).unwrap(), simulate(&filled, &costs).unwrap());
         prop_assert!(after.bubble.makespan <= own.bubble.makespan);

@@ -5,8 +5,8 @@
 
 use zerobubble_plan::{
     Action, BoundaryCost, Costs, DeviceId, MicrobatchId, Optimum, PerWork, Placement, Plan,
-    SearchInput, SearchOutput, StageBytes, StageCost, StageId, Work, check, lower_bound_within,
-    optimum, search, simulate, sum_of_blocks,
+    SearchInput, SearchOutput, StageBytes, StageCost, StageId, TransferCost, Transfers, Work,
+    check, lower_bound_within, optimum, search, simulate, sum_of_blocks,
 };
 
 /// Numbers that depend on the seed alone (SplitMix64, Steele et al. 2014).
@@ -38,7 +38,8 @@ fn instance(seed: u64) -> SearchInput {
     let row = times.iter().map(|time| StageCost { time: *time, bytes }).collect();
     SearchInput {
         blocks: vec![row; devices],
-        crossings: vec![BoundaryCost { transfer, ..BoundaryCost::default() }; n - 1],
+        crossings: vec![BoundaryCost::default(); n - 1],
+        transfers: Transfers::uniform(TransferCost::of_any_size(transfer)),
         marks: Vec::new(),
         microbatches,
         memory_limits: if seed.is_multiple_of(2) {
@@ -146,9 +147,9 @@ fn the_best_order_is_that_of_all_lanes() {
         let mut stage = || StageCost { time: PerWork::from_fn(|_| draw.below(12) as f64), bytes };
         let mut costs = Costs::unit(n);
         costs.stages = (0..n).map(|_| stage()).collect();
-        costs
-            .boundaries
-            .fill(BoundaryCost { transfer: draw.below(5) as f64, ..BoundaryCost::default() });
+        let transfers = [draw.below(5) as f64, draw.below(5) as f64];
+        costs.transfers =
+            Transfers::from_fn(2, |from, _| TransferCost::of_any_size(transfers[from.index()]));
         let limit = [None, Some(100), Some(200)][draw.below(3) as usize];
         let limits = limit.map_or(Vec::new(), |limit| vec![limit; 2]);
         let best = by_brute_force(&placement, m, &costs, limit, after_b);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use roxmltree::{Document, Node};
 use zerobubble_plan::trace::{Annotations, Label, Span, Timeline, svg};
-use zerobubble_plan::{Costs, FAMILIES, check, generate, simulate};
+use zerobubble_plan::{Costs, FAMILIES, GPIPE, TransferCost, Transfers, check, generate, simulate};
 
 /// The picture of a family at unit costs, and what it shows.
 fn picture(name: &str, p: u32, m: u32) -> (String, Timeline) {
@@ -138,6 +138,31 @@ fn a_measured_step_shows_updates_and_transfers() {
         assert!(texts.contains(&expected), "{expected} is missing");
     }
     assert!(!drawn.contains("peak stash"));
+}
+
+#[test]
+fn predicted_transfers_are_bars_below_the_device_that_sends() {
+    let plan = check(generate(&GPIPE, 2, None, 2).unwrap()).unwrap();
+    let transfers = Transfers::uniform(TransferCost::of_any_size(1.5));
+    let costs = Costs { transfers, ..Costs::unit(2) };
+    let simulation = simulate(&plan, &costs).unwrap();
+    let annotations = Annotations { schedule: "gpipe", unit: "", peak_stash: &[] };
+    let drawn = svg(&simulation.timeline, &annotations);
+    let document = Document::parse(&drawn).unwrap();
+    let bars = document.descendants().filter(|node| node.attribute("class") == Some("T"));
+    let shown = bars.map(|bar| {
+        let rect = child(bar, "rect").unwrap();
+        (child(bar, "title").unwrap().text().unwrap(), number(rect, "y"))
+    });
+    let shown: Vec<(&str, f64)> = shown.collect();
+    // The second is sent while the first is still under way: it stands below it.
+    let titles: Vec<&str> = shown.iter().map(|(title, _)| *title).collect();
+    assert_eq!(titles[0], "transfer of 0F0 to device 1 1.0..2.5");
+    assert_eq!(titles[1], "transfer of 0F1 to device 1 2.0..3.5");
+    assert!(titles[2].starts_with("transfer of 1BW"), "{titles:?}");
+    assert!(shown[0].1 < shown[1].1 && shown[1].1 < shown[2].1, "{shown:?}");
+    let texts: Vec<&str> = document.descendants().filter_map(|node| node.text()).collect();
+    assert!(texts.contains(&"transfer"));
 }
 
 #[test]

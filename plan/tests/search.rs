@@ -7,9 +7,10 @@ use std::ops::Range;
 use proptest::prelude::*;
 use zerobubble_plan::Error;
 use zerobubble_plan::{
-    BlockCost, BoundaryCost, Costs, FAMILIES, FORWARD_ONLY, PerWork, PlaceOptions, Placement, Plan,
-    SearchInput, SearchOutput, StageBytes, StageCost, Work, check, dynamic, dynamic_base, fit,
-    generate, place, progress, search, simulate, sum_of_blocks,
+    BlockCost, BoundaryCost, Costs, DeviceId, FAMILIES, FORWARD_ONLY, PerWork, PlaceOptions,
+    Placement, Plan, SearchInput, SearchOutput, StageBytes, StageCost, TransferCost, Transfers,
+    Work, check, dynamic, dynamic_base, fit, generate, place, progress, search, simulate,
+    sum_of_blocks,
 };
 
 fn run(input: &SearchInput) -> Result<SearchOutput, Error> {
@@ -25,6 +26,7 @@ fn uniform(devices: usize, blocks_per_device: usize, microbatches: u32) -> Searc
     SearchInput {
         blocks: vec![vec![block; blocks]; devices],
         crossings: vec![BoundaryCost::default(); blocks - 1],
+        transfers: Transfers::default(),
         marks: Vec::new(),
         microbatches,
         memory_limits: Vec::new(),
@@ -40,6 +42,7 @@ prop_compose! {
         times in prop::collection::vec(prop::array::uniform3(0.0..2.0), 24),
         bytes in prop::collection::vec(prop::array::uniform7(0u64..50), 24),
         speeds in prop::collection::vec(0.5..2.0, 6),
+        links in prop_oneof![Just(vec![1.0; 36]), prop::collection::vec(0.0..2.0, 36)],
         crossing in (prop_oneof![0.0..0.5, 0.0..5.0], 0u64..20, 0u64..20),
     ) -> SearchInput {
         let n = devices * blocks_per_device;
@@ -56,7 +59,11 @@ prop_compose! {
         let (transfer, activation_bytes, gradient_bytes) = crossing;
         SearchInput {
             blocks: (0..devices).map(|d| (0..n).map(|k| block(speeds[d], k)).collect()).collect(),
-            crossings: vec![BoundaryCost { transfer, activation_bytes, gradient_bytes }; n - 1],
+            crossings: vec![BoundaryCost { activation_bytes, gradient_bytes }; n - 1],
+            transfers: Transfers::from_fn(devices, |from, to| TransferCost {
+                latency: transfer * links[6 * from.index() + to.index()],
+                per_byte: 0.01 * transfer,
+            }),
             marks: Vec::new(),
             microbatches,
             memory_limits: Vec::new(),
@@ -244,7 +251,7 @@ fn the_bubble_never_rises_with_memory_and_no_family_that_fits_is_faster() {
         for block in input.blocks.iter_mut().flatten() {
             block.time = PerWork(times.map(|time| time / 4.0));
         }
-        input.crossings.fill(BoundaryCost { transfer, ..BoundaryCost::default() });
+        input.transfers = Transfers::uniform(TransferCost::of_any_size(transfer));
         let made = made(&input);
         let mut last = f64::INFINITY;
         for microbatches in devices.div_ceil(3)..=2 * devices {
@@ -286,7 +293,15 @@ fn what_cannot_be_searched_is_an_error() {
         &|input| input.blocks[1][2].time[Work::B] = f64::NAN,
         "block 2 on device 1: NaN is not a time",
     );
-    rejects(&|input| input.crossings[0].transfer = -1.0, "-1 is not a transfer time");
+    rejects(
+        &|input| input.transfers = Transfers::uniform(TransferCost::of_any_size(-1.0)),
+        "-1 is not a transfer time",
+    );
+    let of_one = Transfers::from_fn(3, |from, _| TransferCost::of_any_size(f64::from(from.0)));
+    rejects(
+        &|input| *input = SearchInput { transfers: of_one.clone(), ..uniform(4, 2, 4) },
+        "transfers of 3 devices for 4 devices",
+    );
     rejects(
         &|input| input.blocks[0][0].time[Work::F] = f64::MAX,
         "the times add up to more than a number can hold",
@@ -310,4 +325,47 @@ fn a_cost_model_that_does_not_fit_the_partition_is_an_error() {
         search(&input, &wrong).unwrap_err().to_string(),
         "costs of 7 stages and 6 boundaries for a plan of 2 stages"
     );
+}
+
+/// The plan of `auto` on four devices of which the middle pair is 20 times as far apart.
+#[test]
+fn auto_knows_a_slow_link_and_crosses_it_less_often() {
+    let latencies = [0.3, 6.0, 0.3].map(TransferCost::of_any_size);
+    let input = SearchInput { transfers: Transfers::along_a_line(&latencies), ..uniform(4, 6, 8) };
+    let found = run(&input).unwrap();
+    let makespan = found.simulation.bubble.makespan;
+    let crossings = |placement: &Placement| {
+        let is_first = |device: &DeviceId| device.0 < 2;
+        placement.stages.windows(2).filter(|pair| is_first(&pair[0]) != is_first(&pair[1])).count()
+    };
+    let placement = &found.plan.plan().placement;
+    assert_eq!(crossings(placement), 1, "{placement:?}");
+    assert!(found.lower_bound <= makespan);
+    for latency in [0.3, (0.3 + 6.0 + 0.3) / 3.0] {
+        let unaware = SearchInput {
+            transfers: Transfers::uniform(TransferCost::of_any_size(latency)),
+            ..input.clone()
+        };
+        let unaware = run(&unaware).unwrap();
+        let costs = Costs { transfers: input.transfers.clone(), ..unaware.costs };
+        let really = simulate(&unaware.plan, &costs).unwrap().bubble.makespan;
+        assert!(makespan < 0.99 * really, "{makespan}, without knowing {really}");
+    }
+    for (plan, costs) in made(&input) {
+        let family = simulate(&check(plan.clone()).unwrap(), &costs).unwrap().bubble.makespan;
+        assert!(makespan < family * (1.0 - 1e-9), "{makespan}, {} {family}", plan.schedule);
+    }
+}
+
+/// Two machines of two devices each, in an order that goes to and fro between them.
+#[test]
+fn auto_puts_devices_with_fast_links_next_to_one_another() {
+    let apart = |from: DeviceId, to: DeviceId| {
+        TransferCost::of_any_size(if from.0 % 2 == to.0 % 2 { 0.3 } else { 6.0 })
+    };
+    let input = SearchInput { transfers: Transfers::from_fn(4, apart), ..uniform(4, 4, 8) };
+    let found = run(&input).unwrap();
+    let stages = &found.plan.plan().placement.stages;
+    let far = stages.windows(2).filter(|pair| pair[0].0 % 2 != pair[1].0 % 2).count();
+    assert_eq!(far, 1, "{stages:?}");
 }

@@ -231,6 +231,7 @@ fn partition(request: &ArrangeRequest, placement: &Placement) -> Result<Vec<Rang
                 .filter(|_| limited)
                 .map(|device| share(*device))
                 .collect(),
+            byte_costs: request.times.transfers.byte_costs(placement),
         };
         place(&blocks, &crossings, &speeds, &options).map(|partition| partition.stage_blocks)
     };

@@ -409,6 +409,7 @@ where
             plan,
             costs,
             balance,
+            links: times.links,
             prediction,
             communication: arranged.communication,
             searched: arranged.searched,

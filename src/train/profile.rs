@@ -1,15 +1,15 @@
 //! Blocks and devices -> what F, B and W of every block take on every device.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::links::{HostMoves, MeasuredLink, links, parcel_bytes};
 use super::verified_model::{Arrived, VerifiedModel, setup, single_blocks};
 use crate::compile::Program;
 use crate::engine::{Engine, EngineDevice, EngineSetup, Outcome, Parcel, Precision};
 use crate::error::{Error, Result, of_panic};
 use crate::graph::NodeId;
-use crate::plan::{Action, MicrobatchId, PerWork, StageId, Work};
+use crate::plan::{Action, MicrobatchId, PerWork, StageId, Transfers, Work};
 use crate::split::Split;
 
 /// What the costs of blocks are taken from.
@@ -26,8 +26,10 @@ pub enum Balance {
 pub(super) struct BlockTimes {
     /// Times of F, B and W, by device and block.
     pub devices: Vec<Vec<PerWork<f64>>>,
-    /// What a byte takes from one device to another.
-    pub transfer_per_byte: f64,
+    /// What parcels take from device to device.
+    pub transfers: Transfers,
+    /// What was measured of that.
+    pub links: Vec<MeasuredLink>,
 }
 
 /// Timed runs of every block, after one that warms up.
@@ -36,10 +38,14 @@ const TIMED_RUNS: usize = 3;
 /// No action of one block takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Counted operations: the same on all devices, and transfers take no time.
+/// Counted operations: the same on all devices. Transfers take no time, as no operation is counted.
 pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
     let blocks = split.blocks.iter().map(|block| block.flops).collect();
-    BlockTimes { devices: vec![blocks; devices], transfer_per_byte: 0.0 }
+    BlockTimes {
+        devices: vec![blocks; devices],
+        transfers: Transfers::default(),
+        links: Vec::new(),
+    }
 }
 
 /// What is timed, and how it is set up.
@@ -52,41 +58,68 @@ pub(super) struct ProfileRequest<'a> {
     pub budget: Duration,
 }
 
-/// Times every block on every device, in seconds. Devices of the same hardware, such as the
-/// queues of one adapter, are measured once. None once it is clear that it takes longer than the
-/// budget.
+/// Times every block on every device, and every link between two devices, in seconds. Devices of
+/// the same hardware, such as the queues of one adapter, are measured once. None once it is clear
+/// that it takes longer than the budget.
 pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     let ProfileRequest { model, devices, activations, seed, budget } = request;
     let start = Instant::now();
     let arrivals = model.runner.arrivals()?;
-    let hardware: Vec<String> = devices.iter().map(|device| device.hardware()).collect();
-    let all = arrivals.len() * distinct(&hardware);
+    let (first, hardware) = kinds(devices);
+    let all = arrivals.len() * first.len();
     let mut pace = Pace { start, first: Instant::now(), budget, done: 0, all };
-    let mut transfers = Transfers::default();
-    let mut known: HashMap<&str, Vec<PerWork<f64>>> = HashMap::new();
-    for (device, hardware) in devices.iter_mut().zip(&hardware) {
-        if known.contains_key(hardware.as_str()) {
-            continue;
-        }
+    let mut known: Vec<Vec<PerWork<f64>>> = Vec::new();
+    let mut moves = Vec::new();
+    for device in first {
+        let mut own = HostMoves::default();
         let mut times = Vec::with_capacity(arrivals.len());
         for (block, stage) in single_blocks(&model.split).into_iter().enumerate() {
-            let program = stage.program.clone();
+            let crossing = crossing_bytes(&model.split, &stage.program);
             let setup = setup(&model.split, &model.values, vec![stage], seed);
-            let engine = device.engine(EngineSetup { activations, ..setup })?;
-            let arrived = &arrivals[block];
-            times.push(block_times(model, engine, block, &program, arrived, &mut transfers)?);
+            let engine = devices[device].engine(EngineSetup { activations, ..setup })?;
+            times.push(block_times(model, engine, block, crossing, &arrivals[block], &mut own)?);
             if !pace.keeps() {
                 return Ok(None);
             }
         }
-        known.insert(hardware, times);
+        known.push(times);
+        moves.push(own);
     }
-    let devices = hardware.iter().map(|hardware| known[hardware.as_str()].clone()).collect();
-    Ok(Some(BlockTimes { devices, transfer_per_byte: transfers.per_byte() }))
+    let (transfers, links) = links(&hardware, &moves, largest(&model.split, &arrivals))?;
+    let devices = hardware.iter().map(|kind| known[*kind].clone()).collect();
+    Ok(Some(BlockTimes { devices, transfers, links }))
 }
 
-fn distinct(hardware: &[String]) -> usize {
-    hardware.iter().collect::<HashSet<_>>().len()
+/// The first device of every kind of hardware, and the kind of every device.
+fn kinds(devices: &[Box<dyn EngineDevice>]) -> (Vec<usize>, Vec<usize>) {
+    let mut names: Vec<String> = Vec::new();
+    let mut first = Vec::new();
+    let mut kinds = Vec::with_capacity(devices.len());
+    for (position, device) in devices.iter().enumerate() {
+        let name = device.hardware();
+        let kind = names.iter().position(|other| *other == name).unwrap_or_else(|| {
+            names.push(name);
+            first.push(position);
+            first.len() - 1
+        });
+        kinds.push(kind);
+    }
+    (first, kinds)
+}
+
+/// The largest parcel that a block takes or gives, and its bytes.
+fn largest(split: &Split, arrivals: &[Arrived]) -> (Parcel, u64) {
+    let graph = &split.joint.graph;
+    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
+    let parcels = arrivals.iter().zip(single_blocks(split)).flat_map(|(arrived, stage)| {
+        let program = &stage.program;
+        [
+            (&arrived.activations, bytes(&program.activations_in)),
+            (&arrived.gradients, bytes(&program.gradients_in)),
+        ]
+    });
+    let largest = parcels.max_by_key(|(_, bytes)| *bytes);
+    largest.map_or((Parcel::new(), 0), |(parcel, bytes)| (parcel.clone(), bytes))
 }
 
 /// Blocks that are done, of so many.
@@ -116,9 +149,9 @@ fn block_times(
     model: &VerifiedModel,
     mut engine: Box<dyn Engine>,
     block: usize,
-    program: &Program,
+    [forward, backward]: [[u64; 2]; 2],
     arrived: &Arrived,
-    transfers: &mut Transfers,
+    moves: &mut HostMoves,
 ) -> Result<PerWork<f64>> {
     engine.begin_step(0, &model.inputs)?;
     best(|work| {
@@ -126,7 +159,8 @@ fn block_times(
         let outcome = timed(&mut *engine, block, work, arrived)?;
         engine.sync()?;
         let wall = start.elapsed().as_secs_f64();
-        transfers.add(&model.split, program, work, &outcome);
+        let [taken, sent] = parcel_bytes(work, forward, backward);
+        moves.add(taken, sent, &outcome);
         Ok(outcome.seconds.unwrap_or(wall))
     })
 }
@@ -167,28 +201,12 @@ fn timed(engine: &mut dyn Engine, block: usize, work: Work, arrived: &Arrived) -
     .map_err(|error| error.in_action(action))
 }
 
-/// Moves of parcels between GPUs and the host.
-#[derive(Default)]
-struct Transfers {
-    bytes: u64,
-    seconds: f64,
-}
-
-impl Transfers {
-    fn add(&mut self, split: &Split, program: &Program, work: Work, outcome: &Outcome) {
-        let crossings: [&[NodeId]; 2] = match work {
-            Work::F => [&program.activations_in, &program.activations_out],
-            Work::B => [&program.gradients_in, &program.gradients_out],
-            Work::W => [&[], &[]],
-        };
-        let graph = &split.joint.graph;
-        self.bytes += crossings.into_iter().flatten().map(|&id| graph[id].bytes()).sum::<u64>();
-        let spans = outcome.transfers.iter();
-        self.seconds += spans.map(|(start, end)| (*end - *start).as_secs_f64()).sum::<f64>();
-    }
-
-    /// From one device down to the host and up to another: two moves.
-    fn per_byte(&self) -> f64 {
-        if self.bytes == 0 { 0.0 } else { 2.0 * self.seconds / self.bytes as f64 }
-    }
+/// Bytes that arrive and that are sent, by F and by B.
+fn crossing_bytes(split: &Split, program: &Program) -> [[u64; 2]; 2] {
+    let graph = &split.joint.graph;
+    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
+    [
+        [bytes(&program.activations_in), bytes(&program.activations_out)],
+        [bytes(&program.gradients_in), bytes(&program.gradients_out)],
+    ]
 }

@@ -177,13 +177,12 @@ pub(super) fn costs(
     let boundary = |pair: &[StageSetup]| {
         let activation_bytes = bytes(&pair[0].program.activations_out);
         let gradient_bytes = bytes(&pair[1].program.gradients_out);
-        let either = (activation_bytes + gradient_bytes) as f64 / 2.0;
-        let transfer = times.transfer_per_byte * either;
-        BoundaryCost { transfer, activation_bytes, gradient_bytes }
+        BoundaryCost { activation_bytes, gradient_bytes }
     };
     Costs {
         stages: setups.iter().map(stage).collect(),
         boundaries: setups.windows(2).map(boundary).collect(),
+        transfers: times.transfers.clone(),
         buffers: Vec::new(),
     }
 }

@@ -14,6 +14,7 @@ use super::Optimizer;
 use super::arrange::Searched;
 use super::inputs;
 use super::learning_rate::LearningRates;
+use super::links::MeasuredLink;
 use super::profile::Balance;
 use super::stages::Stages;
 use super::step_report::StepReport;
@@ -37,6 +38,7 @@ pub struct Trainer<M, B> {
     pub(super) plan: CheckedPlan,
     pub(super) costs: Costs,
     pub(super) balance: Balance,
+    pub(super) links: Vec<MeasuredLink>,
     pub(super) prediction: Simulation,
     pub(super) communication: Communication,
     pub(super) searched: Option<Searched>,
@@ -190,6 +192,12 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     /// they were measured, and else floating point operations.
     pub fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    /// What was measured of the links between devices, from every device to every other, and is in
+    /// [`costs`](Self::costs); none with [`Balance::Flops`], which measures nothing.
+    pub fn links(&self) -> &[MeasuredLink] {
+        &self.links
     }
 
     /// What the stages were balanced by.

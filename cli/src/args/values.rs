@@ -1,10 +1,14 @@
 //! Values of options, read and checked.
 
+mod transfer;
+
 use std::str::FromStr;
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{FORWARD_ONLY, PerWork, Schedule};
+
+pub use transfer::TransferTimes;
 
 /// Times of F, B and W: one triple for all devices, or one for each.
 #[derive(Clone, Debug, PartialEq)]

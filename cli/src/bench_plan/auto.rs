@@ -12,7 +12,8 @@ use serde::Serialize;
 use zerobubble::error::Result;
 use zerobubble::plan::{
     BlockCost, BoundaryCost, Costs, ONE_F_ONE_B, PerWork, PlaceOptions, Placement, SearchInput,
-    SearchOutput, StageBytes, StageCost, check, generate, place, search, simulate, sum_of_blocks,
+    SearchOutput, StageBytes, StageCost, TransferCost, Transfers, check, generate, place, search,
+    simulate, sum_of_blocks,
 };
 
 const CASES: u64 = 40;
@@ -144,10 +145,11 @@ fn model(
             |block: &StageCost| StageCost { time: block.time.map(|time| time / speed), ..*block };
         blocks.iter().map(faster).collect()
     };
-    let crossing = BoundaryCost { transfer: TRANSFER, activation_bytes: 50, gradient_bytes: 50 };
+    let crossing = BoundaryCost { activation_bytes: 50, gradient_bytes: 50 };
     let mut input = SearchInput {
         blocks: speeds.iter().map(on).collect(),
         crossings: vec![crossing; n - 1],
+        transfers: Transfers::uniform(TransferCost::of_any_size(TRANSFER)),
         marks: Vec::new(),
         microbatches,
         memory_limits: Vec::new(),

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 use zerobubble::error::Result;
 use zerobubble::plan::{
-    BoundaryCost, PerWork, Placement, SearchInput, StageBytes, StageCost, check, outlines, search,
-    simulate, sum_of_blocks,
+    BoundaryCost, PerWork, Placement, SearchInput, StageBytes, StageCost, TransferCost, Transfers,
+    check, outlines, search, simulate, sum_of_blocks,
 };
 
 /// Costs of one device's even share of a model of equal blocks.
@@ -129,11 +129,11 @@ fn input(case: &Case, limit: Option<u32>) -> SearchInput {
     let bytes = StageBytes { forward_for_w: BLOCK_STASH, ..StageBytes::default() };
     let block = StageCost { time: PerWork(case.times).map(|time| time / parts), bytes };
     let (devices, blocks) = (case.devices as usize, (case.devices * BLOCKS_PER_DEVICE) as usize);
-    let crossing = BoundaryCost { transfer: case.transfer, ..BoundaryCost::default() };
     let one = u64::from(BLOCKS_PER_DEVICE) * BLOCK_STASH;
     SearchInput {
         blocks: vec![vec![block; blocks]; devices],
-        crossings: vec![crossing; blocks - 1],
+        crossings: vec![BoundaryCost::default(); blocks - 1],
+        transfers: Transfers::uniform(TransferCost::of_any_size(case.transfer)),
         marks: Vec::new(),
         microbatches: case.microbatches,
         memory_limits: limit.map_or(Vec::new(), |limit| vec![u64::from(limit) * one; devices]),

@@ -11,8 +11,9 @@ use zerobubble::engine::{Engine, WaitingEngine};
 use zerobubble::error::Result;
 use zerobubble::plan::{
     Action, BoundaryCost, CheckedPlan, Costs, DeviceId, Family, GPIPE, INTERLEAVED_1F1B,
-    ONE_F_ONE_B, PerWork, SearchInput, SearchOutput, StageBytes, StageCost, StashLimits, ZB_H1,
-    ZB_V, check, dynamic, explain, generate, search, simulate, simulate_dynamic, sum_of_blocks,
+    ONE_F_ONE_B, PerWork, SearchInput, SearchOutput, StageBytes, StageCost, StashLimits,
+    TransferCost, Transfers, ZB_H1, ZB_V, check, dynamic, explain, generate, search, simulate,
+    simulate_dynamic, sum_of_blocks,
 };
 use zerobubble::runtime::{Dispatch, Runtime, StepRules};
 use zerobubble::trace::{Label, Span, Timeline, bubble};
@@ -114,7 +115,7 @@ fn hand_over() -> Result<f64> {
 fn idle_waits(plan: &CheckedPlan, timeline: &Timeline) -> Vec<f64> {
     let spans = timeline.lanes.iter().flatten().filter_map(|span| match span.label {
         Label::Action(action) => Some((action, span.end)),
-        Label::Transfer | Label::Update => None,
+        Label::Transfer | Label::Parcel { .. } | Label::Update => None,
     });
     let ends: HashMap<Action, f64> = spans.collect();
     let wait = |pair: &[Span]| {
@@ -136,10 +137,8 @@ fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<SearchOut
     };
     let input = SearchInput {
         blocks: vec![vec![block; blocks]; devices as usize],
-        crossings: vec![
-            BoundaryCost { transfer: hand_over, ..BoundaryCost::default() };
-            blocks - 1
-        ],
+        crossings: vec![BoundaryCost::default(); blocks - 1],
+        transfers: Transfers::uniform(TransferCost::of_any_size(hand_over)),
         marks: Vec::new(),
         microbatches,
         memory_limits: vec![u64::from(devices * BLOCKS_PER_DEVICE); devices as usize],

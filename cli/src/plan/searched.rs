@@ -129,10 +129,10 @@ fn search_input(args: &PlanArgs, stash: Stash) -> Result<SearchInput> {
     let one = u64::from(BLOCKS_PER_DEVICE) * stash.one();
     let limit = args.memory_limit.map(|limit| most(limit, one));
     // Activations take no memory there: the limit is one of the stash.
-    let crossing = BoundaryCost { transfer: args.transfer, ..BoundaryCost::default() };
     Ok(SearchInput {
         blocks: times.iter().map(row).collect(),
-        crossings: vec![crossing; blocks - 1],
+        crossings: vec![BoundaryCost::default(); blocks - 1],
+        transfers: args.transfer.of(times.len())?,
         marks: Vec::new(),
         microbatches: args.microbatches,
         memory_limits: limit.map_or(Vec::new(), |limit| vec![limit; times.len()]),

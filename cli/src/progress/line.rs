@@ -34,7 +34,7 @@ impl Shares {
                     parts.iter().for_each(|work| works[*work] += share / parts.len() as f64);
                 }
                 Label::Update => update += share,
-                Label::Transfer => {}
+                Label::Transfer | Label::Parcel { .. } => {}
             }
         }
         Self { works, update }

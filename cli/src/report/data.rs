@@ -276,7 +276,7 @@ fn memory(of: &Finished, prediction: &Simulation, device: DeviceId) -> MemoryDat
         .iter()
         .filter_map(|span| match span.label {
             Label::Action(action) => Some((*span, action)),
-            Label::Transfer | Label::Update => None,
+            Label::Transfer | Label::Parcel { .. } | Label::Update => None,
         })
         .collect();
     let actions: Vec<_> = lane.iter().map(|(_, action)| *action).collect();
@@ -301,6 +301,7 @@ fn timeline(timeline: &Timeline, seconds: f64) -> TimelineData {
         let label = match span.label {
             Label::Action(action) => action.to_string(),
             Label::Transfer => "T".to_owned(),
+            Label::Parcel { of, to } => format!("{of}>{to}"),
             Label::Update => "U".to_owned(),
         };
         SpanData(label, span.start, span.end)

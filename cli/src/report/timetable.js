@@ -4,16 +4,30 @@ const MEANINGS = { F: "forward", B: "input gradient", W: "weight gradient", BW: 
   U: "optimizer update", T: "transfer" };
 const paint = (kind) => data.paints.find((paint) => paint.kind === kind);
 
-/** `[label, start, end]` as a span; the label is an action such as `2F0`, `U` or `T`. */
+/** `[label, start, end]` as a span; the label is an action such as `2F0`, `U`, `T`, or `2F0>1`: the
+ *  parcel of an action on its way to a device. */
 function span([label, start, end], device) {
+  const [, of, to] = /^(\w+)>(\d+)$/.exec(label) ?? [];
+  if (of) return { label, start, end, device, of, to, kind: "T" };
   const [, stage, work, microbatch] = /^(\d+)([A-Z]+)(\d+)$/.exec(label) ?? [];
   return { label, start, end, device, stage, microbatch, kind: work ?? label };
+}
+
+/** Gives each transfer the first row that is free when it begins, or the one that is free first. */
+function inRows(transfers) {
+  const ends = [];
+  for (const s of transfers) {
+    s.row = ends.findIndex((end) => end <= s.start);
+    if (s.row < 0) s.row = ends.length < MOST_ROWS ? ends.length : ends.indexOf(least(ends));
+    ends[s.row] = Math.max(ends[s.row] ?? s.end, s.end);
+  }
+  return transfers;
 }
 
 /** A timeline in makespans from its first action, so that two can be laid over one another. */
 function timeline(name, { lanes, transfers, start, makespan }, scale, units) {
   const spans = lanes.map((lane, device) => lane.map((entry) => span(entry, device)));
-  const beside = transfers.map((lane, device) => lane.map((entry) => span(entry, device)));
+  const beside = transfers.map((lane, device) => inRows(lane.map((entry) => span(entry, device))));
   const all = [...spans, ...beside].flat();
   const to = (time) => (time - start) / scale;
   const line = {
@@ -30,6 +44,7 @@ function timeline(name, { lanes, transfers, start, makespan }, scale, units) {
 const LANE = 36;
 const PITCH = 46;
 const PARCEL = 5;
+const MOST_ROWS = 3;
 
 function timetables() {
   // Seconds share a scale. Counted work has none, and is drawn as long as the measured step.
@@ -56,8 +71,8 @@ function timetables() {
         "Point at a bar, or use the arrow keys in a timetable: what it is and when it ran stands here."));
       return;
     }
-    const { stage, kind, microbatch, device, label } = found;
-    const what = stage === undefined ? MEANINGS[kind]
+    const { stage, kind, microbatch, device, label, of, to } = found;
+    const what = of ? `transfer of ${of} to device ${to},` : stage === undefined ? MEANINGS[kind]
       : `${MEANINGS[kind]} of stage ${stage}, microbatch ${microbatch}`;
     const times = both.flatMap((line) => {
       const own = stage === undefined ? (line === found.line ? found : null) : line.byLabel.get(label);
@@ -126,8 +141,9 @@ function legend(both) {
 
 /** The lanes of one timeline, drawn for what is in view. */
 function lanes(line, view, select) {
-  const transfers = line.beside.some((lane) => lane.length > 0);
-  const pitch = PITCH + (transfers ? PARCEL : 0);
+  const rows = most([0, ...line.beside.flat().map((s) => s.row + 1)]);
+  const pitch = PITCH + (rows ? rows * (PARCEL + 1) - 1 : 0);
+  const below = (s) => pitch * s.device + LANE + 2 + s.row * (PARCEL + 1);
   const bottom = pitch * line.spans.length - (PITCH - LANE) + 4;
   const stages = line.spans.map((lane) =>
     [...new Set(lane.filter((s) => s.stage).map((s) => +s.stage))].sort((a, b) => a - b));
@@ -219,7 +235,7 @@ function lanes(line, view, select) {
     const where = extent(s);
     if (!where) return null;
     const group = svg("g", { class: "bar T", style: "--edge:0" }, svg("rect", {
-      x: px(where[0]), y: pitch * s.device + LANE + 2, height: PARCEL,
+      x: px(where[0]), y: below(s), height: PARCEL,
       width: px(Math.max(where[1] - where[0], 0.5)), fill: paint("T").fill }));
     group.span = s;
     return group;
@@ -232,8 +248,8 @@ function lanes(line, view, select) {
     const where = own && extent(own);
     if (!where) return;
     const [from, to] = where;
-    const parcel = own.label === "T";
-    const top = pitch * own.device + (parcel ? LANE + 2 : 0);
+    const parcel = own.kind === "T";
+    const top = parcel ? below(own) : pitch * own.device;
     picture.append(
       svg("path", { class: "mark through", d: `M${px(from)} 0V${bottom}` }),
       svg("rect", { class: "mark", x: px(from), width: px(Math.max(to - from, 1)), y: top,

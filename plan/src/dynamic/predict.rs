@@ -11,7 +11,7 @@ use crate::action::{Action, DeviceId};
 use crate::check::{CheckedPlan, check};
 use crate::error::Result;
 use crate::placement::Link;
-use crate::simulate::{Costs, Simulation, simulate_on};
+use crate::simulate::{Costs, Simulation, note_transfer, simulate_on};
 use crate::trace::{Label, Span, Timeline};
 
 /// The plan that dynamic amounts to when every action takes what `costs` say and nothing is late:
@@ -22,11 +22,13 @@ use crate::trace::{Label, Span, Timeline};
 /// When `costs` are not of as many stages as `base`, or a time in them cannot be used.
 pub fn dynamic(base: &CheckedPlan, costs: &Costs) -> Result<CheckedPlan> {
     let plan = base.plan();
-    costs.check(plan.placement.stage_count())?;
+    costs.check(&plan.placement)?;
     let timeline = play(base, costs, |action, start| start + costs.time(action));
     let action = |span: &Span| match span.label {
         Label::Action(action) => action,
-        Label::Transfer | Label::Update => unreachable!("only actions are played"),
+        Label::Transfer | Label::Parcel { .. } | Label::Update => {
+            unreachable!("only actions are played")
+        }
     };
     check(Plan {
         schedule: "dynamic".to_owned(),
@@ -72,6 +74,7 @@ pub fn play(
     let plan = base.plan();
     let mut policy = Policy::new(base, costs);
     let mut lanes: Vec<Vec<Span>> = vec![Vec::new(); plan.lanes.len()];
+    let mut transfers = Vec::new();
     let mut busy = vec![false; lanes.len()];
     let mut events = BinaryHeap::new();
     let mut now = 0.0;
@@ -96,6 +99,7 @@ pub fn play(
             events.push(TimedEvent { time: span.end, kind });
             if let Some(link) = base.sends(action) {
                 let time = span.end + costs.transfer(&plan.placement, link);
+                note_transfer(&mut transfers, &plan.placement, link, (action, span.end, time));
                 events.push(TimedEvent { time, kind: EventKind::Arrived(link) });
             }
         }
@@ -114,7 +118,7 @@ pub fn play(
             }
         }
     }
-    Timeline { lanes, transfers: Vec::new() }
+    Timeline { lanes, transfers }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::bound::{Encoding, Estimator, Load};
+use super::groups::nearest_first;
 use super::improve::Budget;
 use crate::action::DeviceId;
 use crate::error::Result;
@@ -34,7 +35,7 @@ pub(super) fn assignments_of_placement(
 /// Assignments of one pattern for several orders of the devices, the most promising first.
 ///
 /// `pattern[s]` is the place in line of the device of stage s. The orders are the given one, the
-/// fastest first and the slowest first, each improved by exchanges of two devices.
+/// fastest first and the slowest first, and where links differ one of near neighbours, each improved by exchanges of two devices.
 pub(super) fn assignments_of_pattern(
     estimator: &Estimator,
     pattern: &[usize],
@@ -48,7 +49,9 @@ pub(super) fn assignments_of_pattern(
         one.iter().zip(other).all(|(one, other)| !differ(estimator, *one, *other))
     };
     let mut orders: Vec<Vec<usize>> = Vec::new();
-    for order in [given, fastest_first, slowest_first] {
+    let is_uniform = estimator.input.transfers.is_uniform();
+    let near = (!is_uniform).then(|| nearest_first(estimator.input));
+    for order in [given, fastest_first, slowest_first].into_iter().chain(near) {
         if !orders.iter().any(|other| same(&order, other)) {
             orders.push(order);
         }
@@ -108,7 +111,10 @@ pub(super) fn neighbours(
 fn differ(estimator: &Estimator, one: usize, other: usize) -> bool {
     let input = estimator.input;
     let limit = |device: usize| input.memory_limits.get(device);
-    input.blocks[one] != input.blocks[other] || limit(one) != limit(other)
+    let [a, b] = [one, other].map(|device| DeviceId(device as u32));
+    input.blocks[one] != input.blocks[other]
+        || limit(one) != limit(other)
+        || !input.transfers.are_alike(a, b)
 }
 
 /// The bound and the encoding after all exchanges of two devices that help, or that the budget
@@ -205,7 +211,11 @@ fn placed(estimator: &Estimator, placement: &Placement) -> Result<Encoding> {
         if own > 0.0 && first > 0.0 { first / own } else { 1.0 }
     };
     let speeds: Vec<f64> = placement.stages.iter().map(speed).collect();
-    let options = PlaceOptions { marks: input.marks.clone(), memory_limits: Vec::new() };
+    let options = PlaceOptions {
+        marks: input.marks.clone(),
+        memory_limits: Vec::new(),
+        byte_costs: input.transfers.byte_costs(placement),
+    };
     let stage_blocks = place(&blocks, &crossing, &speeds, &options)?.stage_blocks;
     Ok(encode(estimator, &Assignment { placement: placement.clone(), stage_blocks }))
 }
@@ -284,7 +294,10 @@ mod tests {
     use super::*;
     use crate::search::SearchInput;
     use crate::search::bound::OTHERS;
-    use crate::{BoundaryCost, Costs, GPIPE, PerWork, check, generate, simulate, sum_of_blocks};
+    use crate::{
+        BoundaryCost, Costs, GPIPE, PerWork, TransferCost, Transfers, check, generate, simulate,
+        sum_of_blocks,
+    };
     use proptest::prelude::*;
 
     prop_compose! {
@@ -294,6 +307,7 @@ mod tests {
             times in prop::collection::vec(0.1..2.0, 16),
             speeds in prop::collection::vec(0.5..2.0, 4),
             transfer in 0.0..0.5,
+            links in prop_oneof![Just(vec![1.0; 16]), prop::collection::vec(0.0..2.0, 16)],
             marks in prop::collection::btree_set(1usize..16, 3..12),
         ) -> SearchInput {
             let n = devices * blocks_per_device;
@@ -305,7 +319,10 @@ mod tests {
             let marks: Vec<usize> = marks.into_iter().filter(|k| *k < n).collect();
             SearchInput {
                 blocks: speeds[..devices].iter().map(on).collect(),
-                crossings: vec![BoundaryCost { transfer, ..BoundaryCost::default() }; n - 1],
+                crossings: vec![BoundaryCost::default(); n - 1],
+                transfers: Transfers::from_fn(devices, |from, to| {
+                    TransferCost::of_any_size(transfer * links[4 * from.index() + to.index()])
+                }),
                 marks: if marks.len() < devices { Vec::new() } else { marks },
                 microbatches: 5,
                 memory_limits: Vec::new(),

@@ -1,6 +1,7 @@
 //! How fast an assignment can be at best, quickly, so that thousands can be compared.
 
 use super::SearchInput;
+use crate::action::DeviceId;
 use crate::work::{PerWork, Work};
 
 /// The sums that the bound of an assignment is made of.
@@ -129,9 +130,11 @@ impl<'a> Estimator<'a> {
             if s == 0 {
                 tail = time[Work::W];
             } else if device != encoding.devices[s - 1] {
-                let transfer = self.input.crossings[self.ends[cut[0]] - 1].transfer;
-                head += transfer;
-                tail += transfer;
+                let crossing = &self.input.crossings[self.ends[cut[0]] - 1];
+                let [below, here] = [encoding.devices[s - 1], device].map(|d| DeviceId(d as u32));
+                let transfers = &self.input.transfers;
+                head += transfers.time(below, here, crossing.activation_bytes);
+                tail += transfers.time(here, below, crossing.gradient_bytes);
             }
             let load = &mut loads[device];
             if !load.seen {

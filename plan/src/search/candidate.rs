@@ -9,7 +9,7 @@ use super::effort::Effort;
 use super::improve::{Budget, Scored, best_of, improve, score};
 use super::incumbent::{Incumbent, Verdict};
 use super::instance::Instance;
-use super::{CostModel, SearchInput, polish, priorities};
+use super::{CostModel, SearchInput, groups, polish, priorities};
 use crate::Plan;
 use crate::check::check;
 use crate::error::Result;
@@ -105,13 +105,17 @@ fn by_makespan(one: &Candidate, other: &Candidate) -> Ordering {
     one.scored.makespan.total_cmp(&other.scored.makespan)
 }
 
-/// Promising assignments of every pattern that there are enough blocks for: a line, loops, a fold.
+/// Promising assignments of every pattern that there are enough blocks for: a line, loops, a fold,
+/// and where links differ loops and folds of the devices between slow ones.
 fn assignments(problem: &Problem, budget: &mut Budget) -> Result<Vec<Assignment>> {
     let p = problem.input.blocks.len();
     let mut patterns: Vec<Vec<usize>> = vec![(0..p).collect()];
     if p > 1 {
         patterns.extend((2..=MOST_CHUNKS).map(|v| (0..v * p).map(|s| s % p).collect()));
         patterns.push((0..p).chain((0..p).rev()).collect());
+    }
+    if !problem.input.transfers.is_uniform() {
+        patterns.extend(groups::patterns(problem.input, &groups::nearest_first(problem.input)));
     }
     patterns.retain(|pattern| problem.estimator.can_fill(pattern.len()));
     let mut share = budget.take(ASSIGNMENTS_SHARE);
@@ -263,7 +267,7 @@ fn plan(problem: &Problem, candidate: &Candidate, order: &mut Order) -> Plan {
 impl Problem<'_> {
     fn costs(&self, assignment: &Assignment) -> Result<Costs> {
         let costs = (self.cost_model)(&assignment.placement, &assignment.stage_blocks)?;
-        costs.check(assignment.stage_blocks.len())?;
+        costs.check(&assignment.placement)?;
         Ok(costs)
     }
 

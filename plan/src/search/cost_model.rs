@@ -29,6 +29,7 @@ pub fn sum_of_blocks(
             .iter()
             .map(|blocks| input.crossings[blocks.start - 1])
             .collect(),
+        transfers: input.transfers.clone(),
         buffers: Vec::new(),
     })
 }

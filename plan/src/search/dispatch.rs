@@ -250,7 +250,8 @@ mod tests {
     use super::*;
     use crate::search::SearchInput;
     use crate::{
-        BoundaryCost, Costs, DeviceId, Placement, Plan, StageBytes, StageCost, check, simulate,
+        Costs, DeviceId, Placement, Plan, StageBytes, StageCost, TransferCost, Transfers, check,
+        simulate,
     };
     use proptest::array::{uniform3, uniform7};
     use proptest::prelude::*;
@@ -265,13 +266,6 @@ mod tests {
                 working: PerWork([bytes[4], bytes[5], bytes[6]]),
             };
             StageCost { time: PerWork(times.map(f64::from)), bytes }
-        })
-    }
-
-    fn any_boundary() -> impl Strategy<Value = BoundaryCost> {
-        (0u32..3).prop_map(|transfer| BoundaryCost {
-            transfer: f64::from(transfer),
-            ..BoundaryCost::default()
         })
     }
 
@@ -297,7 +291,7 @@ mod tests {
             ]),
             microbatches in 1u32..9,
             stages in prop::collection::vec(any_stage(), 6),
-            boundaries in prop::collection::vec(any_boundary(), 5),
+            transfers in prop::collection::vec(0u32..3, 9),
             priorities in any_priorities(),
             spare in uniform3(0u64..200),
         ) {
@@ -305,12 +299,14 @@ mod tests {
             let placement = Placement { stages: placement.into_iter().map(DeviceId).collect() };
             let costs = Costs {
                 stages: stages[..n].to_vec(),
-                boundaries: boundaries[..n - 1].to_vec(),
-                buffers: Vec::new(),
+                transfers: Transfers::from_fn(3, |from, to| {
+                    TransferCost::of_any_size(f64::from(transfers[3 * from.index() + to.index()]))
+                }),
+                ..Costs::unit(n)
             };
             let mut input = SearchInput {
                 blocks: Vec::new(), crossings: Vec::new(), marks: Vec::new(), microbatches,
-                memory_limits: Vec::new(),
+                memory_limits: Vec::new(), transfers: Transfers::default(),
             };
             let unlimited = Instance::new(&input, &placement, &costs, &[0; 3]);
             // Memory for one microbatch, and some to spare.

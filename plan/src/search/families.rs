@@ -130,7 +130,7 @@ impl Costed<'_> {
                 let cost = |assignment: Assignment| {
                     let Assignment { placement, stage_blocks } = &assignment;
                     let costs = (self.cost_model)(placement, stage_blocks)?;
-                    costs.check(stage_blocks.len())?;
+                    costs.check(placement)?;
                     Ok((assignment, costs))
                 };
                 let costed = assignments.into_iter().map(cost).collect::<Result<_>>()?;

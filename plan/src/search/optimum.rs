@@ -98,10 +98,11 @@ fn instance(
     costs: &Costs,
     limits: &[u64],
 ) -> Result<Instance> {
-    costs.check(placement.stage_count())?;
+    costs.check(placement)?;
     let input = SearchInput {
         blocks: Vec::new(),
         crossings: Vec::new(),
+        transfers: costs.transfers.clone(),
         marks: Vec::new(),
         microbatches,
         memory_limits: limits.to_vec(),

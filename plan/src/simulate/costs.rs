@@ -3,6 +3,7 @@
 use crate::action::{Action, StageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::placement::{Link, Placement};
+use crate::transfers::Transfers;
 use crate::work::PerWork;
 
 /// The costs of every stage and of every boundary between neighbouring stages.
@@ -12,6 +13,8 @@ pub struct Costs {
     pub stages: Vec<StageCost>,
     /// Entry s is the boundary between stage s and stage s + 1.
     pub boundaries: Vec<BoundaryCost>,
+    /// What parcels take from device to device.
+    pub transfers: Transfers,
     /// Devices that make their buffers before the first step, and these take the place of the
     /// bytes that their stages say; the index is the device. Devices beyond the list are not such.
     pub buffers: Vec<Option<BufferBytes>>,
@@ -50,11 +53,9 @@ pub struct StageBytes {
     pub working: PerWork<u64>,
 }
 
-/// What one parcel costs at a boundary between two stages. Nothing where one device holds both.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// What crosses a boundary between two stages for one microbatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BoundaryCost {
-    /// Time from the end of an action until its parcel is on the other device.
-    pub transfer: f64,
     /// Bytes of an activation.
     pub activation_bytes: u64,
     /// Bytes of a gradient.
@@ -73,6 +74,7 @@ impl Costs {
         Self {
             stages: vec![stage; stages],
             boundaries: vec![BoundaryCost::default(); stages.saturating_sub(1)],
+            transfers: Transfers::default(),
             buffers: Vec::new(),
         }
     }
@@ -83,9 +85,10 @@ impl Costs {
         action.works().iter().map(|work| time[*work]).sum()
     }
 
-    /// How long a parcel is under way on `link`.
+    /// How long a parcel is under way on `link`: no time on one device.
     pub(crate) fn transfer(&self, placement: &Placement, link: Link) -> f64 {
-        if placement.crosses(link) { self.boundaries[link.boundary()].transfer } else { 0.0 }
+        let (from, to) = (placement.device(link.from), placement.device(link.to));
+        self.transfers.time(from, to, self.parcel_bytes(link))
     }
 
     /// How large a parcel on `link` is.
@@ -95,7 +98,8 @@ impl Costs {
     }
 
     /// Costs must fit the plan, and every time must be a number that time can be.
-    pub(crate) fn check(&self, stages: usize) -> Result<()> {
+    pub(crate) fn check(&self, placement: &Placement) -> Result<()> {
+        let stages = placement.stage_count();
         let bad = |problem| Err(Error::new(ErrorKind::Config, problem));
         if self.stages.len() != stages || self.boundaries.len() + 1 != stages {
             return bad(format!(
@@ -110,9 +114,6 @@ impl Costs {
                 return bad(format!("{time} is not a time")).map_err(|e: Error| e.in_stage(id));
             }
         }
-        match self.boundaries.iter().map(|b| b.transfer).find(|time| !usable(*time)) {
-            Some(time) => bad(format!("{time} is not a transfer time")),
-            None => Ok(()),
-        }
+        self.transfers.check(placement.device_count())
     }
 }

@@ -209,9 +209,7 @@ mod tests {
         let text = format!("schedule test\nmicrobatches 2\nplacement 0\ndevice 0: {lane}\n");
         let plan = check(text.parse().unwrap()).unwrap();
         let stage = StageCost { bytes, ..StageCost::default() };
-        simulate(&plan, &Costs { stages: vec![stage], boundaries: vec![], buffers: vec![] })
-            .unwrap()
-            .memory[0]
+        simulate(&plan, &Costs { stages: vec![stage], ..Costs::unit(1) }).unwrap().memory[0]
     }
 
     fn peak(lane: &str, at: &str, peak_stash_bytes: u64, peak_stash: f64) {
@@ -250,8 +248,7 @@ mod tests {
             device 0: 0F0 0F1 0BW0 0BW1\ndevice 1: 1F0 1F1 1BW0 1BW1\n";
         let plan = check(text.parse().unwrap()).unwrap();
         let mut costs = Costs::unit(2);
-        costs.boundaries[0] =
-            BoundaryCost { activation_bytes: 10, gradient_bytes: 100, ..Default::default() };
+        costs.boundaries[0] = BoundaryCost { activation_bytes: 10, gradient_bytes: 100 };
         let memory = simulate(&plan, &costs).unwrap().memory;
         assert_eq!([memory[0].channel_bytes, memory[1].channel_bytes], [2 * 100, 2 * 10]);
     }
@@ -262,8 +259,7 @@ mod tests {
         let text = format!("schedule test\nmicrobatches 2\nplacement 0 0\ndevice 0: {lane}\n");
         let plan = check(text.parse().unwrap()).unwrap();
         let mut costs = Costs::unit(2);
-        costs.boundaries[0] =
-            BoundaryCost { activation_bytes: 10, gradient_bytes: 15, ..Default::default() };
+        costs.boundaries[0] = BoundaryCost { activation_bytes: 10, gradient_bytes: 15 };
         assert_eq!(simulate(&plan, &costs).unwrap().memory[0].channel_bytes, 2 * 10);
     }
 

@@ -12,7 +12,7 @@ pub use memory::{DeviceMemory, StashBytes, fit, stash_bytes};
 use super::action::Action;
 use super::channels::{Channel, channel_capacities};
 use super::check::CheckedPlan;
-use super::placement::Link;
+use super::placement::{Link, Placement};
 use crate::error::Result;
 use crate::trace::{Bubble, Label, Span, Timeline, bubble};
 
@@ -48,8 +48,8 @@ pub(super) fn simulate_on(
     costs: &Costs,
     channels: Vec<Channel>,
 ) -> Result<Simulation> {
-    costs.check(plan.plan().placement.stage_count())?;
     let placement = &plan.plan().placement;
+    costs.check(placement)?;
     let timeline = run(plan, |action| costs.time(action), |link| costs.transfer(placement, link));
     Ok(Simulation {
         bubble: bubble(&timeline),
@@ -70,6 +70,7 @@ pub(super) fn run(
     let microbatches = plan.plan().microbatches as usize;
     let mut lanes: Vec<Vec<Span>> =
         plan.plan().lanes.iter().map(|lane| Vec::with_capacity(lane.len())).collect();
+    let mut transfers = Vec::new();
     // When the parcel of microbatch k has arrived over a link, at `link * microbatches + k`.
     let mut arrivals = vec![f64::NAN; 2 * placement.stage_count() * microbatches];
     let index = |link: Link, k: usize| link.index() * microbatches + k;
@@ -84,8 +85,25 @@ pub(super) fn run(
         let end = start + time(action);
         lane.push(Span { label: Label::Action(action), start, end });
         if let Some(link) = placement.outbound(action) {
-            arrivals[index(link, action.microbatch.index())] = end + transfer(link);
+            let arrival = end + transfer(link);
+            arrivals[index(link, action.microbatch.index())] = arrival;
+            note_transfer(&mut transfers, placement, link, (action, end, arrival));
         }
     }
-    Timeline { lanes, transfers: Vec::new() }
+    Timeline { lanes, transfers }
+}
+
+/// Adds the parcel of an action to those that its device sends, if it is under way for some time:
+/// from, until when.
+pub(super) fn note_transfer(
+    transfers: &mut Vec<Vec<Span>>,
+    placement: &Placement,
+    link: Link,
+    (of, start, end): (Action, f64, f64),
+) {
+    if start < end {
+        transfers.resize(placement.device_count().max(transfers.len()), Vec::new());
+        let label = Label::Parcel { of, to: placement.device(link.to) };
+        transfers[placement.device(link.from).index()].push(Span { label, start, end });
+    }
 }

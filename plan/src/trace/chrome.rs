@@ -219,7 +219,9 @@ fn spans(step: &RecordedStep, device: usize) -> Vec<TraceEvent> {
                 };
                 ("action", action.to_string().into(), args)
             }
-            Label::Transfer => ("transfer", "transfer".into(), Args::InStep { step: number }),
+            Label::Transfer | Label::Parcel { .. } => {
+                ("transfer", "transfer".into(), Args::InStep { step: number })
+            }
             Label::Update => ("update", "update".into(), Args::InStep { step: number }),
         };
         let (start, end) = (step.start + span.start, step.start + span.end);
@@ -260,7 +262,7 @@ fn counter(costs: &Costs, step: &RecordedStep, device: usize) -> Vec<TraceEvent>
     let spans: Vec<&Span> = step.timeline.lanes[device].iter().filter(|s| is_action(s)).collect();
     let actions = spans.iter().filter_map(|span| match span.label {
         Label::Action(action) => Some(action),
-        Label::Transfer | Label::Update => None,
+        Label::Transfer | Label::Parcel { .. } | Label::Update => None,
     });
     let actions: Vec<Action> = actions.collect();
     let bytes = stash_bytes(&actions, DeviceId(device as u32), costs);
@@ -280,7 +282,7 @@ fn arrows(plan: &CheckedPlan, step: &RecordedStep, flows: &mut u64) -> Vec<Trace
     let of_device = |(device, lane): (usize, &Vec<Span>)| {
         let action = |span: &Span| match span.label {
             Label::Action(action) => Some((device, *span, action)),
-            Label::Transfer | Label::Update => None,
+            Label::Transfer | Label::Parcel { .. } | Label::Update => None,
         };
         lane.iter().filter_map(action).collect::<Vec<_>>()
     };

@@ -17,15 +17,16 @@ pub use chrome::{RecordedStep, Recording, chrome};
 pub use svg::{Annotations, PAINTS, Paint, svg};
 pub use timetable::draw;
 
-use crate::{Action, StageId};
+use crate::{Action, DeviceId, StageId};
 
 /// What every device did in one step, in any unit of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeline {
     /// Every device's spans in the order they ran, without overlap; the index is the device.
     pub lanes: Vec<Vec<Span>>,
-    /// When every device's parcels moved between host and device, beside its actions. Empty where
-    /// that takes no time of its own.
+    /// When parcels were on their way, beside the actions: measured ones when they moved between
+    /// host and device, predicted ones from the device that sends them to the one that takes them.
+    /// The index is that device. Empty where that takes no time of its own.
     pub transfers: Vec<Vec<Span>>,
 }
 
@@ -47,6 +48,13 @@ pub enum Label {
     Action(Action),
     /// Moving a parcel, where that takes the device's own time.
     Transfer,
+    /// A parcel on its way to another device.
+    Parcel {
+        /// The action that it is of.
+        of: Action,
+        /// The device that takes it.
+        to: DeviceId,
+    },
     /// The optimizer's update of the parameters.
     Update,
 }
@@ -134,11 +142,37 @@ fn fraction(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
+/// A row for each of these transfers, in the order in which they begin: the first row that is free
+/// then. Where all are taken it is the one that is free first.
+fn rows(transfers: &[Span]) -> Vec<usize> {
+    let mut ends: Vec<f64> = Vec::new();
+    let row = |span: &Span| {
+        let free = ends.iter().position(|end| *end <= span.start);
+        let row = match free {
+            Some(row) => row,
+            None if ends.len() < MOST_ROWS => {
+                ends.push(span.end);
+                ends.len() - 1
+            }
+            None => {
+                let of_row = |row: &usize| ends[*row];
+                (0..MOST_ROWS).min_by(|a, b| of_row(a).total_cmp(&of_row(b))).unwrap_or(0)
+            }
+        };
+        ends[row] = ends[row].max(span.end);
+        row
+    };
+    transfers.iter().map(row).collect()
+}
+
+/// More transfers of a device at once are drawn over one another.
+const MOST_ROWS: usize = 3;
+
 /// The stages in a lane, ascending.
 fn stages(lane: &[Span]) -> BTreeSet<StageId> {
     let stage = |span: &Span| match span.label {
         Label::Action(action) => Some(action.stage),
-        Label::Transfer | Label::Update => None,
+        Label::Transfer | Label::Parcel { .. } | Label::Update => None,
     };
     lane.iter().filter_map(stage).collect()
 }

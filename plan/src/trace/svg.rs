@@ -8,11 +8,11 @@ mod paint;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use geometry::{BAR, Geometry, MARGINS, PARCEL, TOP, text_width};
+use geometry::{BAR, Geometry, MARGINS, PARCEL, ROW, TOP, text_width};
 use paint::{DARK, LIGHT, Page, class};
 pub use paint::{PAINTS, Paint};
 
-use super::{Label, Span, Timeline, bubble, stages};
+use super::{Label, Span, Timeline, bubble, rows, stages};
 use crate::StageId;
 
 /// What a picture says that the times do not.
@@ -31,7 +31,8 @@ pub struct Annotations<'a> {
 /// A bar shows its work and, below, its microbatch, as far as they fit: `F` over `2` is
 /// forward of microbatch 2. On a device with several stages the stage comes first, `4F`, and a bar
 /// of the device's second stage has one stripe along its foot, of its third stage two, and so on.
-/// Parcels on their way to or from a device are bars below its lane.
+/// Parcels on their way to or from a device are thin bars below its lane, under one another where
+/// several are at once.
 ///
 /// It is as wide as its names need to be read, however wide a page is. Times count from the first
 /// span. The same input gives the same bytes.
@@ -51,8 +52,10 @@ pub fn svg(timeline: &Timeline, annotations: &Annotations) -> String {
         let stash = annotations.peak_stash.get(device).copied();
         put(&mut svg, shares(geometry, top, bubble.devices[device].busy_percent(), stash));
         lane.iter().for_each(|span| put(&mut svg, bar(geometry, top, span, &stages)));
-        let transfers = timeline.transfers.get(device).into_iter().flatten();
-        transfers.for_each(|span| put(&mut svg, parcel(geometry, top, span)));
+        let transfers = timeline.transfers.get(device).map_or(&[][..], Vec::as_slice);
+        for (span, row) in transfers.iter().zip(rows(transfers)) {
+            put(&mut svg, parcel(geometry, top, span, row));
+        }
     }
     let _ = writeln!(svg, "<g transform=\"translate(0 {})\">", geometry.axis() + 38.0);
     svg + &legend.items + "</g>\n</svg>\n"
@@ -94,7 +97,7 @@ fn number(value: f64, decimals: usize) -> String {
 fn heading(timeline: &Timeline, annotations: &Annotations, decimals: usize) -> [String; 2] {
     let microbatches = timeline.lanes.iter().flatten().filter_map(|span| match span.label {
         Label::Action(action) => Some(action.microbatch.index() + 1),
-        Label::Transfer | Label::Update => None,
+        Label::Transfer | Label::Parcel { .. } | Label::Update => None,
     });
     let devices = count(timeline.lanes.len(), "device", "devices");
     let microbatches = count(microbatches.max().unwrap_or(0), "microbatch", "microbatches");
@@ -272,6 +275,7 @@ fn bar_text(label: Label, stages: &BTreeSet<StageId>) -> BarText {
         }
         Label::Update => other("update", "U"),
         Label::Transfer => other("transfer", ">"),
+        Label::Parcel { of, to } => other(&format!("transfer of {of} to device {to}"), ">"),
     }
 }
 
@@ -291,13 +295,14 @@ fn stripes(from: f64, to: f64, top: f64, label: Label, stages: &BTreeSet<StageId
     format!("<path d=\"{}\"/>", (0..count).map(stripe).collect::<String>())
 }
 
-fn parcel(geometry: Geometry, top: f64, span: &Span) -> String {
+fn parcel(geometry: Geometry, top: f64, span: &Span, row: usize) -> String {
     let (x, end) = (geometry.x(span.start), geometry.x(span.end));
+    let BarText { name, .. } = bar_text(span.label, &BTreeSet::new());
     format!(
-        "<g class=\"T\"><title>transfer {}</title>\
+        "<g class=\"T\"><title>{name} {}</title>\
          <rect x=\"{x}\" y=\"{}\" width=\"{}\" height=\"{PARCEL}\"/></g>",
         times(geometry, span),
-        top + BAR + 2.0,
+        top + BAR + 2.0 + ROW * row as f64,
         number(end - x, 2)
     )
 }

@@ -59,7 +59,7 @@ fn cell(label: Label, several_stages: bool, width: usize) -> String {
             let stage = if several_stages { 0 } else { action.stage.to_string().len() };
             [full[stage..].to_owned(), action.letters().to_owned(), action.work.to_string()]
         }
-        Label::Transfer => [">".into(), ">".into(), ">".into()],
+        Label::Transfer | Label::Parcel { .. } => [">".into(), ">".into(), ">".into()],
         Label::Update => ["update".into(), "U".into(), "U".into()],
     };
     let name = names.into_iter().find(|name| name.len() <= width).unwrap_or_default();

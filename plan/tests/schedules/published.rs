@@ -1,6 +1,6 @@
 //! Plans at other costs than F = B = W are at or below the orders that others have published.
 
-use zerobubble_plan::{BoundaryCost, Costs, V_HALF, simulate};
+use zerobubble_plan::{Costs, TransferCost, Transfers, V_HALF, simulate};
 
 use super::Case;
 
@@ -65,11 +65,11 @@ const V_HALF_PUBLISHED: &[Row] = &[
     (32, 48, [1.0, 2.0, 1.0], 0.06, 39.00),
 ];
 
-/// Every device spends `work` on a microbatch, and every boundary takes `transfer`.
+/// Every device spends `work` on a microbatch, and every transfer takes `transfer`.
 fn costs(case: Case, work: [f64; 3], transfer: f64) -> Costs {
     let [f, b, w] = work;
     let mut costs = case.costs(f, b, w);
-    costs.boundaries.fill(BoundaryCost { transfer, ..BoundaryCost::default() });
+    costs.transfers = Transfers::uniform(TransferCost::of_any_size(transfer));
     costs
 }
 

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use zerobubble_plan::{
-    Action, BoundaryCost, Costs, DeviceId, MicrobatchId, PerWork, Placement, Plan, StageCost,
-    StageId, Work,
+    Action, Costs, DeviceId, MicrobatchId, PerWork, Placement, Plan, StageCost, StageId,
+    TransferCost, Transfers, Work,
 };
 
 /// A legal plan from a seed: all actions in some order that runs them one at a time.
@@ -58,16 +58,23 @@ prop_compose! {
 pub fn any_costs() -> impl Strategy<Value = Costs> {
     let stage = (0.0..9.0, 0.0..9.0, 0.0..9.0)
         .prop_map(|(f, b, w)| StageCost { time: PerWork([f, b, w]), ..StageCost::default() });
-    let boundary =
-        (0.0..3.0).prop_map(|transfer| BoundaryCost { transfer, ..BoundaryCost::default() });
-    (prop::collection::vec(stage, 32), prop::collection::vec(boundary, 31))
-        .prop_map(|(stages, boundaries)| Costs { stages, boundaries, buffers: Vec::new() })
+    let times = prop::collection::vec(0.0..3.0, 1..40);
+    let transfers = times.prop_map(|times: Vec<f64>| {
+        Transfers::from_fn(32, |from, to| {
+            TransferCost::of_any_size(times[(from.index() * 32 + to.index()) % times.len()])
+        })
+    });
+    (prop::collection::vec(stage, 32), transfers).prop_map(|(stages, transfers)| Costs {
+        stages,
+        transfers,
+        ..Costs::unit(32)
+    })
 }
 
 pub fn first_stages(costs: &Costs, stages: usize) -> Costs {
     Costs {
         stages: costs.stages[..stages].to_vec(),
         boundaries: costs.boundaries[..stages - 1].to_vec(),
-        buffers: Vec::new(),
+        ..costs.clone()
     }
 }

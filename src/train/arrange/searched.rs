@@ -147,6 +147,7 @@ fn search_input(request: &ArrangeRequest, limits: &[u64], recomputed: Recomputed
     SearchInput {
         blocks: times.devices.iter().map(|times| on(times)).collect(),
         crossings: on_first.boundaries,
+        transfers: times.transfers.clone(),
         marks: split.marks.clone(),
         microbatches: request.microbatches,
         memory_limits: if limited { limits.to_vec() } else { Vec::new() },

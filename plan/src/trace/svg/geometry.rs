@@ -1,7 +1,7 @@
 //! Where things are in a picture, in pixels.
 
 use super::{Annotations, held, peak_stash};
-use crate::trace::{Label, Timeline, stages};
+use crate::trace::{Label, Span, Timeline, rows, stages};
 
 /// Pixels of a bar from its top to its foot.
 pub(super) const BAR: f64 = 36.0;
@@ -9,6 +9,8 @@ pub(super) const BAR: f64 = 36.0;
 const PITCH: f64 = 46.0;
 /// Pixels of the bar of a parcel.
 pub(super) const PARCEL: f64 = 5.0;
+/// Pixels from one row of parcels to the next.
+pub(super) const ROW: f64 = PARCEL + 1.0;
 /// Pixels above the first lane.
 pub(super) const TOP: f64 = 64.0;
 /// The least pixels of time, and the most.
@@ -79,7 +81,7 @@ impl Geometry {
             left,
             time_width: time_width.round(),
             width: left + time_width.round() + right,
-            pitch: PITCH + if timeline.transfers.iter().all(Vec::is_empty) { 0.0 } else { PARCEL },
+            pitch: pitch(timeline),
             devices: timeline.lanes.len(),
             action,
             work_size: size(work_letters).clamp(7.0, 10.0).min(0.8 * microbatch_size),
@@ -104,6 +106,15 @@ impl Geometry {
 
     pub(super) fn time(self, time: f64) -> String {
         format!("{:.*}", self.decimals, time - self.start)
+    }
+}
+
+/// Pixels from one lane to the next, with rows for parcels below each.
+fn pitch(timeline: &Timeline) -> f64 {
+    let most = |lane: &Vec<Span>| rows(lane).into_iter().max().map_or(0, |row| row + 1);
+    match timeline.transfers.iter().map(most).max().unwrap_or(0) {
+        0 => PITCH,
+        rows => PITCH + ROW * rows as f64 - 1.0,
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn class(label: Label) -> &'static str {
     match label {
         Label::Action(action) => action.letters(),
         Label::Update => "U",
-        Label::Transfer => "T",
+        Label::Transfer | Label::Parcel { .. } => "T",
     }
 }
 
