@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use zerobubble_plan::trace::{Label, Timeline};
 use zerobubble_plan::{
-    CheckedPlan, Costs, Explanation, FAMILIES, StageId, ZB_H1, check, explain, generate, simulate,
+    CheckedPlan, Costs, Explanation, FAMILIES, TransferCost, Transfers, ZB_H1, check, explain,
+    generate, simulate,
 };
 
 /// A step that took exactly what `costs` say.
@@ -19,7 +20,8 @@ fn zb_h1() -> CheckedPlan {
 fn explained(plan: &CheckedPlan, steps: &[Timeline], which: usize) -> Explanation {
     let prediction = simulate(plan, &Costs::unit(plan.plan().placement.stage_count())).unwrap();
     let all: Vec<&Timeline> = steps.iter().collect();
-    explain(plan, &prediction, &all, &steps[which], |_: StageId| 0.0).unwrap()
+    let none = Costs::unit(plan.plan().placement.stage_count());
+    explain(plan, &prediction, &none, &all, &steps[which]).unwrap()
 }
 
 fn near(a: f64, b: f64) -> bool {
@@ -40,14 +42,14 @@ fn other_costs_than_the_plans_are_all_of_the_difference_on_devices_that_keep_to_
 fn what_lies_between_actions_is_hand_over() {
     let plan = zb_h1();
     let mut costs = Costs::unit(4);
-    costs.boundaries.iter_mut().for_each(|boundary| boundary.transfer = 0.2);
+    costs.transfers = Transfers::uniform(TransferCost::of_any_size(0.2));
     let steps = [step(&plan, &costs)];
     let found = explained(&plan, &steps, 0);
     assert!(near(found.costs, 0.0) && near(found.slowed, 0.0), "{found}");
     assert!(found.hand_over > 0.01, "{found}");
 
     let prediction = simulate(&plan, &Costs::unit(4)).unwrap();
-    let told = explain(&plan, &prediction, &[&steps[0]], &steps[0], |_| 0.2).unwrap();
+    let told = explain(&plan, &prediction, &costs, &[&steps[0]], &steps[0]).unwrap();
     assert!(near(told.hand_over, 0.0) && told.costs > 0.01, "{told}");
 }
 
@@ -79,7 +81,7 @@ fn a_step_of_another_plan_is_refused() {
         transfers: Vec::new(),
     };
     for step in [step(&fewer, &Costs::unit(3)), cut] {
-        explain(&plan, &prediction, &[&step], &step, |_| 0.0).unwrap_err();
+        explain(&plan, &prediction, &Costs::unit(4), &[&step], &step).unwrap_err();
     }
 }
 

@@ -23,7 +23,7 @@ use crate::capture::{load, read_besides};
 use crate::engine::{MicrobatchLoss, Precision, floats, host_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
-use crate::plan::{CheckedPlan, Communication, Costs, Explanation, Simulation, StageId, explain};
+use crate::plan::{CheckedPlan, Communication, Costs, Explanation, Simulation, explain};
 use crate::runtime::{OnNan, Runtime};
 use crate::split::Split;
 
@@ -222,11 +222,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         step: &StepReport,
     ) -> Result<Explanation> {
         let timelines: Vec<_> = steps.into_iter().map(|step| &step.timeline).collect();
-        let transfer = |stage: StageId| match self.balance {
-            Balance::Flops => 0.0,
-            Balance::Measured => self.costs.boundaries[stage.index()].transfer,
-        };
-        Ok(explain(&self.plan, &self.prediction, &timelines, &step.timeline, transfer)?)
+        Ok(explain(&self.plan, &self.prediction, &self.costs, &timelines, &step.timeline)?)
     }
 
     /// What a step moves between the devices.

@@ -149,7 +149,8 @@ fn searched(devices: u32, microbatches: u32, hand_over: f64) -> Result<SearchOut
 /// `plan` on devices that keep to its times.
 fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
     let prediction = simulate(plan, &costs)?;
-    let engines = engines(plan, move |_, action, _| duration(costs.time(action)));
+    let times = costs.clone();
+    let engines = engines(plan, move |_, action, _| duration(times.time(action)));
     let channels = &prediction.channels;
     let mut runtime =
         Runtime::start(plan.clone(), Dispatch::Planned, channels, engines, StepRules::default())?;
@@ -157,7 +158,7 @@ fn row(plan: &CheckedPlan, costs: Costs) -> Result<Row> {
     steps.sort_by(|a, b| a.bubble.total_cmp(&b.bubble));
     let timelines: Vec<&Timeline> = steps.iter().map(|step| &step.timeline).collect();
     let median = timelines[timelines.len() / 2];
-    let explained = explain(plan, &prediction, &timelines, median, |_| 0.0)?;
+    let explained = explain(plan, &prediction, &costs, &timelines, median)?;
     Ok(Row {
         plan: plan.plan().schedule.clone(),
         devices: plan.plan().lanes.len() as u32,
