@@ -65,7 +65,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
 const OF_THREADS: [&str; 8] =
     ["std::thread", "mpsc", "Mutex", "RwLock", "Condvar", "Atomic", "Instant::now", ".elapsed()"];
 
-/// Flags of cargo and of every command line, which `args.rs` does not define.
+/// Flags of cargo and of every command line, which `cli/src/args` does not define.
 const FOREIGN_FLAGS: [&str; 11] = [
     "edition",
     "example",
@@ -190,7 +190,11 @@ fn the_readme_shows_the_first_example() {
 
 #[test]
 fn what_the_documents_name_is_there() {
-    let args = read("cli/src/args.rs");
+    let args: String = sources("cli/src")
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("cli/src/args"))
+        .map(|(_, text)| text)
+        .collect();
     let is_field = |flag: &str| {
         let field = format!("{}:", flag.replace('-', "_"));
         args.lines().any(|line| line.trim().trim_start_matches("pub ").starts_with(&field))

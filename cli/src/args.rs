@@ -1,24 +1,25 @@
 //! What can be written after `zerobubble`, and what is assumed where nothing is.
 
+mod common;
+mod compare;
 mod stash;
+mod train;
 mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zerobubble::error::{Error, Result};
 use zerobubble::plan::{Schedule, ZB_H1};
-use zerobubble::train::{Precision, Recompute};
 
 use super::config::with_file;
+pub use common::{BalanceArg, CommonArgs};
+pub use compare::CompareArgs;
 pub use stash::Stash;
-use values::{
-    DeviceTimes, TransferTimes, all_schedules, count, learning_rate, norm, stash_limit,
-    training_schedule, training_schedules,
-};
+pub use train::{OnNanArg, RateSchedule, TrainArgs};
+use values::{DeviceTimes, TransferTimes, all_schedules, count, stash_limit};
 
 /// A parsed command line.
 pub struct Cli {
@@ -58,209 +59,12 @@ pub enum Command {
     Devices,
     /// Train the example GPT through a pipeline
     Train(Box<TrainArgs>),
+    /// Train a few steps by every schedule that fits, and say which is fastest
+    Compare(Box<CompareArgs>),
     /// Draw a timetable without any model
     Plan(PlanArgs),
     /// Measure the figures of docs/benchmarks.md, side by side
     Bench(BenchArgs),
-}
-
-/// Options of `train`.
-#[derive(Args)]
-pub struct TrainArgs {
-    /// Devices of the pipeline: a comma list of cpu or gpu:N, each with an xK if there are K of it
-    #[arg(long, value_name = "SPEC", default_value = "auto")]
-    pub devices: String,
-    // The help is made of the names, so that a new schedule cannot be missing there.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value_t = Schedule::from(&ZB_H1),
-        value_parser = training_schedule,
-        help = schedule_help(training_schedules())
-    )]
-    pub schedule: Schedule,
-    /// A file with the plan to follow, as plan --format plan or csv prints it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["schedule", "chunks"])]
-    pub plan: Option<PathBuf>,
-    /// Stages of each device, with a schedule that leaves a choice
-    #[arg(long, value_name = "V", value_parser = count::<u32>(64))]
-    pub chunks: Option<u32>,
-    /// Parts that a step's batch is cut into [default: 8, or those of --plan]
-    #[arg(long, value_name = "M", value_parser = count::<u32>(65_536))]
-    pub microbatches: Option<u32>,
-    /// Sequences in a microbatch
-    #[arg(long, value_name = "K", default_value_t = 4, value_parser = count::<usize>(65_536))]
-    pub microbatch_size: usize,
-    /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = count::<u32>(u32::MAX))]
-    pub steps: u32,
-    /// Seed of the weights, the batches and the sample
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-    /// Transformer blocks
-    #[arg(long, value_name = "L", default_value_t = 4, value_parser = count::<usize>(1024))]
-    pub layers: usize,
-    /// Width of the residual stream
-    #[arg(long, value_name = "D", default_value_t = 128, value_parser = count::<usize>(65_536))]
-    pub width: usize,
-    /// Attention heads in each block
-    #[arg(long, value_name = "H", default_value_t = 4, value_parser = count::<usize>(65_536))]
-    pub heads: usize,
-    /// Characters that the model sees at once
-    #[arg(long, value_name = "T", default_value_t = 64, value_parser = count::<usize>(65_536))]
-    pub context: usize,
-    /// Learning rate of AdamW, the largest one where it changes
-    #[arg(long, value_name = "R", default_value_t = 1e-3, value_parser = learning_rate)]
-    pub learning_rate: f64,
-    /// How the learning rate goes on after the warm-up: as it is, or down along half a cosine
-    #[arg(
-        long,
-        value_enum,
-        value_name = "constant|cosine",
-        hide_possible_values = true,
-        default_value = "constant"
-    )]
-    pub learning_rate_schedule: RateSchedule,
-    // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "R",
-        value_parser = learning_rate,
-        help = "Where the cosine ends [default: a tenth of --learning-rate]"
-    )]
-    pub min_learning_rate: Option<f64>,
-    /// Steps in which the learning rate rises to its full value
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub warmup: u32,
-    // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = count::<u32>(u32::MAX),
-        help = "Steps from one loss on held-out text to the next [default: before and after all]"
-    )]
-    pub evaluate_every: Option<u32>,
-    /// What becomes of a step whose loss is not finite: it ends the run, or nothing is updated
-    #[arg(
-        long,
-        value_enum,
-        value_name = "stop|skip",
-        hide_possible_values = true,
-        default_value = "stop"
-    )]
-    pub on_nan: OnNanArg,
-    // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = count::<u32>(u32::MAX),
-        help = "With --on-nan skip, the run ends when so many steps in a row were skipped \
-                [default: 10]"
-    )]
-    pub max_skips: Option<u32>,
-    /// A TOML file with these options by name; those on the command line come first
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Clip all gradients by their global norm: multiply them by R / norm where it is above R
-    #[arg(long, value_name = "R", value_parser = norm)]
-    pub clip_norm: Option<f64>,
-    /// Update a device's weights before the norm of all gradients is known, and again where they
-    /// are clipped; takes memory for a copy of the weights and the optimizer's state
-    #[arg(long, requires = "clip_norm")]
-    pub post_validation: bool,
-    /// Refuse a plan with which a device would hold more than this
-    #[arg(long, value_name = "BYTES", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
-    pub memory_limit_per_device: Option<u64>,
-    // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_name = "PATH",
-        help = "Text file or folder to train on [default: zerobubble's own sources]"
-    )]
-    pub text: Option<PathBuf>,
-    // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "flops|measured",
-        hide_possible_values = true,
-        help = "What makes the stages equally slow: counted flops, or block times measured on \
-                every device [default: measured for auto, and where it takes less than a second; \
-                else flops]"
-    )]
-    pub balance: Option<BalanceArg>,
-    /// Folder to save checkpoints in. Ctrl-C ends a run after its step, with one more checkpoint
-    /// and exit code 130; a second Ctrl-C ends it at once
-    #[arg(long, value_name = "DIR")]
-    pub checkpoint: Option<PathBuf>,
-    /// Steps from one checkpoint to the next; the last step has one in any case
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 100,
-        requires = "checkpoint",
-        value_parser = count::<u64>(u32::MAX)
-    )]
-    pub checkpoint_every: u64,
-    /// How many checkpoints are kept, the last ones
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 3,
-        requires = "checkpoint",
-        value_parser = count::<usize>(65_536)
-    )]
-    pub checkpoint_keep: usize,
-    /// Continue from the newest checkpoint that is whole and finite; where there is none, start
-    /// from the beginning. The model, the text, --seed, --microbatches, --microbatch-size and
-    /// --clip-norm have to be as they were. --devices, --schedule and --steps may be others, and so
-    /// may learning rates, --activations and --on-nan, which is told
-    #[arg(long, requires = "checkpoint")]
-    pub resume: bool,
-    /// How activations are stored: f16 halves their memory, on GPUs that have it
-    #[arg(long, value_name = "f32|f16", default_value_t = Precision::F32)]
-    pub activations: Precision,
-    /// What computes F again before B instead of keeping its values: no stage, every stage, or
-    /// those whose device would be above --memory-limit-per-device
-    #[arg(long, value_name = "none|stage|auto", default_value_t = Recompute::None)]
-    pub recompute: Recompute,
-    /// Compute everything again on the CPU and compare: the first value that is wrong ends the run
-    /// with its stage, action, module and op. Steps take ten times as long and more
-    #[arg(long)]
-    pub shadow: bool,
-    /// Write a page about the run, which any browser opens: curves, timetables, memory
-    #[arg(long, value_name = "FILE.html")]
-    pub report: Option<PathBuf>,
-    /// Write the last 20 steps as a trace for ui.perfetto.dev or chrome://tracing
-    #[arg(long, value_name = "FILE.json")]
-    pub trace: Option<PathBuf>,
-}
-
-/// How the learning rate goes on after the warm-up.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RateSchedule {
-    /// As it is.
-    Constant,
-    /// Down along half a cosine, to the smallest rate at the last step.
-    Cosine,
-}
-
-/// What becomes of a step whose loss is not finite.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnNanArg {
-    /// The run ends with an error.
-    Stop,
-    /// Nothing is updated, and the run goes on.
-    Skip,
-}
-
-/// Where the costs of blocks come from when the model is cut into stages.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum BalanceArg {
-    /// Count floating point operations.
-    Flops,
-    /// Run every block on every device and take the time.
-    Measured,
 }
 
 /// Options of `plan`.
@@ -440,7 +244,8 @@ mod tests {
         let words = std::iter::once("zerobubble").chain(text.split_ascii_whitespace());
         match Cli::read(words.map(OsString::from)) {
             Ok(Cli { command: Command::Train(args), .. }) => {
-                assert!(args.learning_rate >= 0.0 && args.learning_rate.is_finite());
+                let rate = args.common.learning_rate;
+                assert!(rate >= 0.0 && rate.is_finite());
                 assert!(args.steps > 0 && args.checkpoint_keep > 0);
                 Rates::of(&args).map(|rates| rates.to_string()).ok();
             }
@@ -475,9 +280,10 @@ mod tests {
             let Ok(Cli { json: true, command: Command::Train(args) }) = read(line) else {
                 panic!("'{line}' is not train")
             };
-            assert_eq!(args.devices, "auto");
+            assert_eq!(args.common.devices, "auto");
             assert_eq!(args.schedule, Schedule::from(&ZB_H1));
-            assert_eq!((args.text, args.memory_limit_per_device), (None, None));
+            let common = args.common;
+            assert_eq!((common.text, common.memory_limit_per_device), (None, None));
         }
     }
 

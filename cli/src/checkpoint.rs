@@ -169,12 +169,12 @@ fn unused(checkpoints: &Checkpoints) -> Result<()> {
 impl Options {
     fn of(args: &TrainArgs, corpus: &Corpus) -> Self {
         Self {
-            seed: args.seed,
-            layers: args.layers,
-            width: args.width,
-            heads: args.heads,
-            context: args.context,
-            microbatch_size: args.microbatch_size,
+            seed: args.common.seed,
+            layers: args.common.layers,
+            width: args.common.width,
+            heads: args.common.heads,
+            context: args.common.context,
+            microbatch_size: args.common.microbatch_size,
             text: corpus.source.clone(),
             text_hash: corpus.hash(),
         }

@@ -24,7 +24,8 @@ pub struct Rates {
 impl Rates {
     /// What `args` ask for.
     pub fn of(args: &TrainArgs) -> Result<Self> {
-        let TrainArgs { steps, warmup, learning_rate: full, min_learning_rate, .. } = *args;
+        let TrainArgs { steps, warmup, min_learning_rate, .. } = *args;
+        let full = args.common.learning_rate;
         if warmup >= steps {
             return Err(Error::config(format!("a warm-up of {warmup} in {steps} steps"))
                 .hint("a --warmup below --steps"));

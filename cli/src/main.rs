@@ -5,6 +5,7 @@ mod bench;
 mod bench_gpu;
 mod bench_plan;
 mod checkpoint;
+mod compare;
 mod config;
 mod devices;
 mod drawing;
@@ -66,6 +67,11 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Devices => show(&devices::run()?, cli.json),
         Command::Train(args) => train(args, cli.json),
+        Command::Compare(args) => {
+            let compared = compare::run(args)?;
+            show(&compared, cli.json)?;
+            if compared.interrupted { Err(compare::interrupted()) } else { Ok(()) }
+        }
         Command::Plan(args) => {
             let format = args.format(cli.json)?;
             let timetable = plan::run(args)?;

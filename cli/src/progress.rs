@@ -4,7 +4,7 @@ mod line;
 mod phase;
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -86,6 +86,20 @@ impl Progress {
             Some(view) => view.all.suspend(tell).ok(),
             None => tell().ok(),
         };
+    }
+}
+
+/// Tells of a step of several runs in turn, of which `done` of `all` steps are taken: on a terminal
+/// each in the place of the last one, elsewhere some of them in lines of their own.
+pub fn told(done: u64, all: u64, figures: &str, elapsed: Duration, in_place: bool) {
+    let left = clock(eta(elapsed, done, all));
+    let line = printable::line(&format!("step {done}/{all}  {figures}  ETA {left}"));
+    let mut stderr = io::stderr();
+    if in_place {
+        let end = if done == all { "\n" } else { "\r" };
+        write!(stderr, "\x1b[K{line}{end}").ok();
+    } else if is_told(done, all) {
+        writeln!(stderr, "{line}").ok();
     }
 }
 

@@ -15,6 +15,7 @@ use zerobubble::gpt::Gpt;
 use zerobubble::trace::{Recording, chrome};
 use zerobubble::train::Trainer;
 
+pub use command::quoted;
 use page::page;
 
 use super::args::TrainArgs;
@@ -70,12 +71,13 @@ pub fn check(args: &TrainArgs) -> Result<()> {
 /// What else of the run the file of this path is, if it is anything.
 fn taken(args: &TrainArgs, path: &Path) -> Option<String> {
     let own = place(path);
-    let inputs = [("--text", &args.text), ("--config", &args.config), ("--plan", &args.plan)];
+    let inputs =
+        [("--text", &args.common.text), ("--config", &args.config), ("--plan", &args.plan)];
     let same = inputs.into_iter().find(|(_, of)| of.as_ref().is_some_and(|of| place(of) == own));
     if let Some((option, _)) = same {
         return Some(format!("that of {option}"));
     }
-    if args.text.as_ref().is_some_and(|text| own.starts_with(place(text))) && is_text(&own) {
+    if args.common.text.as_ref().is_some_and(|text| own.starts_with(place(text))) && is_text(&own) {
         return Some("part of the text that --text names".to_owned());
     }
     let saved = args.checkpoint.as_ref().is_some_and(|folder| {

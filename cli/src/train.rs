@@ -8,7 +8,7 @@ use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::Plan;
 use zerobubble::train::{AdamW, Balance, OnNan, Searched, Trainer};
 
-use super::args::{BalanceArg, OnNanArg, TrainArgs};
+use super::args::{BalanceArg, CommonArgs, OnNanArg, TrainArgs};
 use super::checkpoint::Saving;
 use super::devices::memory;
 use super::drawing::{bytes, counted, percent};
@@ -51,18 +51,18 @@ pub struct Trained<'a> {
 pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<Trained<'_>> {
     report::check(args)?;
     let rates = Rates::of(args)?;
-    let corpus = match &args.text {
+    let corpus = match &args.common.text {
         Some(path) => Corpus::read(path, args.checkpoint.as_deref())?,
         None => Corpus::own_sources()?,
     };
-    let mut sampler = corpus.sampler(args.context, args.seed)?;
-    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.microbatch_size);
-    check_batch(args, windows)?;
+    let mut sampler = corpus.sampler(args.common.context, args.common.seed)?;
+    let windows = HELD_OUT_WINDOWS.next_multiple_of(args.common.microbatch_size);
+    check_batch(&args.common, args.microbatches.unwrap_or(1), windows)?;
     let device = Device::flex();
-    let held_out = evaluate::batch(corpus.held_out_windows(args.context, windows)?, &device);
-    let model = model(args, &corpus, &device)?;
+    let held_out = evaluate::batch(corpus.held_out_windows(args.common.context, windows)?, &device);
+    let model = model(&args.common, &corpus, &device)?;
     let mut saving = Saving::open(args, &corpus)?;
-    let example = evaluate::batch(sampler.clone().next_batch(args.microbatch_size), &device);
+    let example = evaluate::batch(sampler.clone().next_batch(args.common.microbatch_size), &device);
     let mut trainer = trainer(args, model, &example, &rates)?;
     saving.resume(&mut trainer, &mut sampler)?;
 
@@ -74,7 +74,7 @@ pub fn run(args: &TrainArgs, start: impl FnOnce(&Job) -> Result<()>) -> Result<T
 
     let sampling = Phase::begin("writing a sample of the model's text");
     let sample = run.trainer.with_model(|model| {
-        evaluate::sample(model, &corpus.vocabulary, args.context, args.seed, &device)
+        evaluate::sample(model, &corpus.vocabulary, args.common.context, args.common.seed, &device)
     })??;
     drop(sampling);
     let weights_hash = run.trainer.weights_hash()?;
@@ -100,7 +100,7 @@ impl Trained<'_> {
 
 fn job(args: &TrainArgs, corpus: &Corpus, trainer: &Trainer<Gpt, Batch>, rates: &Rates) -> Job {
     Job {
-        model: model_line(args, trainer.parameters()),
+        model: model_line(&args.common, trainer.parameters()),
         text: text_line(corpus),
         plan: plan_line(args, trainer),
         rates: rates.to_string(),
@@ -129,19 +129,19 @@ fn trainer(
         None => builder,
     };
     builder
-        .devices(&args.devices)?
+        .devices(&args.common.devices)?
         .schedule(schedule)
         .chunks_per_device(args.chunks)
         .microbatches(args.microbatches)
         .optimizer(AdamW::default())
-        .clip_norm(args.clip_norm)
-        .post_validation(args.post_validation)
+        .clip_norm(args.common.clip_norm)
+        .post_validation(args.common.post_validation)
         .learning_rate(rates.scheduler()?)
         .on_nan(on_nan(args.on_nan))
-        .seed(args.seed)
-        .memory_limit_per_device(args.memory_limit_per_device)
-        .balance(args.balance.map(balance))
-        .activations(args.activations)
+        .seed(args.common.seed)
+        .memory_limit_per_device(args.common.memory_limit_per_device)
+        .balance(args.common.balance.map(balance))
+        .activations(args.common.activations)
         .recompute(args.recompute)
         .on_phase(phases())
         .shadow(args.shadow)
@@ -183,8 +183,9 @@ impl Run<'_> {
     ) -> Result<()> {
         let (before, count) = (self.trainer.steps(), u64::from(self.args.steps));
         self.evaluate(before, held_out)?;
-        let rows = self.args.microbatch_size * self.trainer.plan().plan().microbatches as usize;
-        let tokens = (rows * self.args.context) as u64;
+        let rows =
+            self.args.common.microbatch_size * self.trainer.plan().plan().microbatches as usize;
+        let tokens = (rows * self.args.common.context) as u64;
         let interrupt = Interrupt::listen()?;
         let mut progress =
             Progress::start(count, tokens, &self.trainer.devices()).after(before.min(count));
@@ -237,16 +238,15 @@ impl Run<'_> {
     /// Tokens in a step.
     fn tokens(&self) -> usize {
         let microbatches = self.trainer.plan().plan().microbatches as usize;
-        self.args.microbatch_size * microbatches * self.args.context
+        self.args.common.microbatch_size * microbatches * self.args.common.context
     }
 }
 
 /// Refuses batches that the machine cannot hold, before any is drawn.
-fn check_batch(args: &TrainArgs, held_out: usize) -> Result<()> {
+pub fn check_batch(args: &CommonArgs, microbatches: u32, held_out: usize) -> Result<()> {
     // Two tokens of eight bytes, as they are drawn and as tensors.
     const CELL: u128 = 32;
-    let microbatches = args.microbatches.unwrap_or(1) as usize;
-    let rows = (args.microbatch_size as u128 * microbatches as u128).max(held_out as u128);
+    let rows = (args.microbatch_size as u128 * u128::from(microbatches)).max(held_out as u128);
     let needed = u64::try_from(rows * args.context as u128 * CELL).unwrap_or(u64::MAX);
     let there = memory().unwrap_or(u64::MAX);
     // Another limit than the machine's may hold for the process: the memory is asked for once.
@@ -262,7 +262,7 @@ fn check_batch(args: &TrainArgs, held_out: usize) -> Result<()> {
     Err(Error::data(problem).hint("a smaller --microbatch-size, --microbatches or --context"))
 }
 
-fn model(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Gpt> {
+pub fn model(args: &CommonArgs, corpus: &Corpus, device: &Device) -> Result<Gpt> {
     if !args.width.is_multiple_of(args.heads) {
         let lower = args.width - args.width % args.heads;
         let hint = format!("--width {}", lower.max(args.heads));
@@ -277,7 +277,7 @@ fn model(args: &TrainArgs, corpus: &Corpus, device: &Device) -> Result<Gpt> {
     Ok(GptConfig::new(vocabulary, args.context, args.layers, args.width, args.heads).init(device))
 }
 
-fn balance(arg: BalanceArg) -> Balance {
+pub fn balance(arg: BalanceArg) -> Balance {
     match arg {
         BalanceArg::Flops => Balance::Flops,
         BalanceArg::Measured => Balance::Measured,
@@ -303,8 +303,8 @@ pub fn compared(searched: &Searched) -> String {
     format!("{family}{cut_short}")
 }
 
-fn model_line(args: &TrainArgs, parameters: u64) -> String {
-    let TrainArgs { layers, width, heads, context, .. } = args;
+pub fn model_line(args: &CommonArgs, parameters: u64) -> String {
+    let CommonArgs { layers, width, heads, context, .. } = args;
     format!(
         "GPT of {parameters} parameters: {layers} layers, width {width}, {heads} heads, context \
          {context}"
@@ -316,7 +316,7 @@ fn plan_line(args: &TrainArgs, trainer: &Trainer<Gpt, Batch>) -> String {
     format!(
         "{schedule} with {} of {}, {}{}",
         counted(*microbatches as usize, "microbatch"),
-        args.microbatch_size,
+        args.common.microbatch_size,
         counted(args.steps as usize, "step"),
         trainer.searched().map(compared).unwrap_or_default()
     )

@@ -46,6 +46,7 @@ pub(super) struct ArrangeRequest<'a> {
 pub(super) type OpenedDevices = [Box<dyn EngineDevice>];
 
 /// A plan with everything that was decided and predicted of it.
+#[derive(Debug, Clone)]
 pub(super) struct Arranged {
     pub plan: CheckedPlan,
     /// The blocks of every stage.

@@ -1,6 +1,5 @@
 //! The settings of a training run, and what becomes of them before the first step.
 
-use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -8,37 +7,28 @@ use std::time::Duration;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::Module;
 use burn::tensor::Device;
-use burn_dispatch::DispatchTensor;
 
-use super::arrange::{ArrangeRequest, Arranged, arrange};
+use super::Optimizer;
 use super::build_phase::{BuildPhase, Phases};
+use super::compare::Comparison;
 use super::inputs::shapes;
 use super::learning_rate::LearningRates;
+use super::prepared::Prepared;
 use super::profile::{Balance, BlockTimes, ProfileRequest, flops, profile};
 use super::recompute::Recompute;
-use super::required::{check_host, check_parameters};
-use super::stages;
+use super::required::check_parameters;
+use super::run_settings::RunSettings;
 use super::trainer::Trainer;
+use super::variant::Variant;
 use super::verified_model::{VerifiedModel, verified_model};
-use super::{AdamW, Optimizer};
 use crate::batch::Batch;
-use crate::capture::{emptied, is_mean};
+use crate::capture::is_mean;
 use crate::engine::wgpu::{Gpu, WgpuDevice};
-use crate::engine::{
-    BurnDevice, Clipping, Engine, EngineDevice, EngineSetup, Precision, StageSetup, UpdateRule,
-    devices, shadowed,
-};
+use crate::engine::{BurnDevice, EngineDevice, Precision, devices};
 use crate::error::{Error, Result, of_panic, quietly};
 use crate::loss::IntoLoss;
-use crate::plan::{Schedule, ZB_H1};
-use crate::runtime::{OnNan, Runtime, StepRules};
-
-/// Microbatches of a step where nothing else is said.
-const MICROBATCHES: u32 = 8;
-/// Steps in a row that may be skipped where nothing else is said.
-const MAX_SKIPS: u32 = 10;
-/// How long blocks are timed where nobody asked for it.
-const PROFILE_BUDGET: Duration = Duration::from_secs(1);
+use crate::plan::Schedule;
+use crate::runtime::OnNan;
 
 /// Settings of a training run of `M` on batches `B`.
 #[derive(Debug)]
@@ -47,26 +37,12 @@ pub struct TrainerBuilder<M, B, L> {
     loss: L,
     /// None for `auto`.
     devices: Option<Vec<Box<dyn EngineDevice>>>,
-    schedule: Schedule,
-    chunks: Option<u32>,
-    /// None for the plan's own, or [`MICROBATCHES`].
-    microbatches: Option<u32>,
-    optimizer: Optimizer,
-    /// Above this, the norm of all gradients is clipped to it.
-    clip_norm: Option<f64>,
-    post_validation: bool,
-    learning_rate: LearningRates,
-    seed: u64,
-    on_nan: OnNan,
-    max_skips: u32,
-    memory_limit: Option<u64>,
+    variant: Variant,
+    settings: RunSettings,
     /// None for what suits the schedule and takes little time.
     balance: Option<Balance>,
-    activations: Precision,
-    recompute: Recompute,
     joint_loss: bool,
     phases: Phases,
-    shadow: bool,
     batch: PhantomData<fn(B)>,
 }
 
@@ -97,23 +73,11 @@ where
             model,
             loss,
             devices: None,
-            schedule: Schedule::Family(&ZB_H1),
-            chunks: None,
-            microbatches: None,
-            optimizer: AdamW::default().into(),
-            clip_norm: None,
-            post_validation: false,
-            learning_rate: LearningRates::new(1e-3),
-            seed: 0,
-            on_nan: OnNan::Stop,
-            max_skips: MAX_SKIPS,
-            memory_limit: None,
+            variant: Variant::default(),
+            settings: RunSettings::default(),
             balance: None,
-            activations: Precision::F32,
-            recompute: Recompute::None,
             joint_loss: false,
             phases: Phases::nobody(),
-            shadow: false,
             batch: PhantomData,
         }
     }
@@ -155,32 +119,32 @@ where
     /// The order in which devices work: a family such as [`ZB_H1`], a [`Plan`](crate::plan::Plan),
     /// or any other [`Schedule`].
     pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
-        self.schedule = schedule.into();
+        self.variant.schedule = schedule.into();
         self
     }
 
     /// How many stages every device holds, where the schedule leaves a choice.
     pub fn chunks_per_device(mut self, chunks: impl Into<Option<u32>>) -> Self {
-        self.chunks = chunks.into();
+        self.variant.chunks = chunks.into();
         self
     }
 
     /// How many microbatches a step's batch is cut into: 8, or as many as a given plan has.
     pub fn microbatches(mut self, microbatches: impl Into<Option<u32>>) -> Self {
-        self.microbatches = microbatches.into();
+        self.variant.microbatches = microbatches.into();
         self
     }
 
     /// How parameters are updated.
     pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
-        self.optimizer = optimizer.into();
+        self.settings.optimizer = optimizer.into();
         self
     }
 
     /// Clips all gradients by their global norm: where it is above `max_norm`, they are multiplied
     /// by `max_norm / norm`.
     pub fn clip_norm(mut self, max_norm: impl Into<Option<f64>>) -> Self {
-        self.clip_norm = max_norm.into();
+        self.settings.clip_norm = max_norm.into();
         self
     }
 
@@ -188,20 +152,20 @@ where
     /// of all turns out to be clipped. It changes no bit, takes memory for a copy of the parameters
     /// and the optimizer's state, and needs [`clip_norm`](Self::clip_norm).
     pub fn post_validation(mut self, post_validation: bool) -> Self {
-        self.post_validation = post_validation;
+        self.settings.post_validation = post_validation;
         self
     }
 
     /// The learning rate: a number, or one of Burn's schedulers, which takes a step before every
     /// step of the trainer. One with groups of parameters is refused.
     pub fn learning_rate(mut self, learning_rate: impl Into<ModuleLrScheduler>) -> Self {
-        self.learning_rate = LearningRates::new(learning_rate);
+        self.settings.learning_rate = LearningRates::new(learning_rate);
         self
     }
 
     /// The seed of the random numbers of training, such as those of dropout.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.settings.seed = seed;
         self
     }
 
@@ -212,7 +176,7 @@ where
     /// [`clip_norm`](Self::clip_norm), and the step is skipped as well. Without it they make the
     /// weights so: then the losses of all later steps are not finite.
     pub fn on_nan(mut self, on_nan: OnNan) -> Self {
-        self.on_nan = on_nan;
+        self.settings.on_nan = on_nan;
         self
     }
 
@@ -220,13 +184,13 @@ where
     /// The last of them is an error, since weights that make every loss infinite stay what they
     /// are.
     pub fn max_skips(mut self, steps: u32) -> Self {
-        self.max_skips = steps;
+        self.settings.max_skips = steps;
         self
     }
 
     /// Most bytes that a device may hold.
     pub fn memory_limit_per_device(mut self, bytes: impl Into<Option<u64>>) -> Self {
-        self.memory_limit = bytes.into();
+        self.settings.memory_limit = bytes.into();
         self
     }
 
@@ -241,13 +205,13 @@ where
     /// How activations are stored between kernels. With [`Precision::F16`], all devices are GPUs
     /// that have it; one that the caller opened has it with `wgpu::Features::SHADER_F16`.
     pub fn activations(mut self, precision: Precision) -> Self {
-        self.activations = precision;
+        self.settings.activations = precision;
         self
     }
 
     /// Where F is recomputed before B instead of keeping what it computed.
     pub fn recompute(mut self, recompute: Recompute) -> Self {
-        self.recompute = recompute;
+        self.variant.recompute = recompute;
         self
     }
 
@@ -273,7 +237,7 @@ where
     /// its stage, action, module and op. It changes no bit. A step takes ten times as long and
     /// more, and the host holds what all devices hold once more.
     pub fn shadow(mut self, shadow: bool) -> Self {
-        self.shadow = shadow;
+        self.settings.shadow = shadow;
         self
     }
 
@@ -284,166 +248,131 @@ where
     ///
     /// Whatever keeps the model from being trained like this, before the first step.
     pub fn build(self, example: &B) -> Result<Trainer<M, B>> {
-        quietly(AssertUnwindSafe(|| self.try_build(example))).unwrap_or_else(|panic| {
-            let error = of_panic(&*panic);
-            let hint = if error.hint.is_empty() {
-                "report this model: a model is refused with a reason, not with a panic"
-            } else {
-                &error.hint
-            };
-            Err(Error::model(format!("it could not be prepared: {}", error.problem)).hint(hint))
-        })
+        prepared(|| self.try_build(example))
     }
 
-    fn rule(&self) -> Result<UpdateRule> {
-        self.optimizer.check()?;
-        if self.max_skips == 0 {
-            return Err(Error::config("no step may be skipped: `max_skips(0)`")
-                .hint("`max_skips(1)` or more, or `on_nan(stop)`"));
-        }
-        let clipping = match self.clip_norm {
-            Some(norm) if !(norm.is_finite() && norm > 0.0) => {
-                return Err(Error::config(format!("gradients clipped to a norm of {norm}"))
-                    .hint("a norm above 0, such as 1"));
-            }
-            None if self.post_validation => {
-                return Err(Error::config("post-validation without clipping: nothing to validate")
-                    .hint("clip_norm, or no post-validation"));
-            }
-            norm => norm,
-        };
-        let post_validation = self.post_validation;
-        let clipping = clipping.map(|max_norm| Clipping { max_norm, post_validation });
-        Ok(UpdateRule { optimizer: self.optimizer, clipping })
-    }
-
-    fn microbatch_count(&self) -> Result<u32> {
-        match (&self.schedule, self.microbatches) {
-            (_, Some(0)) => Err(Error::config("0 microbatches").hint("1 or more")),
-            (Schedule::Fixed(plan), Some(asked)) if asked != plan.microbatches => {
-                let own = plan.microbatches;
-                Err(Error::config(format!("the plan has {own} microbatches, not {asked}"))
-                    .hint(format!("{own} microbatches")))
-            }
-            (Schedule::Fixed(plan), _) => Ok(plan.microbatches),
-            (_, asked) => Ok(asked.unwrap_or(MICROBATCHES)),
-        }
+    /// Captures the model and starts the devices as [`build`](Self::build) does, once for all
+    /// `variants`, plans each of them, and lets them train in turn: see [`Comparison`]. A variant
+    /// stands in place of [`schedule`](Self::schedule),
+    /// [`chunks_per_device`](Self::chunks_per_device), [`microbatches`](Self::microbatches) and
+    /// [`recompute`](Self::recompute).
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the model from being trained by any variant. What keeps it from one of them
+    /// is a [`fault`](super::Contender::fault) of that one.
+    pub fn compare(
+        self,
+        example: &B,
+        variants: impl IntoIterator<Item = Variant>,
+    ) -> Result<Comparison<M, B>> {
+        let variants: Vec<Variant> = variants.into_iter().collect();
+        prepared(|| self.try_compare(example, variants))
     }
 
     /// The model, captured and split, where its loss may be cut into microbatches.
     fn verified(&mut self, example: &B, microbatches: u32) -> Result<VerifiedModel> {
-        let Self { model, loss, phases, seed, joint_loss, .. } = self;
-        let verified = verified_model(model, loss, example, microbatches, *seed, phases)?;
-        if microbatches > 1 && !*joint_loss && !verified.split.joint.graph.weighted {
+        let Self { model, loss, phases, settings, joint_loss, .. } = self;
+        let verified = verified_model(model, loss, example, microbatches, settings.seed, phases)?;
+        if microbatches > 1 && !*joint_loss && !verified.graph.weighted {
             check_mean(model, loss, example)?;
         }
         Ok(verified)
     }
 
-    /// What the blocks cost, and by what that was found.
-    fn times(
-        &mut self,
-        model: &mut VerifiedModel,
-        devices: &mut [Box<dyn EngineDevice>],
-    ) -> Result<(BlockTimes, Balance)> {
-        let budget = match (self.balance, &self.schedule) {
-            (Some(Balance::Flops), _) => Duration::ZERO,
-            (None, Schedule::Family(_) | Schedule::Fixed(_) | Schedule::Dynamic) => PROFILE_BUDGET,
-            (Some(Balance::Measured), _) | (None, Schedule::Auto) => Duration::MAX,
-        };
-        if !budget.is_zero() {
-            self.phases.begin(BuildPhase::Profile);
-            let (activations, seed) = (self.activations, self.seed);
-            let request = ProfileRequest { model, devices, activations, seed, budget };
-            if let Some(times) = profile(request)? {
-                return Ok((times, Balance::Measured));
-            }
-        }
-        Ok((flops(&model.split, devices.len()), Balance::Flops))
+    fn try_build(mut self, example: &B) -> Result<Trainer<M, B>> {
+        let microbatches = self.variant.microbatch_count()?;
+        let budget = self.variant.profile_budget(self.balance);
+        let variant = std::mem::take(&mut self.variant);
+        let Proved { mut prepared, mut model, mut phases } = self.proved(example, microbatches)?;
+        let times = times(budget, &mut model, &mut prepared, &mut phases)?;
+        let split = model.split.clone();
+        drop(model);
+        phases.begin(BuildPhase::Arrange);
+        let planned = prepared.planned(&variant, &split, &times)?;
+        phases.begin(BuildPhase::Start);
+        prepared.into_trainer(planned)
     }
 
-    fn try_build(mut self, example: &B) -> Result<Trainer<M, B>> {
-        self.learning_rate.check(&self.model)?;
-        let rule = self.rule()?;
-        let microbatches = self.microbatch_count()?;
+    fn try_compare(self, example: &B, variants: Vec<Variant>) -> Result<Comparison<M, B>> {
+        let counts = variants.iter().filter_map(|variant| variant.microbatch_count().ok());
+        let budgets: Vec<Duration> =
+            variants.iter().map(|variant| variant.profile_budget(self.balance)).collect();
+        let budget = budgets.iter().max().copied().unwrap_or_default();
+        let Proved { mut prepared, mut model, mut phases } =
+            self.proved(example, counts.max().unwrap_or(1))?;
+        let flops = times(Duration::ZERO, &mut model, &mut prepared, &mut phases)?;
+        let measured = times(budget, &mut model, &mut prepared, &mut phases)?;
+        let graph = model.graph.clone();
+        drop(model);
+        phases.begin(BuildPhase::Arrange);
+        let of = |budget: Duration| if budget.is_zero() { &flops } else { &measured };
+        let all = variants.into_iter().zip(budgets);
+        let all = all.map(|(variant, budget)| (variant, of(budget)));
+        Ok(Comparison::new(prepared, &graph, all))
+    }
+
+    /// Proves the model for steps of so many microbatches, and opens the devices.
+    fn proved(mut self, example: &B, microbatches: u32) -> Result<Proved<M>> {
+        self.settings.learning_rate.check(&self.model)?;
+        let rule = self.settings.rule()?;
         let mut devices = chosen(self.devices.take())?;
         let shapes = checked_shapes(example)?;
-        check_parameters(&self.model, &rule, &devices, self.memory_limit)?;
-        let mut model = self.verified(example, microbatches)?;
+        check_parameters(&self.model, &rule, &devices, self.settings.memory_limit)?;
+        let model = self.verified(example, microbatches)?;
         self.phases.begin(BuildPhase::Devices);
-        devices.iter_mut().try_for_each(|device| device.open(self.activations))?;
-        let (times, balance) = self.times(&mut model, &mut devices)?;
-        let names: Vec<String> = devices.iter().map(|device| device.name().to_owned()).collect();
-        let VerifiedModel { split, values, infers, runner, .. } = model;
-        drop(runner);
-
-        let request = ArrangeRequest {
-            split: &split,
-            times: &times,
-            schedule: &self.schedule,
-            chunks: self.chunks,
-            microbatches,
-            values: &values,
-            seed: self.seed,
-            rule: &rule,
-            activations: self.activations,
-            recompute: self.recompute,
-            limits: &vec![self.memory_limit.unwrap_or(u64::MAX); devices.len()],
-        };
-        self.phases.begin(BuildPhase::Arrange);
-        let arranged = arrange(&request, &devices)?;
-        check_host(&arranged.prediction.memory, &devices)?;
-        self.phases.begin(BuildPhase::Start);
-        let Arranged { plan, stage_blocks, setups, costs, prediction, .. } = arranged;
-        let placement = &plan.plan().placement;
-        let stages = stages::describe(&split, &setups, &stage_blocks, placement, &names);
-        let (model, placed) = handed_over(self.model, values, &setups);
-        let engines = engines(&mut devices, arranged.engines, self.shadow)?;
-        let rules = StepRules { clipping: rule.clipping, on_nan: self.on_nan };
-        let (dispatch, channels) = (arranged.dispatch, &prediction.channels);
-        let runtime = Runtime::start(plan.clone(), dispatch, channels, engines, rules)?;
-        Ok(Trainer {
-            model,
-            placed,
-            runtime,
-            plan,
-            costs,
-            balance,
-            links: times.links,
-            prediction,
-            communication: arranged.communication,
-            searched: arranged.searched,
-            split,
-            infers,
-            stages,
-            devices: names,
+        let activations = self.settings.activations;
+        devices.iter_mut().try_for_each(|device| device.open(activations))?;
+        let prepared = Prepared {
+            model: self.model,
+            values: model.values.clone(),
+            infers: model.infers,
+            devices,
             example: shapes,
-            optimizer: self.optimizer,
-            clip_norm: self.clip_norm,
-            learning_rate: self.learning_rate,
-            seed: self.seed,
-            steps: 0,
-            activations: self.activations,
-            on_nan: self.on_nan,
-            max_skips: self.max_skips,
-            skips: 0,
-            last_good: None,
-            batch: PhantomData,
-        })
+            settings: self.settings,
+            rule,
+        };
+        Ok(Proved { prepared, model, phases: self.phases })
     }
 }
 
-/// The module without what the devices take over, which then have the only `values`, and the
-/// positions of that in the module.
-fn handed_over<M: Module>(
-    model: M,
-    values: Vec<DispatchTensor>,
-    setups: &[StageSetup],
-) -> (M, HashSet<usize>) {
-    let parameters = setups.iter().flat_map(|setup| &setup.program.parameters);
-    let placed = parameters.map(|parameter| parameter.index()).collect();
-    drop(values);
-    (emptied(model, &placed), placed)
+/// A model that is proved, with what knows of its blocks' times.
+struct Proved<M> {
+    prepared: Prepared<M>,
+    model: VerifiedModel,
+    phases: Phases,
+}
+
+/// What the blocks cost: measured, where that is within the budget, and else counted.
+fn times<M>(
+    budget: Duration,
+    model: &mut VerifiedModel,
+    prepared: &mut Prepared<M>,
+    phases: &mut Phases,
+) -> Result<BlockTimes> {
+    let Prepared { devices, settings: RunSettings { activations, seed, .. }, .. } = prepared;
+    if !budget.is_zero() {
+        phases.begin(BuildPhase::Profile);
+        let (activations, seed) = (*activations, *seed);
+        let request = ProfileRequest { model, devices, activations, seed, budget };
+        if let Some(times) = profile(request)? {
+            return Ok(times);
+        }
+    }
+    Ok(flops(&model.split, devices.len()))
+}
+
+/// What `prepare` gives, or a reason where it panics.
+fn prepared<T>(prepare: impl FnOnce() -> Result<T>) -> Result<T> {
+    quietly(AssertUnwindSafe(prepare)).unwrap_or_else(|panic| {
+        let error = of_panic(&*panic);
+        let hint = if error.hint.is_empty() {
+            "report this model: a model is refused with a reason, not with a panic"
+        } else {
+            &error.hint
+        };
+        Err(Error::model(format!("it could not be prepared: {}", error.problem)).hint(hint))
+    })
 }
 
 /// The devices that were given, or those of `auto`.
@@ -453,19 +382,6 @@ fn chosen(given: Option<Vec<Box<dyn EngineDevice>>>) -> Result<Vec<Box<dyn Engin
         return Err(Error::config("no devices").hint("one device or more"));
     }
     Ok(devices)
-}
-
-/// The engines of the devices, each with a shadow if that is asked for.
-fn engines(
-    devices: &mut [Box<dyn EngineDevice>],
-    setups: Vec<EngineSetup>,
-    shadow: bool,
-) -> Result<Vec<Box<dyn Engine>>> {
-    let engine = |(device, setup): (&mut Box<dyn EngineDevice>, EngineSetup)| match shadow {
-        true => shadowed(device.engine(setup.clone())?, setup, device.name()),
-        false => device.engine(setup),
-    };
-    devices.iter_mut().zip(setups).map(engine).collect()
 }
 
 fn checked_shapes<B: Batch>(example: &B) -> Result<Vec<Vec<usize>>> {

@@ -30,6 +30,8 @@ pub(super) struct BlockTimes {
     pub transfers: Transfers,
     /// What was measured of that.
     pub links: Vec<MeasuredLink>,
+    /// What all this is by.
+    pub balance: Balance,
 }
 
 /// Timed runs of every block, after one that warms up.
@@ -45,6 +47,7 @@ pub(super) fn flops(split: &Split, devices: usize) -> BlockTimes {
         devices: vec![blocks; devices],
         transfers: Transfers::default(),
         links: Vec::new(),
+        balance: Balance::Flops,
     }
 }
 
@@ -87,7 +90,7 @@ pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     }
     let (transfers, links) = links(&hardware, &moves, largest(&model.split, &arrivals))?;
     let devices = hardware.iter().map(|kind| known[*kind].clone()).collect();
-    Ok(Some(BlockTimes { devices, transfers, links }))
+    Ok(Some(BlockTimes { devices, transfers, links, balance: Balance::Measured }))
 }
 
 /// The first device of every kind of hardware, and the kind of every device.

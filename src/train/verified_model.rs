@@ -32,6 +32,8 @@ use crate::train::{Optimizer, Sgd};
 
 /// A model that was captured and split, and does what the module does.
 pub(super) struct VerifiedModel {
+    /// As it was captured.
+    pub graph: Graph,
     pub split: Arc<Split>,
     /// Initial values of all parameters, by [`ParameterId`].
     pub values: Vec<DispatchTensor>,
@@ -61,9 +63,9 @@ where
     let inputs = inputs::microbatches(example.clone(), &inputs::shapes(example), 1)?;
     phases.begin(BuildPhase::Capture);
     let Captured { graph, draws, infers, running } = captured(model, loss_of, example)?;
-    let scale = if graph.weighted { 1.0 } else { 1.0 / f64::from(microbatches) };
+    let scale = scale(&graph, microbatches);
     let values = read(model);
-    let split = Arc::new(split_of(graph.clone(), scale)?);
+    let split = split_for(&graph, microbatches)?;
     phases.begin(BuildPhase::Verify);
     let eager = eager_run(model, loss_of, example, &draws, &running)?;
     let mut runner = BlockRunner::new(&split, &values, &inputs, seed)?;
@@ -90,7 +92,18 @@ where
         }
         None => compared(&mut runner)?,
     }
-    Ok(VerifiedModel { split, values, inputs, infers, runner })
+    Ok(VerifiedModel { graph, split, values, inputs, infers, runner })
+}
+
+/// What a microbatch's loss counts in a step of so many.
+fn scale(graph: &Graph, microbatches: u32) -> f64 {
+    if graph.weighted { 1.0 } else { 1.0 / f64::from(microbatches) }
+}
+
+/// A captured model, split for steps of so many microbatches: the splits for two numbers are the
+/// same but for one factor of the loss.
+pub(super) fn split_for(graph: &Graph, microbatches: u32) -> Result<Arc<Split>> {
+    Ok(Arc::new(split_of(graph.clone(), scale(graph, microbatches))?))
 }
 
 fn split_of(graph: Graph, scale: f64) -> Result<Split> {

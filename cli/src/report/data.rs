@@ -185,7 +185,7 @@ fn subject(of: &Finished) -> String {
 
 fn tokens_per_step(of: &Finished) -> usize {
     let microbatches = of.trainer.plan().plan().microbatches as usize;
-    microbatches * of.args.microbatch_size * of.args.context
+    microbatches * of.args.common.microbatch_size * of.args.common.context
 }
 
 fn settings(of: &Finished) -> Vec<(&'static str, String)> {
@@ -194,10 +194,11 @@ fn settings(of: &Finished) -> Vec<(&'static str, String)> {
     let batch = format!(
         "{} of {}, {} tokens",
         counted(plan.microbatches as usize, "microbatch"),
-        args.microbatch_size,
+        args.common.microbatch_size,
         tokens_per_step(of)
     );
-    let clipping = args.clip_norm.map(|norm| format!(", gradients clipped to a norm of {norm}"));
+    let clipping =
+        args.common.clip_norm.map(|norm| format!(", gradients clipped to a norm of {norm}"));
     let clipping = clipping.unwrap_or_default();
     vec![
         ("Model", of.job.model.clone()),
@@ -205,9 +206,9 @@ fn settings(of: &Finished) -> Vec<(&'static str, String)> {
         ("Schedule", plan.schedule.clone()),
         ("Devices", report.devices.join(", ")),
         ("Batch", batch),
-        ("Optimizer", format!("AdamW, learning rate {}{clipping}", args.learning_rate)),
-        ("Activations", args.activations.to_string()),
-        ("Seed", args.seed.to_string()),
+        ("Optimizer", format!("AdamW, learning rate {}{clipping}", args.common.learning_rate)),
+        ("Activations", args.common.activations.to_string()),
+        ("Seed", args.common.seed.to_string()),
         ("Version", format!("zerobubble {}", env!("CARGO_PKG_VERSION"))),
     ]
 }
