@@ -59,7 +59,8 @@ pub struct CommonArgs {
         value_name = "flops|measured",
         hide_possible_values = true,
         help = "What makes the stages equally slow: counted flops, or block times measured on \
-                every device [default: measured for auto, else flops]"
+                every device [default: measured for auto, and where it takes less than a second; \
+                else flops]"
     )]
     pub balance: Option<BalanceArg>,
     /// How activations are stored: f16 halves their memory, on GPUs that have it
