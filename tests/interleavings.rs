@@ -125,6 +125,12 @@ fn a_run_has_one_result_or_its_first_error() {
     play_all(seeds.end - seeds.start, |number| case(seeds.start + number));
 }
 
+#[test]
+fn a_run_in_any_order_of_microbatches_has_one_result_as_well() {
+    let seeds = seeds();
+    play_all(seeds.end - seeds.start, |number| case(seeds.start + number).reordered());
+}
+
 /// Threads that had been started already were left to themselves.
 #[test]
 fn a_thread_that_is_missing_leaves_no_other() {

@@ -1,16 +1,18 @@
 //! How many parcels a link must hold so that no send ever blocks, whatever the timing.
 //!
 //! Happens-before (Lamport 1978) orders the actions: along a lane, and from the producer of a
-//! parcel to its consumer. When the k-th parcel of a link is sent, exactly the receives that happen
+//! parcel to its consumer. When a link is sent its k-th parcel, exactly the receives that happen
 //! before the send are certainly done, and some timing has done no other. So the link holds k + 1
-//! minus that number, and the maximum over k is both enough and necessary.
+//! minus that number, and the maximum over k is both enough and necessary. A link holds parcels by
+//! microbatch: in which order they are taken does not matter, only how many have been.
 //!
 //! Vector clocks (Fidge 1988, Mattern 1989) count those receives. A receive is at the start of its
 //! action, but other lanes learn of an action only by what follows its end; so it is enough to
 //! count, for each lane, the actions that are certainly done.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
+use super::action::MicrobatchId;
 use super::check::CheckedPlan;
 use super::placement::Link;
 
@@ -19,7 +21,7 @@ use super::placement::Link;
 pub struct Channel {
     /// Which stages it connects.
     pub link: Link,
-    /// How many parcels it holds.
+    /// How many parcels it holds, each by its microbatch.
     pub capacity: u32,
 }
 
@@ -40,8 +42,8 @@ pub fn channel_capacities(plan: &CheckedPlan) -> Vec<Channel> {
     for (at, action) in plan.in_order() {
         let clock = &mut clocks[at.device.index()];
         if let Some(link) = plan.receives(action) {
-            let sender =
-                ends[link.index()].clocks.pop_front().expect("in order: sent before taken");
+            let clocks = &mut ends[link.index()].clocks;
+            let sender = clocks.remove(&action.microbatch).expect("in order: sent before taken");
             clock.iter_mut().zip(sender).for_each(|(mine, theirs)| *mine = theirs.max(*mine));
         }
         clock[at.device.index()] = at.position as u32 + 1;
@@ -52,7 +54,7 @@ pub fn channel_capacities(plan: &CheckedPlan) -> Vec<Channel> {
             end.sent += 1;
             assert!(taken < end.sent, "{action} cannot follow the receive of its own parcel");
             end.capacity = end.capacity.max(end.sent - taken);
-            end.clocks.push_back(clock.clone());
+            end.clocks.insert(action.microbatch, clock.clone());
         }
     }
     let channel = |link: Link| Channel { link, capacity: ends[link.index()].capacity };
@@ -63,8 +65,8 @@ pub fn channel_capacities(plan: &CheckedPlan) -> Vec<Channel> {
 struct LinkEnds {
     /// Where in the receiver's lane parcels are taken.
     receives: Vec<u32>,
-    /// The sender's clock at each send that is not yet taken.
-    clocks: VecDeque<Vec<u32>>,
+    /// The sender's clock at the send of each parcel that is not yet taken.
+    clocks: HashMap<MicrobatchId, Vec<u32>>,
     sent: u32,
     capacity: u32,
 }

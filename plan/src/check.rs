@@ -1,8 +1,9 @@
 //! Plan -> CheckedPlan: every action exactly once, on its device, in a legal order that ends.
 //!
-//! The order within a stage is strict: microbatches ascend for F, for B and for W alike. So
-//! parameter gradients accumulate in one order under every schedule, and the parcels of a link
-//! are taken in the order they are sent, whatever the timing.
+//! A stage may take the microbatches of F, of B and of W in any order, each in its own. Which order
+//! a plan has, and what that says about bits, is in `order.rs`.
+
+use std::collections::HashSet;
 
 use super::Plan;
 use super::action::{Action, DeviceId, MicrobatchId, StageId};
@@ -145,23 +146,21 @@ fn check_sizes(plan: &Plan) -> Result<()> {
     }
 }
 
-/// Walks every lane in its order. Since microbatches ascend, three counters per stage say it all.
+/// Walks every lane in its order, and gives which backwards are fused.
 ///
 /// What is in the wrong lane comes first: it would be missed in its own lane otherwise.
 fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
-    // How far every stage has come in its lane.
-    let mut next = vec![PerWork([0; 3]); plan.placement.stage_count()];
-    let mut fused: Vec<Vec<bool>> = vec![Vec::new(); plan.placement.stage_count()];
     for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
         for (position, action) in lane.iter().enumerate() {
             check_site(plan, device, *action)
                 .map_err(|error| error.in_part(PlanPart::Action(device, position)))?;
         }
     }
+    check_count(plan)?;
+    let mut done = Done::new(plan);
     for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
         for (position, &action) in lane.iter().enumerate() {
-            let stage = action.stage.index();
-            check_turn(lane, &fused[stage], next[stage], action).map_err(|error| {
+            check_turn(lane, &done, action).map_err(|error| {
                 // What is missing has no position.
                 let part = match error.action {
                     Some(_) => PlanPart::Action(device, position),
@@ -169,20 +168,72 @@ fn check_lanes(plan: &Plan) -> Result<Vec<bool>> {
                 };
                 error.in_part(part)
             })?;
-            action.works().iter().for_each(|work| next[stage][*work] += 1);
-            if action.computes(Work::B) {
-                fused[stage].push(action.is_fused());
+            done.count(action);
+        }
+    }
+    let is_forward_only = plan.is_forward_only();
+    let needed = if is_forward_only { &[Work::F][..] } else { &Work::ALL };
+    for stage in (0..plan.placement.stage_count() as u32).map(StageId) {
+        for &work in needed {
+            let action = |k| Action::new(stage, work, MicrobatchId(k));
+            if let Some(lost) = (0..plan.microbatches).map(action).find(|of| !done.has(*of)) {
+                let lane = PlanPart::Lane(plan.placement.device(stage));
+                return Err(missing(lost).in_part(lane));
             }
         }
     }
-    let needed = if plan.is_forward_only() { &[Work::F][..] } else { &Work::ALL };
-    for (stage, next) in (0u32..).map(StageId).zip(next) {
-        if let Some(&work) = needed.iter().find(|work| next[**work] < plan.microbatches) {
-            return Err(missing(Action::new(stage, work, MicrobatchId(next[work])))
-                .in_part(PlanPart::Lane(plan.placement.device(stage))));
-        }
+    Ok(if is_forward_only { Vec::new() } else { done.fused })
+}
+
+/// Whether every stage has at least as many F as there are microbatches: what is counted for each
+/// pair of them takes memory of the size of the plan then, whatever number the plan says.
+fn check_count(plan: &Plan) -> Result<()> {
+    let mut forward = vec![0u64; plan.placement.stage_count()];
+    let is_forward = |action: &&Action| action.work == Work::F;
+    for action in plan.lanes.iter().flatten().filter(is_forward) {
+        forward[action.stage.index()] += 1;
     }
-    Ok(fused.concat())
+    let few = forward.iter().position(|count| *count < u64::from(plan.microbatches));
+    let Some(stage) = few.map(|stage| StageId(stage as u32)) else { return Ok(()) };
+    let home = plan.placement.device(stage);
+    let lane = plan.lanes[home.index()].iter();
+    let there: HashSet<&Action> = lane.filter(is_forward).collect();
+    let mut all = (0..plan.microbatches).map(|k| Action::new(stage, Work::F, MicrobatchId(k)));
+    let lost = all.find(|action| !there.contains(action)).expect("there are fewer than all");
+    Err(missing(lost).in_part(PlanPart::Lane(home)))
+}
+
+/// What has come so far of a plan in which no stage lacks an F.
+struct Done {
+    microbatches: usize,
+    /// Of stage s and microbatch k at `s * microbatches + k`, and so for `fused`.
+    works: Vec<PerWork<bool>>,
+    /// Whether B and W are one.
+    fused: Vec<bool>,
+}
+
+impl Done {
+    fn new(plan: &Plan) -> Self {
+        let microbatches = plan.microbatches as usize;
+        let pairs = plan.placement.stage_count() * microbatches;
+        Self { microbatches, works: vec![PerWork::default(); pairs], fused: vec![false; pairs] }
+    }
+
+    fn at(&self, action: Action) -> usize {
+        action.stage.index() * self.microbatches + action.microbatch.index()
+    }
+
+    /// Whether all kinds of the action's work have come.
+    fn has(&self, action: Action) -> bool {
+        let works = self.works[self.at(action)];
+        action.works().iter().all(|work| works[*work])
+    }
+
+    fn count(&mut self, action: Action) {
+        let at = self.at(action);
+        action.works().iter().for_each(|work| self.works[at][*work] = true);
+        self.fused[at] |= action.is_fused();
+    }
 }
 
 fn check_site(plan: &Plan, device: DeviceId, action: Action) -> Result<()> {
@@ -206,38 +257,23 @@ fn check_site(plan: &Plan, device: DeviceId, action: Action) -> Result<()> {
     Ok(())
 }
 
-/// Whether it is `action`'s turn, given the next microbatch of each kind of work of its stage.
-fn check_turn(lane: &[Action], fused: &[bool], next: PerWork<u32>, action: Action) -> Result<()> {
-    let k = action.microbatch.0;
-    for &work in action.works() {
-        let turn = next[work];
-        let expected = Action::new(action.stage, work, MicrobatchId(turn));
-        if k < turn {
-            let by =
-                if work != Work::F && fused[action.microbatch.index()] { " (as BW)" } else { "" };
-            return Err(
-                Error::plan(format!("duplicate: this work is already done{by}")).in_action(action)
-            );
-        }
-        if k > turn {
-            let fuse = Action::fused(expected.stage, expected.microbatch);
-            if !lane.contains(&expected) && (work == Work::F || !lane.contains(&fuse)) {
-                return Err(missing(expected));
-            }
-            return Err(Error::plan(format!("it comes before {expected}"))
-                .in_action(action)
-                .hint("within a stage microbatches ascend for F, for B and for W"));
-        }
+/// Whether `action` may come where it is in its lane, after what is done.
+fn check_turn(lane: &[Action], done: &Done, action: Action) -> Result<()> {
+    if let Some(work) = action.works().iter().find(|work| done.has(action.alone(**work))) {
+        let as_one = *work != Work::F && done.fused[done.at(action)];
+        let by = if as_one { " (as BW)" } else { "" };
+        return Err(
+            Error::plan(format!("duplicate: this work is already done{by}")).in_action(action)
+        );
     }
     let need = match action.work {
         Work::F => return Ok(()),
-        Work::B => Work::F,
-        Work::W => Work::B,
+        Work::B => action.alone(Work::F),
+        Work::W => action.alone(Work::B),
     };
-    if k < next[need] {
+    if done.has(need) {
         return Ok(());
     }
-    let need = action.alone(need);
     if !lane.contains(&need) {
         return Err(missing(need));
     }
@@ -271,16 +307,15 @@ mod tests {
     fn an_illegal_plan_is_an_error_that_names_the_action() {
         let once = "(try: every stage runs F once for every microbatch)";
         let backward = "(try: every stage runs B and W, or BW, once for every microbatch)";
-        let ascend = "(try: within a stage microbatches ascend for F, for B and for W)";
         rejects("0F1 ", "", &format!("action 0F1 is missing {once}"));
         rejects("1F1 1BW1", "", &format!("action 1F1 is missing {once}"));
         rejects("1F0 ", "", &format!("action 1F0 is missing {once}"));
         rejects("0W1", "", &format!("action 0W1 is missing {backward}"));
-        rejects("0BW0 0B1", "0B1 0BW0", &format!("action 0B1: it comes before 0B0 {ascend}"));
-        rejects("0BW0 0B1", "0B0 0BW1 0W0", &format!("action 0BW1: it comes before 0W0 {ascend}"));
         rejects("0B1 0W1", "0W1 0B1", "action 0W1: it comes before 0B1, whose result it needs");
         rejects("1F0 1BW0", "1BW0 1F0", "action 1BW0: it comes before 1F0, whose result it needs");
         rejects("0F1", "0F0 0F1", "action 0F0: duplicate: this work is already done");
+        let duplicate = "action 0B1: duplicate: this work is already done (as BW)";
+        rejects("0BW0 0B1", "0BW0 0BW1 0B1", duplicate);
         rejects("0BW0", "0BW0 0W0", "action 0W0: duplicate: this work is already done (as BW)");
         rejects(
             "0F1",
@@ -293,6 +328,30 @@ mod tests {
             "0F2",
             "action 0F2: the step has only 2 microbatches (try: microbatches 0 to 1)",
         );
+    }
+
+    #[test]
+    fn microbatches_may_come_in_any_order_of_their_own_for_f_b_and_w() {
+        for lanes in [
+            ["0F1 0F0 0B0 0B1 0W1 0W0", "1F1 1F0 1BW0 1BW1"],
+            ["0F0 0F1 0BW1 0BW0", "1F1 1F0 1BW0 1BW1"],
+            ["0F0 0F1 0BW1 0B0 0W0", "1F1 1B1 1F0 1B0 1W0 1W1"],
+        ] {
+            let [lane_0, lane_1] = lanes;
+            let text = format!(
+                "schedule test\nmicrobatches 2\nplacement 0 1\n\
+                 device 0: {lane_0}\ndevice 1: {lane_1}\n"
+            );
+            let plan = check(text.parse().unwrap()).unwrap();
+            let made: HashSet<Action> = plan.in_order().map(|(_, action)| action).collect();
+            let fused = |microbatch| plan.backward(StageId(1), MicrobatchId(microbatch));
+            assert!(made.contains(&fused(0)) && made.contains(&fused(1)), "{lane_1}");
+        }
+        let crossed = "schedule test\nmicrobatches 2\nplacement 0 1\n\
+            device 0: 0F0 0BW0 0F1 0BW1\ndevice 1: 1F1 1BW1 1F0 1BW0\n";
+        let error = check(crossed.parse().unwrap()).unwrap_err();
+        let expected = "deadlock: device 0 waits at 0BW0 for 1BW0, device 1 waits at 1F1 for 0F1";
+        assert_eq!(error.problem, expected);
     }
 
     #[test]

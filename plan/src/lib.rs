@@ -47,6 +47,7 @@ mod error;
 mod explain;
 mod fill;
 mod lines;
+mod order;
 mod place;
 mod placement;
 mod progress;
@@ -69,6 +70,7 @@ pub use dynamic::{Choice, Policy, StashLimits, dynamic, dynamic_base, play, simu
 pub use error::{Error, ErrorKind, PlanPart};
 pub use explain::{Explanation, explain};
 pub use fill::fill;
+pub use order::MicrobatchOrder;
 pub use place::{BlockCost, Partition, PlaceOptions, place};
 pub use placement::{Link, Placement};
 pub use progress::progress;

@@ -1,12 +1,15 @@
 //! An untimed run of a plan, by tokens, over channels of given capacities: it ends or it deadlocks.
 //!
 //! A lane takes its parcel at the start of an action and sends at the end; a send blocks while the
-//! channel is full. Each lane is deterministic and each channel has one sender and one receiver,
-//! so whether all lanes end depends on no timing (Kahn 1974): one run proves it for all.
+//! channel is full. A channel holds parcels by microbatch, so they may be taken in another order
+//! than they were sent. Each lane is deterministic, each channel has one sender and one receiver,
+//! and what a lane can do it still can whatever another does first; so whether all lanes end
+//! depends on no timing (Kahn 1974): one run proves it for all.
 
 use super::Plan;
 use super::action::{Action, DeviceId};
 use super::channels::Channel;
+use super::placement::Link;
 use crate::error::{Error, PlanPart, Result};
 
 /// An action by its place in the lanes.
@@ -16,13 +19,15 @@ pub(super) struct LanePosition {
     pub position: usize,
 }
 
-/// Runs a plan whose lanes are in order; returns the actions in one order they can run in.
+/// Runs a plan whose lanes are complete, each in a legal order; returns the actions in one order
+/// they can run in.
 pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<LanePosition>> {
     let links = 2 * plan.placement.stage_count();
     let mut network = Network {
         plan,
         lanes: vec![LaneCursor::default(); plan.lanes.len()],
-        queues: vec![Queue { sent: 0, taken: 0, capacity: u32::MAX }; links],
+        held: vec![Held { parcels: 0, capacity: u32::MAX }; links],
+        sent: vec![false; links * plan.microbatches as usize],
         order: Vec::with_capacity(plan.lanes.iter().map(Vec::len).sum()),
     };
     for channel in channels {
@@ -30,7 +35,7 @@ pub(super) fn run(plan: &Plan, channels: &[Channel]) -> Result<Vec<LanePosition>
             return Err(Error::plan(format!("no two devices are joined by link {}", channel.link))
                 .hint("links are between neighbouring stages on different devices"));
         }
-        network.queues[channel.link.index()].capacity = channel.capacity;
+        network.held[channel.link.index()].capacity = channel.capacity;
     }
     let mut awake: Vec<DeviceId> = (0..plan.lanes.len() as u32).rev().map(DeviceId).collect();
     while let Some(device) = awake.pop() {
@@ -59,7 +64,9 @@ struct Network<'a> {
     plan: &'a Plan,
     lanes: Vec<LaneCursor>,
     /// Indexed by [`Link::index`].
-    queues: Vec<Queue>,
+    held: Vec<Held>,
+    /// Whether a link was given the parcel of microbatch k, at `link * microbatches + k`.
+    sent: Vec<bool>,
     order: Vec<LanePosition>,
 }
 
@@ -70,47 +77,56 @@ struct LaneCursor {
     sending: bool,
 }
 
-/// A blocked sender's parcel counts as sent: the receiver may take it from the sender's hand.
+/// A blocked sender's parcel counts: the receiver may take it from the sender's hand.
 #[derive(Clone, Copy)]
-struct Queue {
-    sent: u32,
-    taken: u32,
+struct Held {
+    parcels: u32,
     capacity: u32,
 }
 
-impl Queue {
-    fn overfull(self) -> bool {
-        self.sent - self.taken > self.capacity
+impl Network<'_> {
+    /// The place in `sent` of the parcel that `link` carries for `action`.
+    fn parcel(&self, link: Link, action: Action) -> usize {
+        link.index() * self.plan.microbatches as usize + action.microbatch.index()
+    }
+
+    fn is_overfull(&self, link: Link) -> bool {
+        let Held { parcels, capacity } = self.held[link.index()];
+        parcels > capacity
     }
 }
 
 /// Runs one lane until it is blocked or done; wakes the lanes it may have unblocked.
 fn advance(network: &mut Network, device: DeviceId, awake: &mut Vec<DeviceId>) {
-    let placement = &network.plan.placement;
-    let lane = &mut network.lanes[device.index()];
-    while let Some(&action) = network.plan.lanes[device.index()].get(lane.position) {
+    let plan = network.plan;
+    let placement = &plan.placement;
+    let lane = &plan.lanes[device.index()];
+    let LaneCursor { mut position, mut sending } = network.lanes[device.index()];
+    while let Some(&action) = lane.get(position) {
         let outbound = placement.outbound(action);
-        if !lane.sending {
+        if !sending {
             if let Some(link) = placement.inbound(action) {
-                let queue = &mut network.queues[link.index()];
-                if queue.sent == queue.taken {
-                    return;
+                if !network.sent[network.parcel(link, action)] {
+                    break;
                 }
-                queue.taken += 1;
+                network.held[link.index()].parcels -= 1;
                 awake.push(placement.device(link.from));
             }
-            network.order.push(LanePosition { device, position: lane.position });
+            network.order.push(LanePosition { device, position });
             if let Some(link) = outbound {
-                network.queues[link.index()].sent += 1;
+                let parcel = network.parcel(link, action);
+                network.sent[parcel] = true;
+                network.held[link.index()].parcels += 1;
                 awake.push(placement.device(link.to));
             }
         }
-        lane.sending = outbound.is_some_and(|link| network.queues[link.index()].overfull());
-        if lane.sending {
-            return;
+        sending = outbound.is_some_and(|link| network.is_overfull(link));
+        if sending {
+            break;
         }
-        lane.position += 1;
+        position += 1;
     }
+    network.lanes[device.index()] = LaneCursor { position, sending };
 }
 
 /// What the lane waits for, if it has not come to its end.
@@ -119,7 +135,7 @@ fn waits(network: &Network, device: DeviceId) -> Option<String> {
     let action = *network.plan.lanes[device.index()].get(lane.position)?;
     if lane.sending {
         let link = network.plan.placement.outbound(action).expect("only a sender blocks on a send");
-        let capacity = network.queues[link.index()].capacity;
+        let capacity = network.held[link.index()].capacity;
         return Some(format!(
             "device {device} waits after {action} because link {link} is full (capacity {capacity})"
         ));

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use zerobubble_plan::{
-    CheckedPlan, Costs, FAMILIES, Plan, check, from_csv, generate, read, simulate, to_csv,
+    CheckedPlan, Costs, FAMILIES, Family, Plan, Simulation, check, from_csv, generate, progress,
+    read, simulate, to_csv,
 };
 
 /// A family at one size, if it takes that number of chunks.
@@ -66,6 +67,49 @@ device 0: 0F0  0F1  0B0  1F0  0W0  1F1  1BW0 0BW1 1BW1
 device 1: 2F0  2F1  2BW0 2B1  2W1
 ";
     assert_eq!(from_csv(file).unwrap().to_string(), expected);
+}
+
+/// What `ScheduleLoopedBFS` of PyTorch writes for two ranks of two stages: a rank begins with as
+/// many empty cells as it has ranks before it, and waits two for each rank behind it before it
+/// turns.
+const LOOPED_BFS: &str = "0F0,0F1,0F2,2F0,2F1,2F2,,,2B2,2B1,2B0,0B2,0B1,0B0\r\n\
+    ,1F0,1F1,1F2,3F0,3F1,3F2,3B2,3B1,3B0,1B2,1B1,1B0\r\n";
+
+#[test]
+fn backwards_in_descending_order_are_read_and_judged() {
+    let plan = check(from_csv(LOOPED_BFS).unwrap()).unwrap();
+    let orders = plan.own_orders();
+    let orders: Vec<String> = orders.iter().map(ToString::to_string).collect();
+    let expected: Vec<String> = (0..4)
+        .flat_map(|s| ["B", "W"].map(|work| format!("{work} of stage {s} runs 2 1 0")))
+        .collect();
+    assert_eq!(orders, expected);
+    assert_eq!(from_csv(&to_csv(&plan)).unwrap(), *plan.plan());
+    // The looped-bfs of here, whose backwards ascend, takes as long and holds as much.
+    let ascending = check(generate(family("looped-bfs"), 2, Some(2), 3).unwrap()).unwrap();
+    let simulated = |plan| simulate(plan, &Costs::unit(4)).unwrap();
+    let [own, other] = [simulated(&plan), simulated(&ascending)];
+    assert_eq!(own.bubble.makespan, other.bubble.makespan);
+    let stash = |of: &Simulation| of.memory.iter().map(|of| of.peak_stash).collect::<Vec<_>>();
+    assert_eq!(stash(&own), stash(&other));
+    progress(&plan, &own.channels).unwrap();
+}
+
+#[test]
+fn gpipe_as_it_is_often_drawn_is_judged() {
+    let text = "schedule gpipe descending\nmicrobatches 3\nplacement 0 1\n\
+        device 0: 0F0 0F1 0F2 0BW2 0BW1 0BW0\ndevice 1: 1F0 1F1 1F2 1BW2 1BW1 1BW0\n";
+    let plan = check(read(text).unwrap()).unwrap();
+    let simulation = simulate(&plan, &Costs::unit(2)).unwrap();
+    // As long as with microbatches ascending: see `schedules/bubbles.rs`.
+    assert_eq!(simulation.bubble.makespan, 12.0);
+    let capacities: Vec<u32> = simulation.channels.iter().map(|of| of.capacity).collect();
+    assert_eq!(capacities, [3, 3]);
+    assert_eq!(check(generate(family("gpipe"), 2, None, 3).unwrap()).unwrap().own_orders(), []);
+}
+
+fn family(name: &str) -> &'static Family {
+    FAMILIES.iter().find(|family| family.name == name).unwrap()
 }
 
 fn config() -> ProptestConfig {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::plan::{Action, Channel, CheckedPlan, Choice, Costs, DeviceId, MicrobatchId, Policy};
+use crate::plan::{Action, Channel, CheckedPlan, Choice, Costs, DeviceId, Link, Policy};
 
 /// What decides the order of the actions.
 #[derive(Debug, Clone)]
@@ -103,13 +103,23 @@ impl Planned {
         let positions: HashMap<Action, (usize, usize)> = lanes
             .flat_map(|(lane, actions)| (0..).zip(actions).map(move |(at, &of)| (of, (lane, at))))
             .collect();
-        let frees_capacity = |action: Action| {
+        // The actions that take from a link, in their order, and how many send over it.
+        let mut takers: HashMap<Link, Vec<Action>> = HashMap::new();
+        for &action in plan.lanes.iter().flatten() {
+            if let Some(link) = checked.receives(action) {
+                takers.entry(link).or_default().push(action);
+            }
+        }
+        let mut sent: HashMap<Link, usize> = HashMap::new();
+        let mut frees_capacity = |action: Action| {
             let link = checked.sends(action)?;
             let channel = channels.iter().find(|channel| channel.link == link)?;
-            let microbatch = action.microbatch.0.checked_sub(channel.capacity.max(1))?;
-            Some(Action::new(link.to, action.work, MicrobatchId(microbatch)))
+            let sent = sent.entry(link).or_default();
+            *sent += 1;
+            let taken = sent.checked_sub(1 + channel.capacity.max(1) as usize)?;
+            Some(takers[&link][taken])
         };
-        let next = |&action: &Action| {
+        let mut next = |&action: &Action| {
             let producer = checked.inputs(action).parcel.filter(|_| {
                 // Within a lane the order itself sees to it.
                 checked.receives(action).is_some()
@@ -118,7 +128,7 @@ impl Planned {
             Next { action, after: [producer, frees_capacity(action)].map(|of| of.map(position)) }
         };
         let lanes: Vec<Vec<Next>> =
-            plan.lanes.iter().map(|lane| lane.iter().map(next).collect()).collect();
+            plan.lanes.iter().map(|lane| lane.iter().map(&mut next).collect()).collect();
         Self { started: vec![0; lanes.len()], ended: vec![0; lanes.len()], lanes }
     }
 

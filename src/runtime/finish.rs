@@ -20,6 +20,7 @@ use super::worker::{Did, Duty, Sums};
 use crate::engine::{Clipping, MicrobatchLoss, PartialSums, Update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ParameterId;
+use crate::plan::MicrobatchId;
 
 /// How far all devices have come with the end of a step.
 pub(super) struct Finish {
@@ -27,9 +28,8 @@ pub(super) struct Finish {
     /// Actions of every lane, and the partial sums that its device sends and awaits.
     lanes: Vec<(usize, PartialSums)>,
     learning_rate: f64,
-    /// Microbatches whose loss is not known, and what the others weigh, where losses have weights.
-    weights: (usize, Option<f64>),
-    microbatches: usize,
+    /// What every microbatch weighs, where losses have weights and as far as they are known.
+    weights: Vec<Option<f64>>,
     devices: Vec<Device>,
     sums: Sums,
     norms: Vec<(ParameterId, f64)>,
@@ -76,8 +76,7 @@ impl Finish {
             clipping,
             lanes,
             learning_rate: 0.0,
-            weights: (microbatches, None),
-            microbatches,
+            weights: vec![None; microbatches],
             devices: Vec::new(),
             sums: Vec::new(),
             norms: Vec::new(),
@@ -105,7 +104,7 @@ impl Finish {
             values: Vec::new(),
         };
         self.devices = self.lanes.iter().map(device).collect();
-        self.weights = (self.microbatches, None);
+        self.weights.fill(None);
         self.sums.clear();
         self.norms.clear();
         self.norm = None;
@@ -118,12 +117,10 @@ impl Finish {
     }
 
     /// Counts the weight of a microbatch. Gives what is wrong if none of a step weighs anything.
-    pub(super) fn weigh(&mut self, loss: MicrobatchLoss) -> Option<Error> {
-        let weight = f64::from(loss.weight?);
-        let (left, sum) = &mut self.weights;
-        *left = left.saturating_sub(1);
-        let sum = *sum.insert(sum.unwrap_or(0.0) + weight);
-        let nothing = *left == 0 && sum == 0.0;
+    pub(super) fn weigh(&mut self, of: MicrobatchId, loss: MicrobatchLoss) -> Option<Error> {
+        self.weights[of.index()] = Some(loss.weight?.into());
+        let is_known = self.weights.iter().all(Option::is_some);
+        let nothing = is_known && self.weight() == Some(0.0);
         nothing.then(|| {
             Error::new(ErrorKind::NotFinite, "the weights of all microbatches are 0")
                 .hint("a batch of which something counts")
@@ -133,7 +130,12 @@ impl Finish {
     /// What gradients are multiplied by for the step's weight. All losses are known before a lane
     /// ends: no B begins before the loss of its microbatch is known.
     fn per_weight(&self) -> f64 {
-        self.weights.1.map_or(1.0, |weight| 1.0 / weight)
+        self.weight().map_or(1.0, |weight| 1.0 / weight)
+    }
+
+    /// The sum of the weights that are known, by ascending microbatch in whichever order they came.
+    fn weight(&self) -> Option<f64> {
+        self.weights.iter().copied().flatten().reduce(|sum, weight| sum + weight)
     }
 
     /// Ends the step without an update; provisional ones are undone.

@@ -172,7 +172,7 @@ fn take(
             outcome.note_action(device, &ran);
             dispatcher.end(device, ran.action, ran.start, ran.end);
             finish.ended(device);
-            let weightless = ran.loss.and_then(|loss| finish.weigh(loss));
+            let weightless = ran.loss.and_then(|loss| finish.weigh(ran.action.microbatch, loss));
             ran.fault.or(weightless)
         }
         Answer::Did(did) => {

@@ -256,9 +256,10 @@ impl Worker {
 
     fn receive(&mut self, action: Action) -> Result<Parcel> {
         if let Some(link) = self.plan.receives(action) {
-            return self.links.receives[&link]
-                .try_recv()
-                .map_err(|_| Error::run(format!("link {link} holds no parcel for it")));
+            let inbound = self.links.receives.get_mut(&link);
+            return inbound
+                .and_then(|inbound| inbound.take(action.microbatch))
+                .ok_or_else(|| Error::run(format!("link {link} holds no parcel for it")));
         }
         let producer = self.plan.inputs(action).parcel;
         Ok(producer.and_then(|producer| self.own.remove(&producer)).unwrap_or_default())
@@ -267,7 +268,7 @@ impl Worker {
     fn send(&mut self, action: Action, parcel: Parcel) -> Result<()> {
         match self.plan.sends(action) {
             Some(link) => self.links.sends[&link]
-                .try_send(parcel)
+                .try_send((action.microbatch, parcel))
                 .map_err(|_| Error::run(format!("link {link} takes no parcel from it"))),
             None => {
                 if !parcel.is_empty() {

@@ -17,6 +17,7 @@ mod draft;
 mod folder;
 mod manifest;
 mod names;
+mod order;
 mod resume;
 mod tensors;
 

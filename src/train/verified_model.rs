@@ -176,12 +176,17 @@ pub(super) fn setup(
     stages: Vec<StageSetup>,
     seed: u64,
 ) -> EngineSetup {
-    let one = vec![1; split.blocks.len()];
+    let blocks = split.blocks.len();
     EngineSetup {
         split: split.clone(),
         values: values_of(&stages, values),
         stages,
-        limits: StashLimits { segments: one.clone(), backward: one, devices: vec![1] },
+        limits: StashLimits {
+            segments: vec![1; blocks],
+            backward: vec![1; blocks],
+            in_turn: vec![true; blocks],
+            devices: vec![1],
+        },
         activations: Precision::F32,
         microbatches: 1,
         seed,

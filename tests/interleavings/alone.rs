@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zerobubble::engine::{MicrobatchLoss, ParameterState, StepInputs, Update};
 use zerobubble::graph::ParameterId;
-use zerobubble::plan::{Action, MicrobatchId, StageId, Work};
+use zerobubble::plan::{Action, CheckedPlan, MicrobatchId, MicrobatchOrder, StageId, Work};
 
 use crate::model::{Held, Model, Share, held_in};
 use crate::runtime::StepRules;
@@ -12,15 +12,17 @@ use crate::runtime::StepRules;
 pub struct Alone {
     share: Share,
     stages: u32,
-    microbatches: u32,
+    /// In which order every stage adds gradients.
+    orders: Vec<MicrobatchOrder>,
     rules: StepRules,
 }
 
 impl Alone {
-    pub fn new(model: &Model, rules: StepRules) -> Self {
+    pub fn new(model: &Model, plan: &CheckedPlan, rules: StepRules) -> Self {
         let stages = model.placement.stage_count() as u32;
         let share = Share::new(Arc::new(model.alone()), 0);
-        Self { share, stages, microbatches: model.microbatches, rules }
+        let orders = (0..stages).map(|stage| plan.order_of(StageId(stage), Work::W)).collect();
+        Self { share, stages, orders, rules }
     }
 
     /// The losses, and the norm of the gradients if they may be clipped.
@@ -32,7 +34,13 @@ impl Alone {
         skips: bool,
     ) -> (Vec<MicrobatchLoss>, Option<f64>) {
         self.share.begin(Some(step), inputs);
-        let losses = (0..self.microbatches).map(|k| self.microbatch(MicrobatchId(k))).collect();
+        let microbatches = (0..inputs.len() as u32).map(MicrobatchId);
+        let losses = microbatches.map(|k| self.microbatch(k)).collect();
+        for order in &self.orders {
+            for &k in &order.microbatches {
+                self.share.play(Action::new(order.stage, Work::W, k), None);
+            }
+        }
         if skips {
             return (losses, self.rules.clipping.map(|_| f64::NAN));
         }
@@ -66,7 +74,7 @@ impl Alone {
         let loss = self.forward(k);
         let mut parcel = None;
         for stage in (0..self.stages).rev().map(StageId) {
-            (parcel, _) = self.share.play(Action::fused(stage, k), parcel);
+            (parcel, _) = self.share.play(Action::new(stage, Work::B, k), parcel);
         }
         loss
     }

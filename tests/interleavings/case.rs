@@ -1,5 +1,6 @@
 //! A run of the runtime, drawn from a seed, and what is expected of it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,8 +9,8 @@ use zerobubble::engine::{Clipping, Engine, MicrobatchLoss, ParameterState};
 use zerobubble::error::{Error, Result};
 use zerobubble::graph::ParameterId;
 use zerobubble::plan::{
-    Channel, CheckedPlan, Costs, Family, Plan, StashLimits, channel_capacities, check, dynamic,
-    evaluation, generate,
+    Action, Channel, CheckedPlan, Costs, Family, Plan, StashLimits, channel_capacities, check,
+    dynamic, evaluation, generate,
 };
 use zerobubble::trace::{Label, Timeline};
 
@@ -94,6 +95,21 @@ impl Case {
             case.troubles.extend(trouble.filter(|one| case.bears(one)));
         }
         case
+    }
+
+    /// The same run with the same actions in an order of its own, in which microbatches ascend only
+    /// by chance; of a dynamic one the base.
+    pub fn reordered(mut self) -> Self {
+        let random = &mut Random::new(mix(self.seed));
+        match &mut self.base {
+            Some(base) => {
+                *base = shuffled(random, base);
+                let unit = Costs::unit(self.model.placement.stage_count());
+                self.plan = dynamic(base, &unit).unwrap();
+            }
+            None => self.plan = shuffled(random, &self.plan),
+        }
+        self
     }
 
     fn draw_calls(&self, random: &mut Random) -> Vec<Call> {
@@ -192,7 +208,7 @@ impl Case {
             return;
         }
         let mut runtime = started.unwrap();
-        let mut alone = Alone::new(&self.model, self.rules);
+        let mut alone = Alone::new(&self.model, &self.plan, self.rules);
         let mut saved = None;
         for (number, call) in self.calls.iter().enumerate() {
             troubles.call.store(number, Ordering::Relaxed);
@@ -347,6 +363,32 @@ fn plan(random: &mut Random, family: &Family, devices: u32, microbatches: u32) -
     let generate = |chunks| generate(family, devices, chunks, microbatches);
     let chunks = random.of(&[None, Some(1), Some(3)]);
     check(generate(chunks).or_else(|_| generate(None)).unwrap()).unwrap()
+}
+
+/// The actions of a plan in any order in which they can run one at a time.
+fn shuffled(random: &mut Random, plan: &CheckedPlan) -> CheckedPlan {
+    let mut left: Vec<(usize, Action)> = Vec::new();
+    for (device, lane) in plan.plan().lanes.iter().enumerate() {
+        left.extend(lane.iter().map(|action| (device, *action)));
+    }
+    let mut done: HashSet<Action> = HashSet::new();
+    let mut lanes = vec![Vec::new(); plan.plan().lanes.len()];
+    while !left.is_empty() {
+        let is_ready = |(_, action): &(usize, Action)| {
+            let inputs = plan.inputs(*action);
+            let needs = [inputs.stash, inputs.parcel].into_iter().flatten();
+            needs.flat_map(apart).all(|need| done.contains(&need))
+        };
+        let ready: Vec<usize> = (0..left.len()).filter(|at| is_ready(&left[*at])).collect();
+        let (device, action) = left.swap_remove(random.of(&ready));
+        done.extend(apart(action));
+        lanes[device].push(action);
+    }
+    check(Plan { lanes, ..plan.plan().clone() }).unwrap()
+}
+
+fn apart(action: Action) -> impl Iterator<Item = Action> {
+    action.works().iter().map(move |work| action.alone(*work))
 }
 
 const WEIGHTLESS: &str = "the weights of all microbatches are 0";

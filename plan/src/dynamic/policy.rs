@@ -6,6 +6,7 @@ use super::started::Started;
 use super::stash_limits::StashLimits;
 use crate::action::{Action, DeviceId, StageId};
 use crate::check::CheckedPlan;
+use crate::order::standard;
 use crate::placement::{Link, Placement};
 use crate::simulate::Costs;
 use crate::work::Work;
@@ -35,7 +36,8 @@ pub enum Choice {
 /// passed over comes first again as soon as it is ready. It only waits if what the plan says is on
 /// its way and due within half of the time that the other action takes.
 ///
-/// Within a stage microbatches ascend, so weights get the same bits as under any plan.
+/// Within a stage microbatches ascend, also where they do not in the base plan: of that the kinds
+/// of work are taken. So weights get the same bits as under any plan of the standard order.
 ///
 /// The step always ends. Let k be the lowest microbatch that is not through, let every device have
 /// run what it could and every parcel have arrived. All before k are closed everywhere, since their
@@ -49,7 +51,7 @@ pub struct Policy {
     limits: StashLimits,
     /// Every device's stages, highest first.
     stages: Vec<Vec<StageId>>,
-    /// What every device has not started, in the base plan's order.
+    /// What every device has not started, in the base plan's order of work.
     planned: Vec<VecDeque<Action>>,
     started: Started,
     /// How many parcels every stage has got so far, from below and from above.
@@ -87,7 +89,7 @@ impl Policy {
             placement: placement.clone(),
             limits: StashLimits::of(base),
             stages: (0..devices as u32).map(descending).collect(),
-            planned: plan.lanes.iter().map(|lane| lane.iter().flat_map(apart).collect()).collect(),
+            planned: plan.lanes.iter().map(|lane| standard(lane, stages).collect()).collect(),
             started: Started::new(placement),
             arrived,
             due: vec![VecDeque::new(); 2 * stages],
@@ -205,10 +207,4 @@ impl Policy {
         let taken: u32 = self.stages[device].iter().map(|stage| open(*stage).max(1)).sum();
         open(stage) == 0 || taken < self.limits.devices[device]
     }
-}
-
-/// B and W of a fused backward, whose W need not follow at once.
-fn apart(action: &Action) -> impl Iterator<Item = Action> + use<> {
-    let action = *action;
-    action.works().iter().map(move |work| action.alone(*work))
 }

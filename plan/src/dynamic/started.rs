@@ -6,7 +6,7 @@ use crate::action::{Action, MicrobatchId, StageId};
 use crate::placement::Placement;
 use crate::work::{PerWork, Work};
 
-/// Since microbatches ascend, three counters per stage say it all.
+/// Microbatches ascend under the policy, so three counters per stage say it all.
 #[derive(Debug, Clone)]
 pub(super) struct Started {
     /// How many F, B and W of every stage have been started.
@@ -56,12 +56,6 @@ impl Started {
     pub(super) fn open_on_segment(&self, stage: StageId) -> u32 {
         let segment = &self.stages[self.segment(stage)];
         segment[0][Work::F] - closed(segment)
-    }
-
-    /// Microbatches between the first B and the last W of the segment of `stage`.
-    pub(super) fn backward_on_segment(&self, stage: StageId) -> u32 {
-        let segment = &self.stages[self.segment(stage)];
-        segment[segment.len() - 1][Work::B] - closed(segment)
     }
 }
 

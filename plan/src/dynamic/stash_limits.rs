@@ -1,10 +1,14 @@
 //! CheckedPlan -> StashLimits: how much stash a plan holds at its peaks.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::started::Started;
-use crate::action::{DeviceId, StageId};
+use crate::action::{Action, DeviceId, MicrobatchId, StageId};
 use crate::channels::Channel;
 use crate::check::CheckedPlan;
 use crate::placement::{Link, Placement};
+use crate::work::Work;
 
 /// The most stash that may be held while the order is decided at run time.
 ///
@@ -18,6 +22,9 @@ pub struct StashLimits {
     /// Most microbatches between the first B and the last W of a segment at once; the same index. A
     /// base plan says it, but nothing keeps to it where the order is decided at run time.
     pub backward: Vec<u32>,
+    /// Whether microbatches of a segment end their last W in the order in which they begin their
+    /// first F, and their first B as well; the same index. So it is wherever microbatches ascend.
+    pub in_turn: Vec<bool>,
     /// Most microbatches open on the stages of a device at once, counted once for each of them; the
     /// index is the device.
     pub devices: Vec<u32>,
@@ -30,26 +37,42 @@ impl StashLimits {
     /// be able to hold the microbatch that all others wait for.
     pub fn of(base: &CheckedPlan) -> Self {
         let plan = base.plan();
-        let mut started = Started::new(&plan.placement);
-        let mut segments = vec![1; plan.placement.stage_count()];
-        let mut backward = segments.clone();
-        let mut devices = Vec::with_capacity(plan.lanes.len());
+        let stages = plan.placement.stage_count();
+        let started = Started::new(&plan.placement);
+        let mut limits = Self {
+            segments: vec![1; stages],
+            backward: vec![1; stages],
+            in_turn: vec![true; stages],
+            devices: Vec::with_capacity(plan.lanes.len()),
+        };
+        let mut segments: HashMap<usize, OpenMicrobatches> = HashMap::new();
         for (device, lane) in (0u32..).map(DeviceId).zip(&plan.lanes) {
-            let stages: Vec<StageId> = plan.placement.stages_of(device).collect();
-            let mut most = stages.len() as u32;
+            let (mut open, mut most) = (0, plan.placement.stages_of(device).count() as u32);
             for action in lane {
-                started.count(*action);
-                let open = started.open_on_segment(action.stage);
-                let in_backward = started.backward_on_segment(action.stage);
-                for stage in started.segment(action.stage) {
-                    segments[stage] = open.max(segments[stage]);
-                    backward[stage] = in_backward.max(backward[stage]);
+                let range = started.segment(action.stage);
+                let segment = segments.entry(range.start).or_default();
+                let [open_here, backward] =
+                    [&mut limits.segments, &mut limits.backward].map(|of| &mut of[range.start]);
+                // The W of a fused backward comes after its B, while what others left is there.
+                for work in action.works() {
+                    segment.count(action.alone(*work), &range);
+                    *open_here = segment.open().max(*open_here);
+                    *backward = segment.turned().max(*backward);
                 }
-                most = most.max(stages.iter().map(|stage| started.open_on_stage(*stage)).sum());
+                open += u32::from(action.work == Work::F);
+                open -= u32::from(action.computes(Work::W));
+                most = most.max(open);
             }
-            devices.push(most);
+            limits.devices.push(most);
         }
-        Self { segments, backward, devices }
+        // What was found for a segment is said of all its stages.
+        for stage in 0..stages {
+            let start = started.segment(StageId(stage as u32)).start;
+            limits.segments[stage] = limits.segments[start];
+            limits.backward[stage] = limits.backward[start];
+            limits.in_turn[stage] = segments[&start].in_turn();
+        }
+        limits
     }
 
     /// A capacity for every link between devices with which no send blocks, whatever the order
@@ -65,11 +88,58 @@ impl StashLimits {
     }
 }
 
+/// The microbatches on their way through a segment, in any order.
+#[derive(Default)]
+struct OpenMicrobatches {
+    /// Those that began the first F, those that began the first B, and those that ended the last W,
+    /// in order.
+    first: Vec<MicrobatchId>,
+    back: Vec<MicrobatchId>,
+    last: Vec<MicrobatchId>,
+    /// How many W of it a microbatch has ended.
+    ended: HashMap<MicrobatchId, usize>,
+}
+
+impl OpenMicrobatches {
+    /// Counts an action of the segment of `stages` that is not fused.
+    fn count(&mut self, action: Action, stages: &Range<usize>) {
+        let stage = action.stage.index();
+        if action.work == Work::F && stage == stages.start {
+            self.first.push(action.microbatch);
+        }
+        if action.work == Work::B && stage + 1 == stages.end {
+            self.back.push(action.microbatch);
+        }
+        if action.work == Work::W {
+            let ended = self.ended.entry(action.microbatch).or_default();
+            *ended += 1;
+            if *ended == stages.len() {
+                self.last.push(action.microbatch);
+            }
+        }
+    }
+
+    /// Between the first F and the last W.
+    fn open(&self) -> u32 {
+        (self.first.len() - self.last.len()) as u32
+    }
+
+    /// Between the first B and the last W.
+    fn turned(&self) -> u32 {
+        (self.back.len() - self.last.len()) as u32
+    }
+
+    fn in_turn(&self) -> bool {
+        let is_beginning = |order: &[MicrobatchId]| self.first.starts_with(order);
+        is_beginning(&self.back) && is_beginning(&self.last)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        DUALPIPE_V, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, Work, ZB_H1, ZB_V, check, generate,
+        DUALPIPE_V, FORWARD_ONLY, Family, GPIPE, ONE_F_ONE_B, ZB_H1, ZB_V, check, generate,
     };
 
     fn of(family: &Family, microbatches: u32) -> (CheckedPlan, StashLimits) {
@@ -108,6 +178,39 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_leaves_in_another_order_than_it_came_is_counted_by_microbatch() {
+        let of = |lanes: [&str; 2]| {
+            let [lane_0, lane_1] = lanes;
+            let text = format!(
+                "schedule test\nmicrobatches 3\nplacement 0 0 1\n\
+                 device 0: {lane_0}\ndevice 1: {lane_1}\n"
+            );
+            StashLimits::of(&check(text.parse().unwrap()).unwrap())
+        };
+        let top = "2F0 2BW0 2F1 2BW1 2F2 2BW2";
+        // On stage 0 microbatch 0 ends first, and on stage 1 microbatch 1: both stay open.
+        let crossed = "0F0 1F0 0F1 1F1 1B0 0B0 1B1 0B1 0W0 1W1 0F2 1F2 1BW2 0BW2 0W1 1W0";
+        let limits = of([crossed, top]);
+        assert_eq!((limits.segments, limits.backward), (vec![3, 3, 1], vec![3, 3, 1]));
+        assert_eq!((limits.in_turn, limits.devices), (vec![false, false, true], vec![4, 1]));
+        let stacked = "0F0 1F0 0F1 1F1 1BW1 0BW1 0F2 1F2 1BW2 0BW2 1BW0 0BW0";
+        let limits = of([stacked, top]);
+        assert_eq!((limits.segments, limits.backward), (vec![2, 2, 1], vec![1, 1, 1]));
+        assert_eq!(limits.in_turn, [false, false, true]);
+        let relabelled = "0F2 1F2 1BW2 0BW2 0F0 1F0 1BW0 0BW0 0F1 1F1 1BW1 0BW1";
+        let limits = of([relabelled, "2F2 2BW2 2F0 2BW0 2F1 2BW1"]);
+        assert_eq!(limits.in_turn, [true; 3]);
+    }
+
+    #[test]
+    fn a_fused_backward_is_counted_beside_what_others_left() {
+        let text = "schedule test\nmicrobatches 2\nplacement 0\n\
+            device 0: 0F0 0F1 0B1 0BW0 0W1\n";
+        let limits = StashLimits::of(&check(text.parse().unwrap()).unwrap());
+        assert_eq!((limits.segments, limits.backward), (vec![2], vec![2]));
     }
 
     #[test]

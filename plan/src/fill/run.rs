@@ -186,14 +186,17 @@ impl<'a> Device<'a> {
         device
     }
 
-    /// The next W whose B is done.
+    /// The next W, if all that it comes after is done.
     fn weight(&self) -> Option<Action> {
         let at = *self.weights.get(self.weights_done)?;
         let weight = self.lane[at];
-        // Within a stage microbatches ascend, so it is the first of its stage that is left.
-        let b_is_done = |action: &Action| *action == weight.alone(Work::B);
-        let is_before = at < self.next || !self.lane[self.next..at].iter().any(b_is_done);
-        is_before.then_some(weight)
+        // W of a stage keep their order, those of fused backwards among them.
+        let comes_first = |action: &Action| {
+            let is_of_stage = action.stage == weight.stage;
+            *action == weight.alone(Work::B) || is_of_stage && action.is_fused()
+        };
+        let is_next = at < self.next || !self.lane[self.next..at].iter().any(comes_first);
+        is_next.then_some(weight)
     }
 
     /// Whether a backward with its W in it comes next, and a W of the same stage was put off.

@@ -9,8 +9,8 @@ use crate::simulate::Costs;
 use crate::work::Work;
 
 /// The smallest makespan of all orders of F, B and W on `placement` within `limits`, bytes of every
-/// device, or no limits if there are none; with as many microbatches ascending on each stage as a
-/// plan has.
+/// device, or no limits if there are none. Microbatches ascend on each stage: no other order of
+/// them is faster, as `order.rs` says.
 ///
 /// Nothing where there are none below `to_beat`: so with a makespan that some order has it is that
 /// one or less that is the optimum. `width` bounds the effort, in orders of the same length that

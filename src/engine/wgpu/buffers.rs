@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use wgpu::{Buffer, BufferBinding, BufferUsages};
 
 use super::context::Context;
-use super::layout::{ArenaId, Layout, Place, Range, SMALL, TIMESTAMPS};
+use super::layout::{ArenaId, Layout, Place, Range, SMALL, Slots, TIMESTAMPS};
 use crate::engine::IN_FLIGHT;
 use crate::error::Result;
 
@@ -78,14 +78,13 @@ impl Buffers {
         &self.arenas[&arena][chunk]
     }
 
-    /// Where a tensor of a microbatch is, which has the slots of its turn.
-    pub(super) fn place(&self, place: Place, segment: usize, turn: usize) -> BufferBinding<'_> {
-        let in_turn = |slots: &'_ [Vec<Buffer>]| turn % slots.len();
-        let (slots, backward_slots) = (&self.slots[segment], &self.backward_slots[segment]);
+    /// Where a tensor of a microbatch is that has these slots.
+    pub(super) fn place(&self, place: Place, segment: usize, slots: Slots) -> BufferBinding<'_> {
+        let Slots { slot, backward } = slots;
         match place {
-            Place::Slot(at) => slots[in_turn(slots)][at].as_entire_buffer_binding(),
+            Place::Slot(at) => self.slots[segment][slot][at].as_entire_buffer_binding(),
             Place::Backward(at) => {
-                backward_slots[in_turn(backward_slots)][at].as_entire_buffer_binding()
+                self.backward_slots[segment][backward][at].as_entire_buffer_binding()
             }
             Place::Working(at) => self.working[at].as_entire_buffer_binding(),
             Place::Arena(range) => self.range(range),

@@ -7,12 +7,12 @@ use wgpu::BufferBinding;
 
 use super::buffers::Buffers;
 use super::context::Context;
-use super::layout::{Bound, KEY_BYTES, Layout};
+use super::layout::{Bound, KEY_BYTES, Layout, Slots};
 use super::shader::{rounds, shader};
 use super::staging::Ring;
 use super::tile_timing::TileSelector;
 use super::update::Updates;
-use super::{BoundPipeline, SegmentState, Turns, WgpuEngine};
+use super::{BoundPipeline, SegmentState, WgpuEngine};
 use crate::engine::burn::constants;
 use crate::engine::{EngineSetup, IN_FLIGHT};
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub(super) fn build(
     let mut segments = Vec::new();
     for segment in 0..layout.segments.len() {
         let dispatches = dispatches(&mut context, &mut tiles, &layout, &buffers, segment)?;
-        segments.push(SegmentState { dispatches, held: HashMap::new() });
+        segments.push(SegmentState { dispatches, ..SegmentState::default() });
     }
     tiles.remember();
     let updates = Updates::new(&mut context, tiles.abilities(), &setup, &layout, &buffers)?;
@@ -70,26 +70,25 @@ pub(super) fn build(
     Ok(engine)
 }
 
-/// What the stages of a segment do in every turn.
+/// What the stages of a segment do, for all slots that a microbatch may have.
 fn dispatches(
     context: &mut Context,
     tiles: &mut TileSelector,
     layout: &Layout,
     buffers: &Buffers,
     segment: usize,
-) -> Result<HashMap<(StageId, Work), Turns>> {
+) -> Result<HashMap<(StageId, Work, Slots), Vec<BoundPipeline>>> {
     let mut all = HashMap::new();
     for (&action, script) in layout.scripts.iter().filter(|(_, script)| script.segment == segment) {
-        let mut in_turn = |turn: usize| {
+        let (stage, work) = action;
+        for slots in layout.segments[segment].slots_in(work) {
             let kernels = script.kernels.iter();
             let dispatches = kernels.map(|bound| {
-                dispatch(context, tiles, buffers, bound, segment, turn)
-                    .map_err(|error| error.in_stage(action.0))
+                dispatch(context, tiles, buffers, bound, segment, slots)
+                    .map_err(|error| error.in_stage(stage))
             });
-            dispatches.collect::<Result<Vec<_>>>()
-        };
-        let turns = 0..layout.segments[segment].turns(action.1);
-        all.insert(action, turns.map(&mut in_turn).collect::<Result<_>>()?);
+            all.insert((stage, work, slots), dispatches.collect::<Result<_>>()?);
+        }
     }
     Ok(all)
 }
@@ -100,7 +99,7 @@ fn dispatch(
     buffers: &Buffers,
     bound: &Bound,
     segment: usize,
-    turn: usize,
+    slots: Slots,
 ) -> Result<BoundPipeline> {
     let kernel = &bound.kernel;
     let rounds = rounds(kernel);
@@ -111,12 +110,12 @@ fn dispatch(
     }
     let tile = tiles.of(context, kernel)?;
     let shader = shader(kernel, tile.as_ref(), tiles.abilities());
-    let places = bound.places.iter().map(|&place| buffers.place(place, segment, turn));
+    let places = bound.places.iter().map(|&place| buffers.place(place, segment, slots));
     let mut bindings: Vec<BufferBinding<'_>> =
         places.enumerate().map(|(at, binding)| shader.bound(at, binding)).collect();
     if let Some(key) = bound.key {
         let size = std::num::NonZeroU64::new(KEY_BYTES);
-        bindings.push(BufferBinding { size, ..buffers.place(key, segment, turn) });
+        bindings.push(BufferBinding { size, ..buffers.place(key, segment, slots) });
     }
     if kernel.uses_status() {
         bindings.push(buffers.status.as_entire_buffer_binding());

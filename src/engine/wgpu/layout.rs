@@ -6,15 +6,17 @@
 //! action. From the first B it also holds a backward slot, if the segment has such: the buffers of
 //! what B leaves, of which there are fewer where W follows soon. What one action alone needs is in
 //! working buffers that all actions of the device share. So a stage hands its output to the next
-//! one of its segment without a copy. Microbatches take the slots in turn, as they come and leave
-//! in ascending order under every schedule.
+//! one of its segment without a copy. A microbatch takes the slot that has been free the longest:
+//! where microbatches leave in the order in which they come, they take the slots in turn.
 
 mod arena;
+mod slots;
 mod values;
 
 use std::collections::HashMap;
 
 pub(super) use arena::{ArenaId, Arenas, NORM_PART, Range};
+pub(super) use slots::Slots;
 use values::SegmentValues;
 
 use super::element::{Element, Elements};
@@ -92,22 +94,18 @@ pub(super) struct Segment {
     pub(super) backward_slots: usize,
     /// Bytes of the buffers of one backward slot.
     pub(super) backward_buffers: Vec<u64>,
+    /// The slots that a microbatch may have between the first B and the last W.
+    pub(super) pairs: Vec<Slots>,
     /// How many W end a microbatch: one per stage.
     pub(super) stages: usize,
 }
 
 impl Segment {
-    /// Which of the segment's dispatches are those of a microbatch: as many as there are pairs of
-    /// slots that a microbatch may have, or for F as there are slots.
-    pub(super) fn turns(&self, work: Work) -> usize {
-        if work == Work::F { self.slots } else { turns(self.slots, self.backward_slots) }
+    /// The slots that a microbatch may have in a work: there are dispatches for each of them.
+    pub(super) fn slots_in(&self, work: Work) -> Vec<Slots> {
+        let before_b = |slot| Slots { slot, backward: 0 };
+        if work == Work::F { (0..self.slots).map(before_b).collect() } else { self.pairs.clone() }
     }
-}
-
-/// After how many microbatches both kinds of slots begin anew: the least common multiple.
-fn turns(slots: usize, backward_slots: usize) -> usize {
-    let multiples = (1..=backward_slots).map(|times| times * slots);
-    multiples.into_iter().find(|turn| turn % backward_slots == 0).expect("the last one is")
 }
 
 /// What one kind of work of one stage does.
@@ -222,6 +220,7 @@ pub fn lay_out(
         layout.segments.push(values.place(
             stash.segments[first],
             stash.backward[first],
+            stash.in_turn[first],
             &mut homes,
         ));
         for (stage, work, script) in values.scripts(position, &layout.arenas) {

@@ -46,7 +46,7 @@ pub use shader::matmul::{Tile, tiles};
 pub use tile_timing::product_seconds;
 
 use self::buffers::Buffers;
-use self::layout::{Script, Segment};
+use self::layout::{Script, Segment, Slots};
 use self::play::UnderWay;
 use self::staging::Ring;
 use super::{Compute, EngineSetup, Observer, Outcome, Parcel, StepInputs};
@@ -78,22 +78,63 @@ pub struct WgpuEngine {
 }
 
 /// What a segment's dispatches are, and which microbatches are on their way through it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SegmentState {
-    dispatches: HashMap<(StageId, Work), Turns>,
+    /// The dispatches of every work for all slots: see [`layout::Segment::slots_in`].
+    dispatches: HashMap<(StageId, Work, Slots), Vec<BoundPipeline>>,
     held: HashMap<MicrobatchId, HeldSlots>,
+    /// Slots and backward slots that no microbatch has, that which is free the longest first.
+    free: VecDeque<usize>,
+    free_backward: VecDeque<usize>,
 }
-
-/// The dispatches of one work in every turn: see [`layout::Segment::turns`].
-type Turns = Vec<Vec<BoundPipeline>>;
 
 /// The slots of a microbatch on its way through a segment.
 #[derive(Debug)]
 struct HeldSlots {
+    slots: Slots,
     /// How many W are left before it gives them back; of F, without backward work.
     left: usize,
     /// Whether it has a backward slot.
     backward: bool,
+}
+
+impl SegmentState {
+    /// Begins a step or an evaluation, in which the first microbatch takes the first slots.
+    fn begin(&mut self, segment: &Segment) {
+        assert!(self.held.is_empty(), "a microbatch is left from the step before");
+        self.free = (0..segment.slots).collect();
+        self.free_backward = (0..segment.backward_slots).collect();
+    }
+
+    /// The first action of a microbatch takes its slot, and the first B its backward slot.
+    fn take(&mut self, action: Action, segment: &Segment) {
+        let (free, left) = (&mut self.free, segment.stages);
+        let of = self.held.entry(action.microbatch).or_insert_with(|| {
+            let slot = free.pop_front().expect("a slot for every microbatch that the plan holds");
+            HeldSlots { slots: Slots { slot, backward: 0 }, left, backward: false }
+        });
+        if action.work == Work::F || of.backward || segment.backward_buffers.is_empty() {
+            return;
+        }
+        of.backward = true;
+        // As many as slots have the slots' numbers.
+        let own = segment.backward_slots == segment.slots;
+        let next = if own { Some(of.slots.slot) } else { self.free_backward.pop_front() };
+        of.slots.backward = next.expect("a backward slot for every microbatch that the plan holds");
+    }
+
+    /// The segment's last W gives the slots back; without backward work its last F does.
+    fn release(&mut self, microbatch: MicrobatchId) {
+        let of = self.held.get_mut(&microbatch).expect("it was taken by F");
+        of.left -= 1;
+        if of.left > 0 {
+            return;
+        }
+        let HeldSlots { slots, backward, .. } = *of;
+        self.held.remove(&microbatch);
+        self.free.push_back(slots.slot);
+        self.free_backward.extend(backward.then_some(slots.backward));
+    }
 }
 
 /// One kernel on its buffers.
@@ -119,30 +160,24 @@ impl WgpuEngine {
         action.works().iter().map(|&work| &self.layout.scripts[&(action.stage, work)]).collect()
     }
 
-    /// The first action of a microbatch takes its slot, and the first B its backward slot.
-    fn take(&mut self, action: Action, segment: usize) {
-        let Segment { slots, backward_slots, ref backward_buffers, stages, .. } =
-            self.layout.segments[segment];
-        let held = &mut self.segments[segment].held;
-        let of =
-            held.entry(action.microbatch).or_insert(HeldSlots { left: stages, backward: false });
-        of.backward |= action.work != Work::F && !backward_buffers.is_empty();
-        let backward = held.values().filter(|of| of.backward).count();
-        let fits = held.len() <= slots && backward <= backward_slots;
-        assert!(fits, "a slot for every microbatch that the plan holds");
+    /// Where the action's microbatch is, from its first action to its last.
+    fn slots(&self, action: Action, segment: usize) -> Slots {
+        self.segments[segment].held[&action.microbatch].slots
     }
 
-    /// The segment's last W gives the slot back; without backward work its last F does.
-    fn release(&mut self, action: Action, segment: usize) {
-        if !self.evaluates && !action.computes(Work::W) {
-            return;
-        }
-        let held = &mut self.segments[segment].held;
-        let of = held.get_mut(&action.microbatch).expect("it was taken by F");
-        of.left -= 1;
-        if of.left == 0 {
-            held.remove(&action.microbatch);
-        }
+    /// The dispatches of a work of an action.
+    fn dispatches(&self, action: Action, work: Work) -> &[BoundPipeline] {
+        let segment = self.layout.scripts[&(action.stage, work)].segment;
+        let slots = self.slots(action, segment);
+        // F has no part in what B leaves.
+        let backward = if work == Work::F { 0 } else { slots.backward };
+        let slots = Slots { backward, ..slots };
+        &self.segments[segment].dispatches[&(action.stage, work, slots)]
+    }
+
+    fn begin_segments(&mut self) {
+        let segments = self.segments.iter_mut().zip(&self.layout.segments);
+        segments.for_each(|(state, segment)| state.begin(segment));
     }
 }
 
@@ -151,6 +186,7 @@ impl Compute for WgpuEngine {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
         (self.step, self.evaluates) = (step, false);
         self.inputs = inputs.clone();
+        self.begin_segments();
         self.keep_states();
         self.clear();
         self.context.check()
@@ -160,6 +196,7 @@ impl Compute for WgpuEngine {
         assert_eq!(self.context.objects(), self.sealed, "a step made GPU objects");
         self.evaluates = true;
         self.inputs = inputs.clone();
+        self.begin_segments();
         self.context.check()
     }
 

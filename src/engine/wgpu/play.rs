@@ -46,7 +46,7 @@ impl WgpuEngine {
         let uploads = scripts[0].uploads.clone();
         let downloads: Vec<_> = scripts.iter().flat_map(|of| of.downloads.clone()).collect();
         let status = scripts.iter().any(|script| script.status);
-        self.take(action, segment);
+        self.segments[segment].take(action, &self.layout.segments[segment]);
         let mut transfers = Vec::new();
         let mut encoder = self.context.encoder();
         let mut up = None;
@@ -84,7 +84,9 @@ impl WgpuEngine {
         if let Some(entry) = down {
             self.down.map(entry);
         }
-        self.release(action, segment);
+        if self.evaluates || action.computes(Work::W) {
+            self.segments[segment].release(action.microbatch);
+        }
         self.context.check()?;
         let submitted = Instant::now();
         let waiting =
@@ -117,9 +119,7 @@ impl WgpuEngine {
         if shown {
             return;
         }
-        let segment = self.layout.scripts[&(action.stage, work)].segment;
-        let turns = &self.segments[segment].dispatches[&(action.stage, work)];
-        for dispatch in &turns[action.microbatch.index() % turns.len()] {
+        for dispatch in self.dispatches(action, work) {
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.group, &[]);
             let [x, y, z] = dispatch.workgroups;
@@ -163,7 +163,7 @@ impl WgpuEngine {
         })?;
         self.up.unmap(entry);
         for copy in uploads {
-            let to = self.buffers.place(copy.place, segment, action.microbatch.index());
+            let to = self.buffers.place(copy.place, segment, self.slots(action, segment));
             let from = self.up.buffer(entry);
             encoder.copy_buffer_to_buffer(from, copy.offset, to.buffer, to.offset, copy.bytes);
         }
@@ -190,7 +190,7 @@ impl WgpuEngine {
     ) {
         let to = self.down.buffer(entry);
         for copy in downloads {
-            let from = self.buffers.place(copy.place, segment, action.microbatch.index());
+            let from = self.buffers.place(copy.place, segment, self.slots(action, segment));
             let at = TENSORS_AT + copy.offset;
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, at, copy.bytes);
         }

@@ -106,8 +106,7 @@ impl WgpuEngine {
         let Some(mut show) = self.show.take() else { return Ok(false) };
         let script = &self.layout.scripts[&(action.stage, work)];
         let segment = script.segment;
-        let turns = &self.segments[segment].dispatches[&(action.stage, work)];
-        let dispatches = &turns[action.microbatch.index() % turns.len()];
+        let dispatches = self.dispatches(action, work);
         for (bound, dispatch) in script.kernels.iter().zip(dispatches) {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             pass.set_pipeline(&dispatch.pipeline);
@@ -165,7 +164,7 @@ impl Show {
         let entry = self.ring.take();
         let mut all = Vec::with_capacity(written.len());
         for of in written {
-            let from = engine.buffers.place(of.place, segment, action.microbatch.index());
+            let from = engine.buffers.place(of.place, segment, engine.slots(action, segment));
             let to = self.ring.buffer(entry);
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to, self.used, of.bytes);
             all.push(Copied { offset: self.used, ..*of });

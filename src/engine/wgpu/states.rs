@@ -40,7 +40,7 @@ impl WgpuEngine {
         }
         self.states_are_provisional = true;
         for &(place, to) in states {
-            let from = self.buffers.place(place, segment, action.microbatch.index());
+            let from = self.buffers.place(place, segment, self.slots(action, segment));
             let to_buffer = self.buffers.chunk(to.arena, to.chunk);
             let bytes = to.bytes;
             encoder.copy_buffer_to_buffer(from.buffer, from.offset, to_buffer, to.offset, bytes);

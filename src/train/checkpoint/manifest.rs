@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::order::STANDARD;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stands for the norm of gradients that are not clipped.
@@ -46,9 +47,17 @@ pub(super) struct Settings {
     /// How activations are stored.
     pub(super) activations: String,
     pub(super) on_nan: String,
+    /// In which order a plan adds gradients: see [`order`](super::order::order). No version before
+    /// this field had another than the standard one.
+    #[serde(default = "standard_order")]
+    pub(super) order: String,
     /// Learning rates of steps to come, as (step from 0, rate): the next one, and ever sparser ones
     /// after it.
     pub(super) learning_rates: Vec<(u64, f64)>,
+}
+
+fn standard_order() -> String {
+    STANDARD.to_owned()
 }
 
 /// What becomes of a run whose setting is not the one that was saved.
@@ -147,8 +156,9 @@ impl Settings {
     }
 
     /// Each setting as an error names it, what the builder sets as it sets it, and what becomes of
-    /// a run that has another one. Where and when work is done changes no bit, and is not here.
-    fn rows(&self) -> [(Otherwise, String); 7] {
+    /// a run that has another one. Where and when work is done changes no bit, and is not here, but
+    /// for the order in which gradients are added.
+    fn rows(&self) -> [(Otherwise, String); 8] {
         let clip_norm = if self.clip_norm == NO_NORM { "None" } else { &self.clip_norm };
         [
             (Otherwise::Refused, format!("`seed({})`", self.seed)),
@@ -158,6 +168,7 @@ impl Settings {
             (Otherwise::Refused, format!("`clip_norm({clip_norm})`")),
             (Otherwise::Told, format!("`activations({})`", self.activations)),
             (Otherwise::Told, format!("`on_nan({})`", self.on_nan)),
+            (Otherwise::Told, format!("microbatches in the order {}", self.order)),
         ]
     }
 
@@ -191,6 +202,7 @@ mod tests {
             clip_norm: "1".into(),
             activations: "f32".into(),
             on_nan: "stop".into(),
+            order: standard_order(),
             learning_rates: vec![(4, 1e-3), (5, 5e-4)],
         }
     }
@@ -250,6 +262,9 @@ mod tests {
             assert!(error.problem.starts_with(start) && error.problem.contains(part), "{error}");
         }
         assert_eq!(changed(|of| of["later"] = 1.into()).unwrap(), whole);
+        let before_orders: Change<Value> =
+            |of| drop(of["settings"].as_object_mut().unwrap().remove("order"));
+        assert_eq!(changed(before_orders).unwrap(), whole);
     }
 
     #[test]
@@ -268,7 +283,7 @@ mod tests {
             change(&mut given);
             assert!(saved.check(&given).unwrap_err().problem.starts_with("saved with "));
         }
-        let told: [(Change<Settings>, &str); 3] = [
+        let told: [(Change<Settings>, &str); 4] = [
             (
                 |of| of.activations = "f16".into(),
                 "saved with `activations(f32)`, continues with `activations(f16)`",
@@ -276,6 +291,11 @@ mod tests {
             (
                 |of| of.on_nan = "skip".into(),
                 "saved with `on_nan(stop)`, continues with `on_nan(skip)`",
+            ),
+            (
+                |of| of.order = "W 1 0".into(),
+                "saved with microbatches in the order standard, \
+                 continues with microbatches in the order W 1 0",
             ),
             (
                 |of| of.learning_rates[1].1 = 1e-3,

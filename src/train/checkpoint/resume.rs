@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::draft::Draft;
 use super::manifest::{Manifest, NO_NORM, Settings};
+use super::order::order;
 use super::{
     Checkpoint, Checkpoints, MANIFEST, OPTIMIZER, PLAN, WEIGHTS, short, shortened, tensors,
 };
@@ -55,10 +56,10 @@ impl<M: Module, B: Batch> Trainer<M, B> {
     }
 
     /// Continues from a checkpoint with the bits with which the trainer that saved it would have
-    /// gone on. Devices, schedule, placement, learning rate, precision of activations and what
-    /// becomes of numbers that are not finite may be others; devices of another kind round
-    /// differently. Gives a line for each of these settings that changes what the steps to come
-    /// compute.
+    /// gone on. Devices, schedule, placement, order of microbatches, learning rate, precision of
+    /// activations and what becomes of numbers that are not finite may be others; devices of
+    /// another kind round differently. Gives a line for each of these settings that changes what
+    /// the steps to come compute.
     ///
     /// # Errors
     ///
@@ -164,6 +165,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
 
     /// The settings of a trainer that has done so many steps.
     fn settings_at(&self, step: u64) -> Settings {
+        let keeps_states = !self.split.joint.graph.states.is_empty();
         Settings {
             seed: self.seed,
             microbatches: self.plan.plan().microbatches,
@@ -172,6 +174,7 @@ impl<M: Module, B: Batch> Trainer<M, B> {
             clip_norm: self.clip_norm.map_or(NO_NORM.into(), |norm| norm.to_string()),
             activations: self.activations.to_string(),
             on_nan: self.on_nan.to_string(),
+            order: order(&self.plan, &self.stages.stage_blocks, keeps_states),
             learning_rates: self.learning_rate.ahead(step),
         }
     }

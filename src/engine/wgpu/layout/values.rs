@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::arena::Arenas;
-use super::{
-    Bound, KEY_BYTES, Place, Script, Segment, Sink, Target, Transfer, UploadSource, turns,
-};
+use super::slots::{pairs, product};
+use super::{Bound, KEY_BYTES, Place, Script, Segment, Sink, Target, Transfer, UploadSource};
 use crate::engine::StageSetup;
 use crate::engine::wgpu::element::Elements;
 use crate::engine::wgpu::kernel::Kernel;
@@ -269,14 +268,15 @@ impl<'a> SegmentValues<'a> {
     }
 
     /// Gives every value its place, and says what buffers the segment has for `open` microbatches,
-    /// of which `backward` are between B and W. `working` are the homes of
-    /// [`SegmentValues::working`], in order.
+    /// of which `backward` are between B and W; whether they leave `in_turn` says which slots a
+    /// microbatch may have. `working` are the homes of [`SegmentValues::working`], in order.
     ///
     /// What B leaves is in backward slots where they take fewer bytes than buffers in all slots.
     pub(super) fn place(
         &mut self,
         open: u32,
         backward: u32,
+        in_turn: bool,
         working: &mut impl Iterator<Item = usize>,
     ) -> Segment {
         let (mut of_f, mut of_b, mut all) = (Vec::new(), Vec::new(), Vec::new());
@@ -294,19 +294,22 @@ impl<'a> SegmentValues<'a> {
             (if is_of_b { &mut of_b } else { &mut of_f }).push((value, lifetime));
             all.push((value, lifetime));
         }
-        let (slots, backward_slots) = (open as usize, backward_slots(open, backward));
+        let slots = open as usize;
+        let pairs = pairs(slots, backward as usize, in_turn);
+        let backward_slots = 1 + pairs.iter().map(|of| of.backward).max().unwrap_or(0);
         let (all, of_f, of_b) = (Packed::new(all), Packed::new(of_f), Packed::new(of_b));
         let apart = slots as u64 * of_f.bytes() + backward_slots as u64 * of_b.bytes();
         let stages = self.stages.len();
         if slots as u64 * all.bytes() <= apart {
             self.places.extend(all.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
             let (buffers, backward_buffers) = (all.sizes, Vec::new());
-            return Segment { slots, buffers, backward_slots: 1, backward_buffers, stages };
+            let pairs = product(slots, 1);
+            return Segment { slots, buffers, backward_slots: 1, backward_buffers, pairs, stages };
         }
         self.places.extend(of_f.homes.into_iter().map(|(of, at)| (of, Place::Slot(at))));
         self.places.extend(of_b.homes.into_iter().map(|(of, at)| (of, Place::Backward(at))));
         let (buffers, backward_buffers) = (of_f.sizes, of_b.sizes);
-        Segment { slots, buffers, backward_slots, backward_buffers, stages }
+        Segment { slots, buffers, backward_slots, backward_buffers, pairs, stages }
     }
 
     /// W may come in any order after B: all of them are at the end.
@@ -436,44 +439,5 @@ impl Packed {
 
     fn bytes(&self) -> u64 {
         self.sizes.iter().sum()
-    }
-}
-
-/// Bindings are made for every pair of slots that a microbatch may have: beyond so many it is as
-/// well to have a few backward slots more.
-const MOST_TURNS: usize = 64;
-
-/// At least so many backward slots, but not so many kinds of turns that their bindings are a
-/// burden.
-fn backward_slots(open: u32, least: u32) -> usize {
-    let open = open as usize;
-    let few = |slots: &usize| turns(open, *slots) <= MOST_TURNS.max(open);
-    (least as usize..=open).find(few).unwrap_or(open)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backward_slots_are_enough_and_their_turns_are_few() {
-        for open in 1..100 {
-            for least in 1..=open {
-                let slots = backward_slots(open, least);
-                assert!((least as usize..=open as usize).contains(&slots), "{least} of {open}");
-                assert!(turns(open as usize, slots) <= MOST_TURNS.max(open as usize));
-            }
-        }
-        assert_eq!(
-            (backward_slots(8, 1), backward_slots(4, 3), backward_slots(63, 62)),
-            (1, 3, 63)
-        );
-    }
-
-    #[test]
-    fn after_its_turns_a_microbatch_has_the_slots_of_the_first() {
-        for (slots, backward_slots, expected) in [(1, 1, 1), (8, 1, 8), (4, 3, 12), (6, 4, 12)] {
-            assert_eq!(turns(slots, backward_slots), expected);
-        }
     }
 }
