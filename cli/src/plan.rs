@@ -1,6 +1,7 @@
 //! `zerobubble plan`: a timetable without any model.
 
 mod file;
+mod order;
 mod searched;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use zerobubble::trace::{Annotations, draw, svg};
 use super::args::{Format, PlanArgs, Stash};
 use super::drawing::{bytes, counted, percent, short, width};
 pub use file::{read, text};
+use order::Order;
 use searched::searched;
 
 /// Plans with more (stage, microbatch) pairs would take minutes and gigabytes to check.
@@ -56,6 +58,9 @@ pub struct Timetable {
     /// Whether the search left out what it tries of smaller plans.
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_short: Option<bool>,
+    /// Of a plan that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<Order>,
     #[serde(skip)]
     stash: Stash,
     #[serde(skip)]
@@ -118,6 +123,7 @@ pub fn run(args: &PlanArgs) -> Result<Timetable> {
         communication: moves.as_ref().map(Moves::of),
         best_family,
         cut_short: searched.then_some(cut_short),
+        order: args.check.as_ref().map(|_| Order::of(&plan)),
         stash: args.stash,
         plan,
         simulation,
@@ -390,9 +396,9 @@ impl fmt::Display for Timetable {
         }
         let stash = self.peak_stash.iter().map(|peak| short(*peak)).collect::<Vec<_>>().join(" ");
         writeln!(f, "peak stash   {stash} ({} of each device)", self.stash.unit())?;
-        match &self.communication {
-            Some(moves) => writeln!(f, "moved        {moves}"),
-            None => Ok(()),
+        if let Some(moves) = &self.communication {
+            writeln!(f, "moved        {moves}")?;
         }
+        self.order.iter().try_for_each(|order| writeln!(f, "order        {order}"))
     }
 }

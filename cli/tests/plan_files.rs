@@ -148,3 +148,52 @@ fn transfers_in_a_file_are_those_of_each_direction_between_two_devices() {
     assert!(refused("1,2").starts_with("error: --transfer has 2 times for the 3 neighbouring"));
     assert!(refused("absent").starts_with("error: absent: cannot be read"));
 }
+
+#[test]
+fn a_plan_is_told_whether_it_has_the_standard_order() {
+    let files = Files::new();
+    let head = "schedule x\nmicrobatches 2\nplacement 0\ndevice 0:";
+    let told = |lane: &str| {
+        fs::write(files.0.path().join("plan"), format!("{head} {lane}\n")).unwrap();
+        let text = String::from_utf8(files.plan("--check plan").stdout).unwrap();
+        let json = files.plan("--check plan --json").stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let order = text.lines().find_map(|line| line.strip_prefix("order        "));
+        (order.unwrap().to_owned(), json["order"].clone())
+    };
+    let rows = [
+        (
+            "0F0 0F1 0BW0 0BW1",
+            "standard: microbatches ascend within every stage",
+            [true, true, true],
+        ),
+        (
+            "0F0 0F1 0B1 0B0 0W0 0W1",
+            "of its own: B of stage 0 runs 1 0; weights get the bits of the standard order",
+            [false, true, true],
+        ),
+        (
+            "0F1 0F0 0BW0 0BW1",
+            "of its own: F of stage 0 runs 1 0; weights get the bits of the standard order, \
+             running statistics do not",
+            [false, true, false],
+        ),
+        (
+            "0F0 0F1 0BW1 0BW0",
+            "of its own: W of stage 0 runs 1 0, and 1 more; weights get other bits than in the \
+             standard order",
+            [false, false, true],
+        ),
+        ("0F1 0F0", "of its own: F of stage 0 runs 1 0; nothing is trained", [false, true, false]),
+    ];
+    for (lane, expected, fields) in rows {
+        let (text, json) = told(lane);
+        assert_eq!(text, expected);
+        let found = ["standard", "same_weights", "same_statistics"].map(|of| &json[of]);
+        assert_eq!(found, fields, "{lane}");
+    }
+    let own = told("0F0 0F1 0BW1 0BW0").1["own"][1].to_string();
+    assert_eq!(own, r#"{"microbatches":[1,0],"stage":0,"work":"W"}"#);
+    let made = files.plan("--schedule gpipe --json").stdout;
+    assert!(!String::from_utf8(made).unwrap().contains("\"order\""));
+}
