@@ -52,7 +52,8 @@ mod tests {
     #[test]
     fn the_text_says_what_bits_depend_on_and_nothing_else() {
         let (up, down) = ("0F0 0F1 0BW0 0BW1", "0F0 0F1 0BW1 0BW0");
-        let one = &[0..5];
+        let all = 0..5;
+        let one = std::slice::from_ref(&all);
         assert_eq!(of("0", &[up], one, true), STANDARD);
         assert_eq!(of("0", &[down], one, true), "W 1 0");
         let of_b = "0F0 0F1 0B1 0B0 0W0 0W1";
