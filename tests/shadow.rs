@@ -20,7 +20,7 @@ use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::graph::{Elementwise, Op, ParameterId, Scalar};
 use zerobubble::plan::{Action, BufferBytes, INTERLEAVED_1F1B, StageId, Work, ZB_H1, ZB_V};
 use zerobubble::train::TrainerBuilder;
-use zerobubble::{AdamW, Momentum, OnNan, Optimizer, Precision, Recompute, Sgd, Trainer};
+use zerobubble::{AdamW, Balance, Momentum, OnNan, Optimizer, Precision, Recompute, Sgd, Trainer};
 
 const MICROBATCHES: u32 = 4;
 
@@ -243,6 +243,8 @@ fn found(kind: &str, fault: Fault) -> Option<Error> {
         .microbatches(3)
         .optimizer(AdamW::default())
         .schedule(&ZB_H1)
+        // The fault is in a step, and nothing is to meet it before.
+        .balance(Balance::Flops)
         .shadow(true)
         .build(&rows(4))
         .unwrap();

@@ -210,8 +210,8 @@ impl<M: Module, B: Batch> Trainer<M, B> {
         &self.prediction
     }
 
-    /// What the difference between the predicted bubble and that of a measured `step` is made of, by
-    /// the medians of `steps`.
+    /// What the difference between the predicted bubble and that of a measured `step` is made of,
+    /// by the medians of `steps`.
     ///
     /// # Errors
     ///

@@ -50,7 +50,8 @@ impl Variant {
         }
     }
 
-    /// How long blocks may be timed: as long as it takes where that is `asked` for, or for a search.
+    /// How long blocks may be timed: as long as it takes where that is `asked` for, or for a
+    /// search.
     pub(super) fn profile_budget(&self, asked: Option<Balance>) -> Duration {
         match (asked, &self.schedule) {
             (Some(Balance::Flops), _) => Duration::ZERO,

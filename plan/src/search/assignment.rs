@@ -35,7 +35,8 @@ pub(super) fn assignments_of_placement(
 /// Assignments of one pattern for several orders of the devices, the most promising first.
 ///
 /// `pattern[s]` is the place in line of the device of stage s. The orders are the given one, the
-/// fastest first and the slowest first, and where links differ one of near neighbours, each improved by exchanges of two devices.
+/// fastest first and the slowest first, and where links differ one of near neighbours, each
+/// improved by exchanges of two devices.
 pub(super) fn assignments_of_pattern(
     estimator: &Estimator,
     pattern: &[usize],
