@@ -7,7 +7,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use zerobubble::plan::Schedule;
 use zerobubble::train::{Comparison, Recompute, Turn, Variant};
-use zerobubble::{Sgd, Trainer};
+use zerobubble::{Balance, Sgd, Trainer};
 
 type Mlp = Vec<Linear>;
 
@@ -44,6 +44,8 @@ fn comparison(limit: Option<u64>, variants: Vec<Variant>) -> Comparison<Mlp, Ten
         .optimizer(Sgd::default())
         .learning_rate(0.5)
         .memory_limit_per_device(limit)
+        // The bytes of two comparisons are compared.
+        .balance(Balance::Flops)
         .compare(&batch(1), variants)
         .unwrap()
 }

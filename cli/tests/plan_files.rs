@@ -129,7 +129,9 @@ fn transfers_in_a_file_are_those_of_each_direction_between_two_devices() {
         let of_file = makespan(&files.plan(&format!("{case} --json --transfer links")));
         assert!(of_file <= pairs, "{case}: {of_file}, {pairs}");
         let one = makespan(&files.plan(&format!("{case} --json --transfer 1")));
-        assert_eq!(makespan(&files.plan(&format!("{case} --json --transfer 1,1,1"))), one);
+        // One time is that of every pair, and not of the way between two that are no neighbours.
+        let line = makespan(&files.plan(&format!("{case} --json --transfer 1,1,1")));
+        assert!(one <= line && line < pairs, "{case}: {one}, {line}, {pairs}");
         assert!(one < of_file, "{case}: {one}, {of_file}");
     }
     let plan = files.plan("--schedule v-min --format plan");

@@ -50,7 +50,7 @@ pub fn explain(
     let transfer = |link| costs.transfer(placement, link);
     let medians = medians(steps.iter().copied().chain([step]));
     let typical = |action: Action| medians[&kind(action)];
-    let own: HashMap<Action, f64> = actions(step).map(|(action, time)| (action, time)).collect();
+    let own: HashMap<Action, f64> = actions(step).collect();
     let expected = bubble(&run(&played, typical, transfer));
     let undisturbed = bubble(&run(&played, |action| own[&action], transfer));
     let measured = bubble(step);
