@@ -25,7 +25,6 @@ fn model() -> Mlp {
     (0..8).map(|_| LinearConfig::new(6, 6).init(&device)).collect()
 }
 
-#[expect(clippy::ptr_arg, reason = "the module is a vector")]
 fn loss(layers: &Mlp, x: Tensor<2>) -> Tensor<1> {
     layers.iter().fold(x, |x, layer| layer.forward(x).tanh()).square().mean()
 }
