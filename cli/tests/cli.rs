@@ -383,10 +383,17 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
     assert_eq!(numbers(&report["losses"]).len(), 2);
     assert_eq!(numbers(&report["step_seconds"]).len(), 2);
     assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0);
-    for key in ["step", "span", "predicted_step", "predicted_span"] {
+    for key in
+        ["step", "span", "predicted_step", "predicted_span", "expected_step", "expected_span"]
+    {
         let bubble = report["bubble"][key].as_f64().unwrap();
         assert!((0.0..1.0).contains(&bubble), "{key} {bubble}");
     }
+    let parts = ["costs", "slowed", "hand_over"];
+    let sum: f64 =
+        parts.iter().map(|part| report["bubble"]["difference"][part].as_f64().unwrap()).sum();
+    let bubble = |key: &str| report["bubble"][key].as_f64().unwrap();
+    assert!((bubble("predicted_step") + sum - bubble("step")).abs() < 1e-9, "{sum}");
     for device in report["peak_bytes"].as_array().unwrap() {
         assert!(device["predicted"].as_u64().unwrap() > 0, "{device}");
         assert!(device["measured"].as_u64().unwrap() > 0, "{device}");
@@ -402,7 +409,8 @@ fn training_reports_as_json_and_tells_its_progress_on_stderr() {
     assert_eq!(progress.len(), 2, "{progress:?}");
     assert!(progress[1].starts_with("step 2/2  loss "), "{progress:?}");
     // CPU devices move nothing: zero has no sign.
-    assert!(!text(&output.stdout).contains("-0.0") && !text(&output.stderr).contains("-0.0"));
+    let transfers = report["transfers"].to_string();
+    assert!(!transfers.contains("-0.0") && !text(&output.stderr).contains("-0.0"));
 }
 
 #[test]

@@ -94,7 +94,8 @@ proptest! {
         microbatches in 1_u32..9,
         delays in proptest::collection::vec(0.0..3.0_f64, 1..40),
     ) {
-        let Ok(plan) = generate(FAMILIES[family], 2 * half, None, microbatches) else { return Ok(()) };
+        let made = generate(FAMILIES[family], 2 * half, None, microbatches);
+        let Ok(plan) = made else { return Ok(()) };
         let plan = check(plan).unwrap();
         let stages = plan.plan().placement.stage_count();
         let mut measured = step(&plan, &Costs::unit(stages));
