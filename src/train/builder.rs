@@ -117,8 +117,7 @@ where
     }
 
     /// The order in which devices work: a family such as [`ZB_H1`](crate::plan::ZB_H1), a
-    /// [`Plan`](crate::plan::Plan),
-    /// or any other [`Schedule`].
+    /// [`Plan`](crate::plan::Plan), or any other [`Schedule`].
     pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
         self.variant.schedule = schedule.into();
         self
