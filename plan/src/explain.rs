@@ -31,8 +31,8 @@ pub struct Explanation {
     pub hand_over: f64,
 }
 
-/// Explains the bubble of the measured `step` of `plan` by the medians of `steps`, of which it is
-/// one. Parcels take what `costs` say, in the timelines' unit if anything.
+/// Explains the bubble of the measured `step` of `plan` by the medians of `steps`. Parcels take
+/// what `costs` say, in the timelines' unit if anything.
 ///
 /// # Errors
 ///
@@ -48,9 +48,9 @@ pub fn explain(
     let placement = &plan.plan().placement;
     costs.check(placement)?;
     let transfer = |link| costs.transfer(placement, link);
-    let medians = medians(steps.iter().copied().chain([step]));
-    let typical = |action: Action| medians[&kind(action)];
+    let medians = medians(steps);
     let own: HashMap<Action, f64> = actions(step).collect();
+    let typical = |action| medians.get(&kind(action)).copied().unwrap_or(own[&action]);
     let expected = bubble(&run(&played, typical, transfer));
     let undisturbed = bubble(&run(&played, |action| own[&action], transfer));
     let measured = bubble(step);
@@ -81,9 +81,9 @@ fn kind(action: Action) -> (StageId, &'static str) {
 }
 
 /// The median time of each kind of action.
-fn medians<'a>(steps: impl Iterator<Item = &'a Timeline>) -> HashMap<(StageId, &'static str), f64> {
+fn medians(steps: &[&Timeline]) -> HashMap<(StageId, &'static str), f64> {
     let mut times: HashMap<_, Vec<f64>> = HashMap::new();
-    for (action, time) in steps.flat_map(actions) {
+    for (action, time) in steps.iter().flat_map(|step| actions(step)) {
         times.entry(kind(action)).or_default().push(time);
     }
     let median = |mut times: Vec<f64>| {

@@ -30,6 +30,8 @@ pub(super) struct Finish {
     learning_rate: f64,
     /// What every microbatch weighs, where losses have weights and as far as they are known.
     weights: Vec<Option<f64>>,
+    /// How many of them are not known.
+    unweighed: usize,
     devices: Vec<Device>,
     sums: Sums,
     norms: Vec<(ParameterId, f64)>,
@@ -77,6 +79,7 @@ impl Finish {
             lanes,
             learning_rate: 0.0,
             weights: vec![None; microbatches],
+            unweighed: microbatches,
             devices: Vec::new(),
             sums: Vec::new(),
             norms: Vec::new(),
@@ -105,6 +108,7 @@ impl Finish {
         };
         self.devices = self.lanes.iter().map(device).collect();
         self.weights.fill(None);
+        self.unweighed = self.weights.len();
         self.sums.clear();
         self.norms.clear();
         self.norm = None;
@@ -119,8 +123,8 @@ impl Finish {
     /// Counts the weight of a microbatch. Gives what is wrong if none of a step weighs anything.
     pub(super) fn weigh(&mut self, of: MicrobatchId, loss: MicrobatchLoss) -> Option<Error> {
         self.weights[of.index()] = Some(loss.weight?.into());
-        let is_known = self.weights.iter().all(Option::is_some);
-        let nothing = is_known && self.weight() == Some(0.0);
+        self.unweighed = self.unweighed.saturating_sub(1);
+        let nothing = self.unweighed == 0 && self.weight() == Some(0.0);
         nothing.then(|| {
             Error::new(ErrorKind::NotFinite, "the weights of all microbatches are 0")
                 .hint("a batch of which something counts")

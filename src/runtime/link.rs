@@ -31,11 +31,14 @@ pub(super) struct Inbound {
 impl Inbound {
     /// The parcel of a microbatch, if it is there.
     pub(super) fn take(&mut self, microbatch: MicrobatchId) -> Option<Parcel> {
+        if let Some(parcel) = self.arrived.remove(&microbatch) {
+            return Some(parcel);
+        }
         loop {
-            if let Some(parcel) = self.arrived.remove(&microbatch) {
+            let (of, parcel) = self.channel.try_recv().ok()?;
+            if of == microbatch {
                 return Some(parcel);
             }
-            let (of, parcel) = self.channel.try_recv().ok()?;
             self.arrived.insert(of, parcel);
         }
     }

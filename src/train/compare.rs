@@ -1,9 +1,10 @@
 //! Several ways to schedule one training, each for a few steps on the real devices, in turn.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use burn::module::Module;
 
@@ -18,6 +19,7 @@ use crate::error::{Error, Result, of_panic, quietly};
 use crate::graph::Graph;
 use crate::plan::{CheckedPlan, Communication, Simulation, StageId};
 use crate::runtime::Dispatch;
+use crate::split::Split;
 
 /// Every contender has two turns, in opposite orders: what slows the machine down for a while hits
 /// no contender in both.
@@ -62,7 +64,7 @@ pub struct Measured<'a> {
 pub struct Turn<'a> {
     /// Whose turn it is, as a position in [`Comparison::contenders`].
     pub position: usize,
-    /// Whose turn it is.
+    /// Whose turn it is, with the steps before this one.
     pub contender: &'a Contender,
     /// The step that was taken; none before the first of a turn, while the devices get ready.
     pub report: Option<&'a StepReport>,
@@ -80,10 +82,13 @@ impl<M: Module, B: Batch> Comparison<M, B> {
         variants: impl Iterator<Item = (Variant, &'a BlockTimes)>,
     ) -> Self {
         let mut contenders: Vec<Contender> = Vec::new();
+        let mut splits: HashMap<u32, Result<Arc<Split>>> = HashMap::new();
+        let mut split =
+            |count| splits.entry(count).or_insert_with(|| split_for(graph, count)).clone();
         for (variant, times) in variants {
             let planned = variant
                 .microbatch_count()
-                .and_then(|count| split_for(graph, count))
+                .and_then(&mut split)
                 .and_then(|split| prepared.planned(&variant, &split, times))
                 .and_then(|planned| another(planned, &contenders));
             let (planned, fault) = match planned {
@@ -250,12 +255,12 @@ impl Contender {
         let microbatches = trainer.plan().plan().microbatches;
         for step in 0..=steps {
             let report = trainer.step(batch(microbatches))?;
-            let shown = report.clone();
+            let shown = show(self, Some(&report));
             if step > 0 {
                 self.reports.push(report);
             }
-            if show(self, Some(&shown)).is_break() {
-                return Ok(ControlFlow::Break(()));
+            if shown.is_break() {
+                return Ok(shown);
             }
         }
         Ok(ControlFlow::Continue(()))

@@ -35,7 +35,7 @@ pub(super) struct BlockTimes {
 }
 
 /// Timed runs of every block, after one that warms up.
-const TIMED_RUNS: usize = 3;
+const TIMED_RUNS: u32 = 3;
 
 /// No action of one block takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -63,11 +63,19 @@ pub(super) struct ProfileRequest<'a> {
 
 /// Times every block on every device, and every link between two devices, in seconds. Devices of
 /// the same hardware, such as the queues of one adapter, are measured once. None once it is clear
-/// that it takes longer than the budget.
+/// that it takes longer than the budget: at once, if a device as fast as the one that the model was
+/// verified on would take longer.
 pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     let ProfileRequest { model, devices, activations, seed, budget } = request;
     let start = Instant::now();
+    // One for what arrives, and the runs of a device.
+    if model.runner.last_run().saturating_mul(2 + TIMED_RUNS) > budget {
+        return Ok(None);
+    }
     let arrivals = model.runner.arrivals()?;
+    let stages = single_blocks(&model.split);
+    let crossings: Vec<_> =
+        stages.iter().map(|stage| crossing_bytes(&model.split, &stage.program)).collect();
     let (first, hardware) = kinds(devices);
     let all = arrivals.len() * first.len();
     let mut pace = Pace { start, first: Instant::now(), budget, done: 0, all };
@@ -76,11 +84,11 @@ pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     for device in first {
         let mut own = HostMoves::default();
         let mut times = Vec::with_capacity(arrivals.len());
-        for (block, stage) in single_blocks(&model.split).into_iter().enumerate() {
-            let crossing = crossing_bytes(&model.split, &stage.program);
-            let setup = setup(&model.split, &model.values, vec![stage], seed);
+        for (block, stage) in stages.iter().enumerate() {
+            let setup = setup(&model.split, &model.values, vec![stage.clone()], seed);
             let engine = devices[device].engine(EngineSetup { activations, ..setup })?;
-            times.push(block_times(model, engine, block, crossing, &arrivals[block], &mut own)?);
+            let (crossing, arrived) = (crossings[block], &arrivals[block]);
+            times.push(block_times(model, engine, block, crossing, arrived, &mut own)?);
             if !pace.keeps() {
                 return Ok(None);
             }
@@ -88,7 +96,7 @@ pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
         known.push(times);
         moves.push(own);
     }
-    let (transfers, links) = links(&hardware, &moves, largest(&model.split, &arrivals))?;
+    let (transfers, links) = links(&hardware, &moves, largest(&crossings, &arrivals))?;
     let devices = hardware.iter().map(|kind| known[*kind].clone()).collect();
     Ok(Some(BlockTimes { devices, transfers, links, balance: Balance::Measured }))
 }
@@ -110,16 +118,10 @@ fn kinds(devices: &[Box<dyn EngineDevice>]) -> (Vec<usize>, Vec<usize>) {
     (first, kinds)
 }
 
-/// The largest parcel that a block takes or gives, and its bytes.
-fn largest(split: &Split, arrivals: &[Arrived]) -> (Parcel, u64) {
-    let graph = &split.joint.graph;
-    let bytes = |ids: &[NodeId]| ids.iter().map(|&id| graph[id].bytes()).sum::<u64>();
-    let parcels = arrivals.iter().zip(single_blocks(split)).flat_map(|(arrived, stage)| {
-        let program = &stage.program;
-        [
-            (&arrived.activations, bytes(&program.activations_in)),
-            (&arrived.gradients, bytes(&program.gradients_in)),
-        ]
+/// The largest parcel that arrives at a block, and its bytes.
+fn largest(crossings: &[[[u64; 2]; 2]], arrivals: &[Arrived]) -> (Parcel, u64) {
+    let parcels = arrivals.iter().zip(crossings).flat_map(|(arrived, [forward, backward])| {
+        [(&arrived.activations, forward[0]), (&arrived.gradients, backward[0])]
     });
     let largest = parcels.max_by_key(|(_, bytes)| *bytes);
     largest.map_or((Parcel::new(), 0), |(parcel, bytes)| (parcel.clone(), bytes))

@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -232,6 +233,7 @@ pub(super) struct BlockRunner {
     blocks: usize,
     /// Of every block.
     modules: Vec<String>,
+    last_run: Duration,
 }
 
 impl BlockRunner {
@@ -246,7 +248,7 @@ impl BlockRunner {
         engine.begin_step(0, inputs)?;
         let blocks = split.blocks.len();
         let modules = (0..blocks).map(|block| split.modules(block)).collect();
-        Ok(Self { engine, blocks, modules })
+        Ok(Self { engine, blocks, modules, last_run: Duration::ZERO })
     }
 
     /// The gradient of a parameter, summed over the runs so far and divided by `scale`; none if it
@@ -261,6 +263,11 @@ impl BlockRunner {
         self.engine.parameter(parameter).map(floats)
     }
 
+    /// What the last run of all blocks took.
+    pub(super) fn last_run(&self) -> Duration {
+        self.last_run
+    }
+
     /// What arrives at every block for F and for B.
     pub(super) fn arrivals(&mut self) -> Result<Vec<Arrived>> {
         self.run().map(|(_, arrivals)| arrivals)
@@ -268,6 +275,7 @@ impl BlockRunner {
 
     /// Runs one microbatch through all blocks; gives its loss and what arrived at every block.
     fn run(&mut self) -> Result<(Option<MicrobatchLoss>, Vec<Arrived>)> {
+        let start = Instant::now();
         let mut arrivals = vec![Arrived::default(); self.blocks];
         let mut loss = None;
         let mut parcel = Parcel::new();
@@ -282,6 +290,7 @@ impl BlockRunner {
             parcel = self.act(block, Work::B, parcel)?.parcel;
             self.act(block, Work::W, Parcel::new())?;
         }
+        self.last_run = start.elapsed();
         Ok((loss, arrivals))
     }
 

@@ -75,6 +75,7 @@ fn there_and_back(input: &SearchInput, one: usize, other: usize) -> f64 {
 const MUCH_SLOWER: f64 = 2.0;
 /// How many slow links are parted at, at most.
 const MOST_SLOW: usize = 3;
+/// Chunks of a loop of a group's devices, at most.
 const MOST_CHUNKS: usize = 3;
 /// Of more devices one order is tried, that of the first.
 const MOST_STARTS: usize = 32;
