@@ -19,7 +19,7 @@ use zerobubble::error::ErrorKind;
 use zerobubble::gpt::{Gpt, GptConfig};
 use zerobubble::plan::{Family, GPIPE, ONE_F_ONE_B, Schedule, StageId, ZB_H1, ZB_H2, ZB_V};
 use zerobubble::train::{AdamW, Momentum, Precision, Sgd, TrainerBuilder};
-use zerobubble::{Error, Result, Trainer};
+use zerobubble::{Balance, Error, Result, Trainer};
 
 const VOCABULARY: usize = 23;
 const CONTEXT: usize = 8;
@@ -327,6 +327,12 @@ fn a_tensor_above_the_adapters_limit_is_named_with_its_bytes() {
     let builder = builder(&model).wgpu_devices(vec![opened(Some(2048))]).microbatches(2);
     let Err(error) = builder.build(&batch(0, ROWS)) else { panic!("it fits") };
     check(&error, ErrorKind::Run, &["stage 0: ", "parameter blocks.0.up.weight", "4096", "2048"]);
+    // A block that is timed is no stage of the run.
+    let builder = self::builder(&model).wgpu_devices(vec![opened(Some(2048))]).microbatches(2);
+    let measured = builder.balance(Balance::Measured).build(&batch(0, ROWS));
+    let Err(error) = measured else { panic!("it fits") };
+    check(&error, ErrorKind::Run, &["module blocks.0.", "4096", "2048"]);
+    assert!(error.site.stage.is_none(), "{error}");
 }
 
 #[test]

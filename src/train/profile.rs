@@ -7,7 +7,7 @@ use super::links::{HostMoves, MeasuredLink, links, parcel_bytes};
 use super::verified_model::{Arrived, VerifiedModel, setup, single_blocks};
 use crate::compile::Program;
 use crate::engine::{Engine, EngineDevice, EngineSetup, Outcome, Parcel, Precision};
-use crate::error::{Error, Result, of_panic};
+use crate::error::{Error, Result, Site, of_panic};
 use crate::graph::NodeId;
 use crate::plan::{Action, MicrobatchId, PerWork, StageId, Transfers, Work};
 use crate::split::Split;
@@ -64,7 +64,7 @@ pub(super) struct ProfileRequest<'a> {
 /// Times every block on every device, and every link between two devices, in seconds. Devices of
 /// the same hardware, such as the queues of one adapter, are measured once. None once it is clear
 /// that it takes longer than the budget: at once, if a device as fast as the one that the model was
-/// verified on would take longer.
+/// verified on would take longer. None too where a device fails within a budget.
 pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     let ProfileRequest { model, devices, activations, seed, budget } = request;
     let start = Instant::now();
@@ -86,9 +86,18 @@ pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
         let mut times = Vec::with_capacity(arrivals.len());
         for (block, stage) in stages.iter().enumerate() {
             let setup = setup(&model.split, &model.values, vec![stage.clone()], seed);
-            let engine = devices[device].engine(EngineSetup { activations, ..setup })?;
             let (crossing, arrived) = (crossings[block], &arrivals[block]);
-            times.push(block_times(model, engine, block, crossing, arrived, &mut own)?);
+            let engine = devices[device].engine(EngineSetup { activations, ..setup });
+            let timed = engine
+                .and_then(|engine| block_times(model, engine, block, crossing, arrived, &mut own));
+            match timed {
+                Ok(measured) => times.push(measured),
+                Err(error) if budget == Duration::MAX => {
+                    return Err(of_block(error, &model.split, block));
+                }
+                // Nobody asked for it, and the device will say the same of the block's stage.
+                Err(_) => return Ok(None),
+            }
             if !pace.keeps() {
                 return Ok(None);
             }
@@ -99,6 +108,12 @@ pub(super) fn profile(request: ProfileRequest) -> Result<Option<BlockTimes>> {
     let (transfers, links) = links(&hardware, &moves, largest(&crossings, &arrivals))?;
     let devices = hardware.iter().map(|kind| known[*kind].clone()).collect();
     Ok(Some(BlockTimes { devices, transfers, links, balance: Balance::Measured }))
+}
+
+/// An error in a block that was a stage by itself: that stage is none of the run's.
+fn of_block(error: Error, split: &Split, block: usize) -> Error {
+    let site = Site { stage: None, action: None, ..*error.site };
+    Error { site: Box::new(site), ..error }.in_module(split.modules(block))
 }
 
 /// The first device of every kind of hardware, and the kind of every device.
